@@ -51,7 +51,7 @@ MEMBERS = 10  # classifiers of an undersampled ensemble
 STEPS = (100, 1_000, 10_000, 100_000, 1_000_000)
 EQUIVALENCE = 0.005  # half a point, the margin within which two arms are level
 HARD, POLY, POLY_TUNED, RIDGE = "hard margin", "poly α=1 IW^1", "poly IW^1, tuned", "ridge, tuned"
-# The primary contrasts: first arm, second arm, and the judgement of both.
+# The primary contrasts: first arm, second arm, and the judgement of both, "at 0" or "at val".
 PRIMARY = {
     "a": (POLY, HARD, "at 0"),
     "b": (POLY, HARD, "at val"),
@@ -63,7 +63,7 @@ PRIMARY = {
 
 
 class Problem(NamedTuple):
-    """The preprocessed features of an ordered pair of classes; the signs are 1 for the minority and −1 for the majority."""
+    """The preprocessed features and the signs of an ordered pair of classes: 1 for the minority, −1 for the majority."""
 
     train: np.ndarray
     signs: np.ndarray
@@ -83,7 +83,7 @@ class Features(NamedTuple):
 
 
 def read_features(folder: Path) -> Features:
-    """Return the features that `imbalance features` wrote into `folder`, by split and class."""
+    """Return the features that `imbalance features` wrote into `folder`."""
     stored = open_features(folder)
     about, targets, splits, start = stored.description, stored.tables["targets"], {}, 0
     for split, count in about["examples"].items():
@@ -110,7 +110,9 @@ def make_problem(features: Features, pair: tuple[int, int], seed: int, ratio: in
         for label, count in zip(pair, counts):
             images = features.splits[split][label]
             if len(images) < count:
-                raise BadInput(f"--features: {len(images)} images of a class in {split}, and {count} are needed")
+                raise BadInput(
+                    f"--features: a class has {len(images)} images in {split}, and {count} are needed; make the features with the command that docs/findings.md has"
+                )
             parts.append(images[np.random.default_rng([seed, number, label]).permutation(len(images))[:count]])
         return np.concatenate(parts).astype(np.float64), np.repeat([-1.0, 1.0], counts)
 
@@ -137,7 +139,7 @@ def class_weights(signs: np.ndarray, exponent: float) -> np.ndarray:
 
 
 def classifiers(problem: Problem, preprocessing: str, seed: int) -> dict[str, dict[float, gram.Linear]]:
-    """Return the classifiers of every arm: by arm and tuned value, with coefficients of the examples that are not signed.
+    """Return the classifiers by arm, then by tuned value; their coefficients are those of the unsigned examples.
 
     An arm that is not tuned has the one value nan.
     """
@@ -186,7 +188,7 @@ def poly_name(alpha: float, exponent: float) -> str:
 
 
 def ridges(products: np.ndarray, signs: np.ndarray, bias: bool) -> dict[float, gram.Linear]:
-    """Return weighted ridge-regularised logistic regressions by penalty; each starts at the solution before it."""
+    """Return a weighted logistic regression for each ridge penalty; each starts at the solution for the penalty before it."""
     solutions, solution = {}, None
     for penalty in reversed(PENALTIES):
         solution = gram.ridge(products, signs, class_weights(signs, 1.0), penalty, bias, solution)

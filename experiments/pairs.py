@@ -54,7 +54,9 @@ LOSSES = {"ce": "cross-entropy", "poly": "poly"}
 METHODS: tuple[Method, ...] = tuple(itertools.product(LOSSES, EXPONENTS))
 COLUMNS = {"last epoch": "test balanced", "early-stopped": "best balanced: test balanced"}
 CHANCE = 0.5
-EQUIVALENCE = 0.005  # half a point; two methods are level if the whole interval of their difference is within it
+EQUIVALENCE = (
+    0.005  # half a point; two methods are level if the whole interval of their difference is within ± this margin
+)
 
 # The columns of results/pairs.csv.gz that together identify a run.
 IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
@@ -351,7 +353,7 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
 
 
 def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of differences of differences: how much more importance weights gain under poly, and at which epoch."""
+    """Return a table of how much more importance weights gain under poly than under cross-entropy, and early-stopped than last."""
     heads = ["data", "difference of two gains of importance weights", "IW^1", "IW^1.5"]
     last, early = COLUMNS
     table = []

@@ -50,7 +50,7 @@ class LostPeer(OSError):
 
     Args:
         message: the line that the user reads.
-        ranks: numbers of these processes, as far as they are known.
+        ranks: ranks of the processes that have ended or did not answer, as far as they are known.
     """
 
     def __init__(self, message: str, ranks: Sequence[int] = ()):

@@ -10,8 +10,9 @@ the 96 stacked heads with other ways to train 96 heads:
 - The ratio of the time of 96 fits of scikit-learn's logistic regression to the time of the stacked runs. The fits have
   eight penalties, stop at scikit-learn's tolerance, and compute the probabilities on val and test, but write no files. A fit
   draws no random numbers, so only one seed is timed.
-- The ratio of the processor time of as many fits of scikit-learn to that of the fits alone by `optim.name="lbfgs"`, with the
-  same penalties and tolerance, and without files. In one row all 96 problems differ; in the other each is that of twelve runs.
+- The ratio of the processor time of 96 fits by scikit-learn to that of the same fits by `optim.name="lbfgs"`, with the same
+  penalties and tolerance, and without files. In one row of the table all 96 fits differ. In another there are eight different
+  fits, each of which `lbfgs` computes once for its twelve seeds.
 - The ratio of the time of one lbfgs step in every fit to the time of one epoch of the stacked heads. Each step and each epoch
   is one pass over the examples, forward and backward, so this ratio does not depend on the number of steps. A fit has one
   logit, and a head two.
@@ -170,10 +171,12 @@ def scikit_learn_seconds(folder: Path) -> tuple[float, float]:
 
 
 def fits_seconds(inputs: torch.Tensor, targets: torch.Tensor, copies: int) -> float:
-    """Return the processor seconds of fits by L-BFGS to the penalties of `scikit_learn_fits`.
+    """Return the processor seconds of fits by L-BFGS with the penalties of `scikit_learn_fits`.
 
     Args:
-        copies: number of fits for each penalty; their penalties differ a little.
+        inputs: (N, D) features.
+        targets: (N,) classes, 0 or 1.
+        copies: number of fits for each penalty; a little is added to the penalty of each, so that all fits differ.
     """
     penalties = [2 / (strength * len(targets)) * (1 + copy / 1000) for copy in range(copies) for strength in STRENGTHS]
     problem, solvers = Problem(inputs, targets, targets, CrossEntropy(), True), []
@@ -192,7 +195,12 @@ def fits_seconds(inputs: torch.Tensor, targets: torch.Tensor, copies: int) -> fl
 
 
 def scikit_learn_fits(inputs: np.ndarray, targets: np.ndarray) -> float:
-    """Return the processor seconds of one fit of scikit-learn for each of `STRENGTHS`."""
+    """Return the processor seconds in which scikit-learn fits one classifier for each of `STRENGTHS`.
+
+    Args:
+        inputs: (N, D) features.
+        targets: (N,) classes, 0 or 1.
+    """
     from sklearn.linear_model import LogisticRegression
 
     started = time.process_time()

@@ -281,12 +281,12 @@ def run(config: Any, directory: Path) -> int:
 
 
 def next_rank(lost: Sequence[int]) -> int:
-    """Return the lowest rank that is not in `lost`, the ranks of processes that have ended."""
+    """Return the lowest rank of a process that is alive; `lost` has the ranks of processes that have ended."""
     return next(rank for rank in range(len(lost) + 1) if rank not in lost)
 
 
 def print_result(run_directory: str | None, status: str, score: float | None, printing_rank: int = 0) -> None:
-    """Print the last line of stdout, one JSON object, on one rank only. A score that is not finite becomes null."""
+    """Print the last line of stdout, one JSON object, on the rank `printing_rank` only. A non-finite score becomes null."""
     if printing_rank == RANK:
         score = score if score is not None and abs(score) < float("inf") else None
         print_safely(json.dumps({"run_directory": run_directory, "status": status, "score": score}), sys.stdout)
@@ -305,7 +305,7 @@ def refuse(message: str) -> int:
 
 
 def tell_torchrun(line: str) -> None:
-    """Write `line` to the file from which torchrun takes the cause of a failure, so that its last lines repeat it."""
+    """Write `line` to the file that torchrun reads after a failure, so that torchrun's own last lines repeat `line`."""
     if path := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with suppress(OSError):
             Path(path).write_text(json.dumps({"message": line, "timestamp": int(time.time())}))

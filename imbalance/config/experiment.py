@@ -288,7 +288,7 @@ def takes_full_batches(config: Experiment) -> bool:
 
 
 def check_full_batches(config: Experiment) -> None:
-    """Raise `BadInput` unless every epoch of `config` minimises the same mean of losses over the same examples."""
+    """Raise `BadInput` if a key of `config` changes the minimised mean of losses, or its examples, between epochs or steps."""
     trainer, weights = config.trainer, look_up(registries()["weights"], config.weights.name)
     epochal = "epoch" in required_arguments(weights)
     needed = (

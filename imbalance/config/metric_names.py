@@ -14,7 +14,7 @@ SUMMARY_METRICS = (
     "g_mean", "mcc", "macro_f1", "many_shot_accuracy", "medium_shot_accuracy", "few_shot_accuracy",
 )  # fmt: skip
 # Metrics of two classes on data whose groups are class × attribute; other data sets do not have them. Selection takes the
-# largest value of a metric, and of a difference the smallest is best, so only the ratios can select.
+# largest value of a metric. The best difference is the smallest one, so only the ratios can select.
 PARITY_RATIOS = ("demographic_parity_ratio", "equalized_odds_ratio")
 PARITY_METRICS = ("demographic_parity_difference", PARITY_RATIOS[0], "equalized_odds_difference", PARITY_RATIOS[1])
 TOP_K = re.compile(r"top([1-9]\d*)_accuracy")  # computed if config.callbacks.monitor or config.score names it
@@ -58,8 +58,8 @@ def check_metric_name(key: str, name: str, own: Sequence[str] = ()) -> None:
     if metric in PARITY_METRICS and metric not in PARITY_RATIOS:
         ratio = metric.replace("difference", "ratio")
         raise BadInput(
-            f"config.{key}: {name!r} given, of which smaller values are better; use {f'{split}/{ratio}'!r}, of which larger "
-            "ones are"
+            f"config.{key}: {name!r} given, but selection takes the largest value, and smaller values of this metric are "
+            f"better; use {f'{split}/{ratio}'!r}"
         )
     names = (*SUMMARY_METRICS, *RANKING_METRICS, *PARITY_RATIOS)
     if split != "val" or not (metric in (*names, *TRAINING_GROUP_METRICS) or TOP_K.fullmatch(metric) or has_label):
@@ -98,7 +98,7 @@ def check_labels(
         classes: names of all classes.
         groups: names of the groups that the methods use in training.
         eval_groups: names of the groups that metrics use, if they differ from `groups`.
-        has_parity: whether the data set has the metrics `PARITY_METRICS`.
+        has_parity: whether the data set has the metrics `PARITY_METRICS`: two classes, and groups that are class × attribute.
     """
     if name.partition("/")[2] in PARITY_METRICS and not has_parity:
         raise BadInput(

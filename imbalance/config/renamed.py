@@ -81,18 +81,18 @@ RENAMED_KEYS = {
         "the columns that are crossed with the target to make the groups, without the target",
     )
 }
-# By a key that people expect: what has it.
+# For keys that users expect but no config has: what to type instead.
 EXPECTED_KEYS = {
     "loss.label_smoothing": "label smoothing is a loss of its own, for cross-entropy and its relatives: type "
-    "--config.loss.name=smoothed --config.loss.label_smoothing=<ε> --config.loss.gamma=0 --config.loss.tau=0, with tau=1 "
-    "for balanced softmax"
+    "--config.loss.name=smoothed --config.loss.label_smoothing=<ε> --config.loss.gamma=0 --config.loss.tau=0; for balanced "
+    "softmax type --config.loss.tau=1"
 }
 
 
 def renamed_key(key: str, keys: Iterable[str]) -> str:
     """Return the end of the message that `key` is unknown: the key that replaces it, and how the two differ.
 
-    For a key of `EXPECTED_KEYS` return what has it. Return "" if no older version had this key, or if the config cannot
+    For a key of `EXPECTED_KEYS` return what to type instead. Return "" if no older version had this key, or if the config cannot
     have the key that replaces it.
 
     Args:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-# They exist for every split, in a run with inferred groups.
+# Metrics of a run with inferred groups. Metrics of the same names exist for train and test.
 INFERRED_GROUP_METRICS = ("val/worst_inferred_group_accuracy", "val/inferred_group_balanced_accuracy")
 
 

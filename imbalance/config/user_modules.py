@@ -49,7 +49,9 @@ def user_code_error(file: str | Path, error: BaseException) -> BadInput:
     """Return a `BadInput` that says at which line of the user's file `error` was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line, text = frames[-1].lineno if frames else None, str(error)
-    if isinstance(error, SyntaxError) and error.filename == str(file):  # not that of a file which this file imports
+    if isinstance(error, SyntaxError) and error.filename == str(
+        file
+    ):  # a SyntaxError may also be in another file, which this file imports
         line, text = error.lineno, error.msg
     place = f"{file}, line {line}" if line else str(file)
     hint = new_module_name(error.name or "") if isinstance(error, ModuleNotFoundError) else ""

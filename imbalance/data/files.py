@@ -95,7 +95,7 @@ def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
-    """Return the text of an error message: line `line` has `width` fields, but the heading has `needed` fields."""
+    """Return the problem that line `line` has `width` fields, while the heading of the file has `needed` fields."""
     return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 

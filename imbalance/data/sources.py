@@ -157,8 +157,8 @@ SOURCES = {
     "nico_pp": Source(
         "for research only, as its authors say; cite Zhang et al., 'NICO++', 2023",
         (),
-        "the Dropbox folder of track 1 is opened at https://nicochallenge.com/dataset; unpack track_1.zip, whose folder is "
-        f"public_dg_0416/, and dg_label_id_mapping.json into data_dir/nicopp/, {_VERIFY}",
+        "open the Dropbox folder of track 1 at https://nicochallenge.com/dataset; unpack track_1.zip (its folder is "
+        f"public_dg_0416/) into data_dir/nicopp/, put dg_label_id_mapping.json there too, {_VERIFY}",
     ),
     "breeds": Source(f"{_IMAGENET}; cite Santurkar, Tsipras and Madry, 2021", (), f"{_ILSVRC}, {_VERIFY}"),
     "chexpert": Source(
@@ -166,7 +166,7 @@ SOURCES = {
         (),
         "register at https://stanfordmlgroup.github.io/competitions/chexpert or "
         "https://stanfordaimi.azurewebsites.net; put train.csv, valid.csv, train/ and valid/ of the small or full version into "
-        f"data_dir/chexpert/ beside CHEXPERT DEMO.xlsx, which the second address lists apart, {_VERIFY}",
+        f"data_dir/chexpert/ beside CHEXPERT DEMO.xlsx, which the second address lists separately, {_VERIFY}",
     ),
     "mimic_cxr": Source(
         _PHYSIONET,
@@ -214,8 +214,8 @@ SOURCES = {
     "spuco": Source(
         "the images are of CUB, Places, ImageNet and other sets, under their terms; the code is MIT; cite Joshi et al., 2023",
         (),
-        "`pip install spuco` and SpuCoBirds(root=data_dir, download=True), SpuCoDogs(…) download spuco_birds/ and "
-        f"spuco_dogs/; or see https://github.com/bigml-cs-ucla/spuco; {_VERIFY.removeprefix('and ')}",
+        "type `pip install spuco`; in Python, SpuCoBirds(root=data_dir, download=True) downloads spuco_birds/ and SpuCoDogs(…) "
+        f"downloads spuco_dogs/; or see https://github.com/bigml-cs-ucla/spuco; {_VERIFY.removeprefix('and ')}",
     ),
     "camelyon17": Source(
         "CC0; cite Bandi et al., 2018, and WILDS",

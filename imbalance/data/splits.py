@@ -123,7 +123,7 @@ class Split:
 
 
 class CrossedGroups(NamedTuple):
-    """The numbers of the class and of the attribute of each of G groups."""
+    """The number of the class, and of the attribute, of each of G groups."""
 
     classes: tuple[int, ...]
     attributes: tuple[int, ...]
@@ -256,9 +256,10 @@ class Dataset:
 
     @cached_property
     def crossed_groups(self) -> CrossedGroups | None:
-        """The class and the attribute of each group, if there are two classes, and every group is a class with an attribute.
+        """The class and the attribute of each group, for two classes whose groups are each one class with one attribute.
 
-        Such a group has the name of its class, a comma or a space, and the attribute. Otherwise None.
+        The name of such a group is the name of its class, a comma or a space, and the attribute. For all other data the
+        result is None.
         """
         groups, targets = self.train.on_cpu["groups"], self.train.on_cpu["targets"]
         class_of_group = torch.zeros(self.num_groups, dtype=targets.dtype).scatter(0, groups, targets)

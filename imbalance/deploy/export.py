@@ -83,7 +83,7 @@ def export(model: "TrainedModel", path: Path) -> None:
 
 
 def is_export(path: Path) -> bool:
-    """Return whether a file contains a model.json, which all formats store as plain text."""
+    """Return whether `export` wrote the file; every format contains a model.json as plain text."""
     return contains(path, b"preprocessing")
 
 

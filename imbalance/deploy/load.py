@@ -343,7 +343,7 @@ class TrainedModel:
         if not self.about["uint8"]:
             raise BadInput(f"{name}: an image given; this model takes {self.expected()}")
         mode = preprocessing.get("mode", "L" if self.input_shape[0] == 1 else "RGB")
-        # Training on arrays had no image files, and so no config value that refuses other modes.
+        # A model that was trained on arrays has no steps; convert every image mode, because no config value refuses one.
         recipe = Recipe(mode, tuple((step, size) for step, size in preprocessing.get("steps", [("convert", 0)])))
         try:
             pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)

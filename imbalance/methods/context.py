@@ -59,8 +59,8 @@ class GroupAssignment(NamedTuple):
 
     environments: for each split, the (N,) environments of its examples, numbered from 0.
     metrics: metrics of the inference by name; the run adds them to its own metrics.
-    powers: (K,) exponents with which the sampler `within_class` evens out the groups of each class; None for 1 in every
-        class.
+    powers: (K,) exponent λ of each class for the sampler `within_class`, which draws an example of a group of n examples
+        with a probability ∝ n^-λ; None for λ = 1 in every class.
     """
 
     environments: Mapping[str, Tensor]
@@ -130,7 +130,7 @@ class RunContext:
     seed, epochs: `config.seed` and `config.trainer.epochs`.
     sampler: the section `config.sampler`.
     first: the results of the first run; None if no method of the run needs one.
-    powers: `powers` of the `GroupAssignment`; None without one.
+    powers: `powers` of the `GroupAssignment`; None if no groups are inferred.
     """
 
     targets: Tensor

@@ -11,7 +11,8 @@ A loss whose minimiser is z_j = log p_j + s_j, for the class probabilities p of 
 if the values of the loss allow no such minimiser. A loss without the method has none; see `imbalance.methods.prior`.
 
 Two attributes tell `config.optim.name="lbfgs"` about a loss. `is_convex` says whether the loss is convex in the logits;
-without it a loss counts as not convex. `is_relative` says whether the loss reads only the differences of logits.
+a loss without this attribute counts as not convex. `is_relative` says whether the loss depends only on the differences
+between the logits of an example.
 """
 
 import math
@@ -37,10 +38,10 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float | Tensor) -> Tensor:
-    """Return (B,) cross-entropies with the target shares 1 − ε + ε / K for the target and ε / K for each other class.
+    """Return (B,) cross-entropies with label smoothing: the target has the share 1 − ε + ε / K, each other class ε / K.
 
     Args:
-        smoothing: ε, one number or (B,) numbers.
+        smoothing: ε, one number for all examples or a (B,) tensor.
     """
     logits = at_least_float32(logits)
     lead = logits.gather(1, targets[:, None]).squeeze(1) - logits.mean(1)
@@ -82,7 +83,8 @@ class Poly(nn.Module):
     def __init__(self, *, alpha: Positive, left: Literal["logistic", "exponential", "linear"]):
         super().__init__()
         self.alpha, self.left = alpha, left
-        # The derivative of the logistic part at m = 1 is −1 / ((1 + e) log(1 + e^−1)), and that of the tail is −α.
+        # The loss is convex if its slope does not fall at m = 1, where the logistic part and the tail meet. The slope of the
+        # logistic part there is −1 / ((1 + e) log(1 + e^−1)), and that of the tail is −α.
         self.is_convex = left != "logistic" or alpha <= 1 / ((1 + math.e) * math.log1p(math.exp(-1)))
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
@@ -155,7 +157,7 @@ class VectorScaling(Adjusted):
 
 @checked
 class Smoothed(VectorScaling):
-    """Label smoothing of cross-entropy and its relatives: (1 − ε) ℓ_y + ε/K Σ_j ℓ_j, where ℓ_j is the VS loss for class j.
+    """Cross-entropy or VS loss with label smoothing: (1 − ε) ℓ_y + ε/K Σ_j ℓ_j, where ℓ_j is the VS loss for target j.
 
     Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", CVPR 2016, section 7. At γ = τ = 0 the
     loss is that of `torch.nn.CrossEntropyLoss(label_smoothing=ε)`, at γ = 0 and τ = 1 balanced softmax with smoothing,
@@ -229,7 +231,7 @@ class LabelAwareSmoothing(nn.Module):
 
         ε_y = tail + (head − tail) · sin(π/2 · (n_y − n_min) / (n_max − n_min)).
 
-    This is the concave form of the paper, which its commands use. If all classes have the same number of examples, ε is
+    This is the concave one of the paper's three forms of ε_y, which the authors' commands use. If all classes have the same number of examples, ε is
     `head` for all.
 
     Args:

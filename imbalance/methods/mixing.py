@@ -17,7 +17,7 @@ from imbalance.errors import BadInput
 
 
 class Mix(NamedTuple):
-    """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner, or x_i with a box of x_partner.
+    """The mixtures of a batch: example i becomes share · x_i + (1 − share) · x_partner, or x_i with a box of pixels of x_partner.
 
     partners: (B,) position in the batch of each example's partner.
     shares: (B,) share of each example's own input in its mixture.
@@ -78,7 +78,7 @@ def cutmix(targets: Tensor, input_shape: tuple[int, ...], generator: Generator, 
 def cut_box(share: float, row: int, column: int, height: int, width: int) -> tuple[int, int, int, int]:
     """Return the box of CutMix around a pixel: first row, first column, row after the last, column after the last.
 
-    The sides are rounded up, as in the code of GLMC; the first published code rounds down, a pixel less at most.
+    The sides are rounded up, as in the code of GLMC. The code of the CutMix paper rounds them down.
 
     Args:
         share: λ, the share of the image outside the box before the box is cut off at the edge.

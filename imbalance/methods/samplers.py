@@ -166,7 +166,7 @@ def resample(labels: Labels, generator: Generator, *, by: By, exponent: NonNegat
 
 
 def drawn(chance: Tensor, generator: Generator) -> Tensor:
-    """Draw (N,) rows with replacement, each with a probability ∝ its value in `chance`, (N,) float64."""
+    """Draw N of N rows with replacement, each row with a probability ∝ its value in `chance`, (N,) float64."""
     # torch.multinomial takes at most 2^24 categories, so invert the cumulative distribution instead.
     cumulative = chance.cumsum(0)
     uniform = torch.rand(len(chance), generator=generator, dtype=torch.float64) * cumulative[-1]
@@ -175,11 +175,10 @@ def drawn(chance: Tensor, generator: Generator) -> Tensor:
 
 @tagged(balances=True, batched=True)
 def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
-    """Draw classes equally often, and the groups of a class in proportion to n^(1 − λ), with replacement (SPARE).
+    """Draw examples with replacement: all classes equally often, and in a class a group of n examples ∝ n^(1 − λ) (SPARE).
 
     Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
-    Bias", AISTATS 2024. n is the size of the group, and λ the power of its class. Each example of the group is drawn
-    with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
+    Bias", AISTATS 2024. λ is the power of the class. Each example of the group is drawn with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
     Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
     training examples.
     """
@@ -187,7 +186,7 @@ def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generat
 
 
 def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) -> Tensor:
-    """Return the (N,) chances of the examples for `within_class`; the chances of each class sum to 1.
+    """Return the (N,) relative probabilities with which `within_class` draws the examples; in each class they sum to 1.
 
     Args:
         targets, groups: (N,) the class and the group of each example; each group is in one class.
@@ -264,7 +263,12 @@ def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, e
 
 
 def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
-    """Return how often `expanding` has added examples by an epoch: at `warmup_epochs`, and after every `every` epochs."""
+    """Return the number of times that `expanding` has added examples by the beginning of `epoch`, numbered from 0.
+
+    Args:
+        warmup_epochs: the epoch of the first time.
+        every: the number of epochs from one time to the next.
+    """
     return max(0, (epoch - warmup_epochs) // every + 1)
 
 
@@ -290,13 +294,13 @@ def expanding(
     every: Count,
     added: Count,
 ) -> Tensor:
-    """Draw a balanced part of the examples at first, and a few random further ones from time to time (PDE).
+    """Draw a balanced subset of the examples at first, and add a few random unused examples at regular intervals (PDE).
 
     Deng, Yang, Mirzasoleiman and Gu, "Robust Learning with Progressive Data Expansion Against Spurious Correlation", NeurIPS
     2023. The first `warmup_epochs` epochs have as many random examples of each class or group as the smallest has. Then
     `added` random unused examples join them, and again after every `every` epochs, until all examples are used. An epoch
-    draws each of its examples once. SpuCo's code draws the further examples with replacement, so an example may join
-    twice, and it fails once none is unused.
+    draws each of its examples once. SpuCo's code draws the further examples with replacement, so an example may be added
+    twice, and the code fails once no example is unused.
 
     Args:
         by: "class" to balance classes, "group" to balance groups.

@@ -136,8 +136,9 @@ def compute(
     - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
     - For two classes and groups that are class × attribute, as fairlearn defines them: `demographic_parity_difference` and
-      `demographic_parity_ratio`, of the shares of predictions that are the second class, between the attributes;
-      `equalized_odds_difference` and `equalized_odds_ratio`, each the worse one of true and false positive rates.
+      `demographic_parity_ratio`, compare the attributes by the share of predictions that are the second class.
+      `equalized_odds_difference` and `equalized_odds_ratio` compare the attributes by true and by false positive rates, and
+      are the worse one of the two. A difference is that of the largest and smallest rate; a ratio is smallest to largest.
 
     If `evaluation_names` is given, the metrics of groups are over the evaluation groups. Exceptions are
     `adjusted_accuracy`, the metrics of parity and those in TRAINING_GROUP_METRICS, which are over the groups of the
@@ -210,7 +211,7 @@ def compute(
 
 
 def parity(grouped: np.ndarray, classes: Sequence[int], attributes: Sequence[int]) -> np.ndarray:
-    """Return the (M, 4) values of `PARITY_METRICS`. A rate that is 0/0 is left out; fairlearn takes it for 0.
+    """Return the (M, 4) values of `PARITY_METRICS`. A rate that is 0/0 is left out; in fairlearn it counts as 0.
 
     Args:
         grouped: (M, G, 2), the numbers of wrong and of right predictions in each group.

@@ -19,7 +19,7 @@ class Contrast(NamedTuple):
     n: int
 
     def level(self, margin: float) -> bool:
-        """Return whether the whole interval is between −margin and margin."""
+        """Return whether the whole interval is between −margin and margin, so that the means count as equal."""
         return -margin <= self.low and self.high <= margin
 
     def points(self, digits: int = 1) -> str:
@@ -33,17 +33,18 @@ class Contrast(NamedTuple):
 
 
 def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:
-    """Return the mean of differences over all pairs of classes, and an interval that allows for what they share.
+    """Return the mean of differences over pairs of classes, with an interval that allows for classes and images they share.
 
     The variance is the sum of `dyadic_variance` of the means of the pairs and the variance of the means of the seeds,
     divided by their number. The first allows for classes that pairs share, the second for images that all pairs of a
     seed share. The sum counts the variance between single differences twice, so the interval is too wide rather than too
-    narrow. It has Student's t with one degree of freedom fewer than there are classes, or seeds if they are fewer. Its
-    ends are nan for a single seed, and if all pairs share a class.
+    narrow. The interval is that of Student's t; the degrees of freedom are one fewer than the classes, or than the seeds if
+    there are fewer seeds. The ends of the interval are nan for a single seed, and if all pairs share a class.
 
     Args:
-        differences: (P, …, S), one value for each pair of classes (and role order) and seed.
-        pairs: the P unordered pairs of numbers of classes.
+        differences: (P, …, S), one value for each pair of classes and each seed; dimensions in between, such as the two orders
+            of a pair, are averaged.
+        pairs: the numbers of the two classes of each of the P unordered pairs.
     """
     from scipy import stats
 
@@ -61,16 +62,16 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
 
 
 def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """Return the variance of the mean of one value for each pair of K classes, if pairs with a common class depend.
+    """Return the variance of the mean of `values`, one for each pair of K classes; pairs with a common class are dependent.
 
     The products of the residuals of all pairs that share a class are summed (Aronow, Samii and Assenova, Political
-    Analysis 2015). Residuals from the mean make this sum too small by the factor 1 − (2K − 3) / P. Division by the factor
-    removes the bias if all P = K (K − 1) / 2 pairs are there, both for independent pairs and for sums of two class
+    Analysis 2015). Because the residuals are from the mean, this sum is too small by the factor 1 − (2K − 3) / P. Division by the factor
+    removes the bias if `pairs` has all K (K − 1) / 2 pairs, both for independent pairs and for sums of two class
     effects. A negative sum counts as 0. The result is nan if all pairs share a class, as they do for three classes.
 
     Args:
         values: (P,).
-        pairs: the P unordered pairs of numbers of classes.
+        pairs: the numbers of the two classes of each of the P unordered pairs.
     """
     numbers = np.array(pairs)
     shared = (numbers[:, None, :, None] == numbers[None, :, None, :]).any((2, 3))  # (P, P)
@@ -82,7 +83,7 @@ def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> flo
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """Return p-values that Holm's method has corrected for their number (Scandinavian Journal of Statistics, 1979)."""
+    """Return the p-values, corrected for their number by Holm's method (Scandinavian Journal of Statistics, 1979)."""
     raw = np.asarray(p_values, dtype=float)
     order = np.argsort(raw)
     corrected = np.maximum.accumulate(raw[order] * np.arange(len(raw), 0, -1))
@@ -92,10 +93,10 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 
 def ahead_and_behind(differences: np.ndarray) -> tuple[int, int]:
-    """Return the numbers of pairs with a mean above and below 0 by t-tests over seeds, with Holm's correction at 5 %.
+    """Return (pairs with a mean above 0, pairs with a mean below 0), by t-tests over seeds with Holm's correction at 5 %.
 
     Args:
-        differences: (P, …, S), one value for each pair (and role order) and seed.
+        differences: (P, …, S), one value for each pair and each seed; dimensions in between are averaged.
     """
     from scipy import stats
 

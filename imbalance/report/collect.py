@@ -165,7 +165,7 @@ def write(*, work_dir: str, output: str | None) -> None:
         )
     if not Path(work_dir).is_dir():
         raise BadInput(
-            f"--work_dir={work_dir} is no folder; type a folder that has run directories, as --work_dir=runs"
+            f"--work_dir={work_dir} is no folder; type the folder that has the run directories, as --work_dir=runs"
         )
     suffix, path = path.suffix, output_path(path, "--output", is_collected)
     rows = collect(Path(work_dir))

@@ -262,7 +262,10 @@ def finished(work_dir: Path) -> list[Row]:
 
 
 def check_row(row: Row) -> None:
-    """Raise `BadInput` if the code of a run cannot be checked out: its tree was dirty, or its commit is in no branch here."""
+    """Raise `BadInput` if the code of the run of `row` cannot be checked out.
+
+    The code had uncommitted changes, or its commit is not part of the current branch.
+    """
     from imbalance.training.state.provenance import check_commit  # here, because it imports torch
 
     check_commit(row["commit"] or None, f"{row['name']}/{row['overrides']}/seed={row['seed']}")

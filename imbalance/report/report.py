@@ -231,7 +231,11 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
 def check_folder(folder: Path, flag: str = "--folder") -> None:
     """Raise `BadInput` if a report in `folder` would replace files that no report wrote.
 
-    A report writes runs.csv first, so a folder with the runs.csv of a report is the folder of a report.
+    A report writes runs.csv first, so a folder in which runs.csv is that of a report is accepted.
+
+    Args:
+        flag: the beginning of the message.
+
     """
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{flag}: {folder} is a file; name a folder")
@@ -242,7 +246,7 @@ def check_folder(folder: Path, flag: str = "--folder") -> None:
     names += [f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf")]
     if foreign := [name for name in ("runs.csv", "index.html", *names) if (folder / name).exists()]:
         raise BadInput(
-            f"{flag}: {folder} has {foreign[0]}, which no report wrote, and which would be lost; name a new folder"
+            f"{flag}: {folder} has a file {foreign[0]}, which no report wrote, and which a report would replace; name another folder"
         )
 
 

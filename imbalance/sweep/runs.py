@@ -49,7 +49,7 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
     if run.config.data.name == "in_memory":
         from imbalance.data.sets.in_memory import in_memory
 
-        in_memory()  # raises, before a study or a folder is made
+        in_memory()  # raise `BadInput` here, before a study or a folder is made
     return run
 
 
@@ -122,7 +122,8 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
 def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
-    Rows are added after every few batches, so that a stop loses little. Uncommitted changes of the code are refused.
+    Rows are added after every few batches, so that a stop loses little. If the code has uncommitted changes, raise
+    `BadInput` before training.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.

@@ -67,7 +67,7 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
     optuna, url = import_optuna(), location.url
     if re.fullmatch(r"sqlite(\+\w+)?:/{0,3}(:memory:)?", url):
         raise BadInput(
-            f"--storage={url} is a database in the memory of one process, and the workers are other processes; name a file, "
+            f"--storage={url} is a database in the memory of this process, which the worker processes cannot read; name a file, "
             "such as --storage=sqlite:///study.db"
         )
     location.folder.mkdir(parents=True, exist_ok=True)
@@ -176,5 +176,5 @@ def open_study(location: StudyLocation, sampler: str = "random", storage: "BaseS
     except Exception as error:  # Optuna reads damaged lines as they are, and can fail in any way
         raise BadInput(
             f"--storage={location.shown_url} is damaged ({type(error).__name__}: {error}); restore the file from a copy, or move "
-            "it elsewhere: finished runs are then read, not trained again"
+            "it elsewhere and type the command again: finished runs are read from their run directories, not trained again"
         ) from None

@@ -1,11 +1,11 @@
-"""Linear classifiers from the inner products of the examples alone, for many more features than examples.
+"""Compute linear classifiers from the inner products of the examples alone, for many more features than examples.
 
 The arguments are the (n, n) Gram matrix X Xᵀ of the inputs and the (n,) signs: 1 for class 1, −1 for class 0. A classifier
 is v = Σ signs_i c_i x_i and a bias b, so the score of an input x is Σ signs_i c_i (x_i · x) + b. The bias is free: no
 penalty acts on it. With `bias=False` it is 0. For a penalised bias, as in `imbalance.theory.oracle`, add 1 to every inner
 product and use `bias=False`.
 
-A solution takes milliseconds for some hundred examples, where `imbalance.theory.oracle` takes a tenth of a second.
+A solution takes milliseconds for a few hundred examples; `imbalance.theory.oracle` takes a tenth of a second.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,12 @@ class Linear(NamedTuple):
 
 
 def hard_margin(gram: np.ndarray, signs: np.ndarray, bias: bool = True) -> Linear:
-    """Return the classifier with the shortest v for which every margin is at least 1, the limit of cross-entropy.
+    """Return the classifier with the shortest v for which every margin is at least 1.
 
-    A free bias is found by libsvm, without a bias by non-negative least squares, see `oracle.margin_direction`.
+    Gradient descent on cross-entropy converges to the direction of this v.
+
+    With a free bias, libsvm finds the classifier; without a bias, non-negative least squares does, see
+    `oracle.margin_direction`.
 
     Raises:
         BadInput: no linear classifier separates the classes.
@@ -71,12 +74,14 @@ def poly_limit(
     bias: bool = True,
     start: Linear | None = None,
 ) -> Linear:
-    """Return the v and b that minimise Σ w_i m_i^−α + |v|²/2 over positive margins m; the direction is the limit of poly.
+    """Return the v and b that minimise Σ w_i m_i^−α + |v|²/2 over positive margins m.
+
+    Gradient descent on the polynomially tailed loss, `poly`, converges to the direction of this v.
 
     Args:
         weights: (n,) positive importance weights w.
         alpha: the exponent α of the tail.
-        start: a classifier with positive margins; None for that of `hard_margin`.
+        start: a classifier with positive margins; None for the one that `hard_margin` returns.
     """
     start = start or hard_margin(gram, signs, bias)
     margins = start.margins(gram, signs)
@@ -103,7 +108,7 @@ def ridge(
 ) -> Linear:
     """Return the v and b that minimise Σ w_i log(1 + e^−m_i) + penalty · |v|²/2: weighted logistic regression.
 
-    scikit-learn's `LogisticRegression(C=1 / penalty)` with `sample_weight=w` minimises the same.
+    scikit-learn's `LogisticRegression(C=1 / penalty)` with `sample_weight=w` minimises the same function.
 
     Args:
         weights: (n,) positive importance weights w.
@@ -162,7 +167,9 @@ def _newton(gram: np.ndarray, signs: np.ndarray, loss: Derivatives, bias: bool, 
             if size < 1e-12:  # rounding allows no further descent
                 return Linear(c, b)
         c, b, m, slope, curvature, objective = trial_c, trial_b, trial_m, new_slope, new_curvature, trial
-    raise BadInput("gram: Newton's method does not converge; use less extreme weights or another penalty")
+    raise BadInput(
+        "gram: Newton's method does not converge; use importance weights that differ less, or a larger penalty"
+    )
 
 
 def _root(matrix: np.ndarray) -> np.ndarray:

@@ -152,9 +152,10 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
 
 
 def calls_without_batch(run: Run, size: int) -> int | None:
-    """Return how many more batches than this process another process evaluates; None if the model is not sharded.
+    """Return the number of calls of the model that this process must add after its last batch; None without sharding.
 
-    All processes must call a sharded model equally often, because they gather its parameters together.
+    All processes must call a sharded model equally often, because they gather its parameters together. A process with
+    fewer batches than another one adds calls.
 
     Args:
         size: number of examples in the split.

@@ -1,9 +1,9 @@
 """L-BFGS: minimise a convex loss of the last layer over all training examples, for many runs at once.
 
 The inputs of the last layer do not change, so its logits are linear in its parameters. An iteration therefore needs one
-matrix product for the logits of its direction, and one for the gradient. A line search reads only the logits, so its
+matrix product for the change of the logits along its direction, and one for the gradient. A line search reads only the logits, so its
 trials need no product. Several runs with the same inputs share the two products: their layers are rows of one matrix.
-Each run has its own step length, and leaves once it has converged.
+Each run has its own step length. A run that has converged leaves the matrix.
 
 Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
 """
@@ -15,15 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-MEMORY = 10  # pairs of steps and changes of the gradient that approximate the curvature, as in scikit-learn
+MEMORY = 10  # number of (step, change of the gradient) pairs that approximate the curvature, as in scikit-learn
 TRIALS = 25  # largest number of step lengths that a line search tries
-ARMIJO, WOLFE = 1e-4, 0.4  # least decrease, and largest remaining slope, as shares of the slope at the start
+ARMIJO, WOLFE = (
+    1e-4,
+    0.4,
+)  # constants of the strong Wolfe conditions: least decrease and largest remaining slope, as shares of the slope at length 0
 STILL = 10  # iterations in a row that do not lower the objective beyond rounding errors, after which a fit ends
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs and labels of a fit, which runs on the same data share.
+    """Inputs, labels and loss of a fit; runs on the same data share them.
 
     inputs: (N, D) inputs of the last layer.
     targets, groups: (N,).
@@ -39,7 +42,7 @@ class Problem:
     is_odd: bool
 
     def products(self, layers: Tensor) -> Tensor:
-        """Return the outputs (M, R, N) of M layers of R rows, (M, R, D + 1), whose last column is the bias."""
+        """Return the outputs (M, R, N) of `layers`, (M, R, D + 1): M layers of R rows, whose last column is the bias."""
         rows = layers.flatten(0, 1)
         outputs = torch.addmm(rows[:, -1:], rows[:, :-1], self.inputs.T)
         return outputs.view(*layers.shape[:2], -1)
@@ -73,13 +76,13 @@ class Problem:
 
 
 class State(NamedTuple):
-    """State of M fits, of which P = R · (D + 1) is the number of parameters.
+    """State of M fits with P = R · (D + 1) parameters each.
 
     points, gradients: (M, R, D + 1).
     outputs: (M, R, N) outputs of the layers.
     values: (M,) objectives, in float64.
-    steps, changes: (H, M, P) the last steps, and the changes of the gradient in them; the latest is last. A pair
-        without positive curvature has zeros as its change, and counts for nothing.
+    steps, changes: (H, M, P) the last steps, and the changes of the gradient in these steps; the latest is last. A
+        pair without positive curvature has zeros as its change, and is ignored.
     """
 
     points: Tensor
@@ -114,7 +117,7 @@ def line_search(
     lengths: Tensor,
     rounding: float,
 ) -> tuple[Tensor, Tensor]:
-    """Find a (M,) step length for each of M fits that meets the strong Wolfe conditions; 0 if there is none.
+    """Find a (M,) step length for each of M fits that meets the strong Wolfe conditions; 0 if no length meets the first condition.
 
     If no trial meets the second condition, a length that meets the first is returned.
 
@@ -123,7 +126,7 @@ def line_search(
             derivatives of the objective at these lengths.
         start, slope: (M,) values and derivatives at length 0.
         lengths: (M,) step lengths to try first.
-        rounding: relative rounding error of a value, by which it may rise.
+        rounding: relative rounding error of a value; the objective may rise by this much.
 
     Returns:
         The step lengths, and the values there. The last call of `along` for a fit is at its step length.
@@ -151,7 +154,7 @@ def line_search(
         longer = (low * slope / (slope - low_slope)).nan_to_num(torch.inf).where(low_slope > slope, torch.inf)
         longer = longer.minimum(10 * trial).maximum(2 * trial)
         trial = torch.where(high.isfinite(), low + (high - low) * share, longer)
-    along(chosen[searching], every[searching])  # their last trial was another one
+    along(chosen[searching], every[searching])  # the last call for a fit must be at its chosen length
     return chosen, reached
 
 
@@ -204,9 +207,9 @@ def started(problem: Problem, weights: Tensor, decay: Tensor, points: Tensor) ->
 
 
 class Solver(torch.optim.Optimizer):
-    """State of the fit of one run, in the form of an optimiser; see `imbalance.training.optim.lbfgs`.
+    """State of the fit of one run, as an optimiser whose state a checkpoint can hold; see `imbalance.training.optim.lbfgs`.
 
-    state: for the weight, the tensors of `State` that belong to this run, but its point, which is the layer itself.
+    state: under the key of the weight parameter, the tensors of `State` of this run, except its point, which is the layer.
     param_groups: a single group. Its "lr" is the last step length, "value" the objective, "largest" the largest entry
         of the gradient, "still" the number of iterations in a row that have not lowered the objective, and "ended" says
         whether the fit has ended.
@@ -219,12 +222,12 @@ class Solver(torch.optim.Optimizer):
         self.problem: Problem | None = None
 
     def step(self) -> None:
-        """Raise an error, because an iteration needs all examples; `Fits.step` takes it."""
+        """Raise a TypeError, because an iteration needs all examples; use `Fits.step`."""
         raise TypeError("lbfgs needs all examples: use imbalance.training.lbfgs.Fits")
 
     @property
     def ended(self) -> bool:
-        """Return whether the fit has converged, or no step lowers its objective any more."""
+        """Whether the fit has converged, or no step lowers its objective any more."""
         return self.param_groups[0]["ended"]
 
     @property
@@ -246,9 +249,9 @@ class Solver(torch.optim.Optimizer):
 
 
 class Fits:
-    """Fits of several runs with one problem.
+    """Fits of several runs that share one problem.
 
-    problem: the problem.
+    problem: inputs, labels and loss of all fits.
     solvers: for each of M different fits, the solvers of the runs that have this fit.
     weights: (M, N) importance weights.
     """

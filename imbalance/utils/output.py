@@ -42,7 +42,7 @@ class _GuardedStream(io.TextIOWrapper):
             encoding, line_buffering, write_through = "utf-8", True, False
             binary = open(descriptor, "wb", closefd=False)
         guarded = cls(binary, encoding=encoding, errors="backslashreplace", line_buffering=line_buffering)
-        # PYTHONUNBUFFERED asks for `write_through`; without it a log would stay empty until the buffer is full.
+        # PYTHONUNBUFFERED sets `write_through`; if that were lost, a log would stay empty until the buffer is full.
         guarded.reconfigure(write_through=write_through)
         return guarded
 

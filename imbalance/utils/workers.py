@@ -1,4 +1,4 @@
-"""Start worker processes in which a stop signal for the whole group of processes causes no traceback."""
+"""Start worker processes that print no traceback if the user presses Ctrl-C."""
 
 import signal
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class WorkerPool(ProcessPoolExecutor):
-    """Pool of new processes that ignore Ctrl-C, which the terminal sends to the parent process, too.
+    """Pool of new processes that ignore Ctrl-C, because the terminal also sends it to the parent process, which stops them.
 
     A process that is spawned inherits the blocked signals of its parent. So SIGINT is blocked while a process starts,
     and a worker that is still importing modules cannot be interrupted with a traceback.

@@ -1,6 +1,7 @@
 """Tests of the documentation that need no site: commands, sessions, generated parts, links, formulas and spelling."""
 
 import doctest
+import pkgutil
 import re
 import shlex
 import shutil
@@ -122,6 +123,22 @@ def test_a_methods_page_has_its_parts_in_order(path):
     reached, _, own = text.partition(PARTS[3])[2].partition(PARTS[4])
     assert re.search(r"<!-- generated: (numbers|published|literature) |have\s+not\s+measured", reached)
     assert any(session.startswith(">>>") for session in blocks(own, "python"))
+
+
+# How it compares
+
+
+def test_every_cell_answers_and_names_something_that_exists_here():
+    header, _, *rows = [
+        line.strip("|").split("|") for line in page("how-it-compares.md").splitlines() if line.startswith("|")
+    ]
+    assert len(rows) == 16 and {len(row) for row in rows} == {len(header)} == {7}
+    assert all(re.match(r" (yes|partly|no)\b", cell) for row in rows for cell in row[1:])
+    own = " ".join(row[1] for row in rows)
+    names = re.findall(r"`(imbalance\.[\w.]+)`", own)
+    assert len(names) > 5 and all(pkgutil.resolve_name(name) for name in names)
+    entries = re.findall(r'`(\w+)\.name="(\w+)"`', own)
+    assert len(entries) > 5 and all(entry in registries()[section] for section, entry in entries)
 
 
 # Generated parts

@@ -207,7 +207,7 @@ def test_ratios_of_parity_and_top_k_accuracies_select_and_differences_do_not(rat
     check_labels("score", "val/top2_accuracy", "ab", "ab")
     for check, reason in (
         (lambda: check_metric_name("score", f"val/{ratio.replace('ratio', 'difference')}"),
-         f"of which smaller values are better; use 'val/{ratio}'"),
+         f"but selection takes the largest value, and smaller values of this metric are better; use 'val/{ratio}'"),
         (lambda: check_labels("score", f"val/{ratio}", "ab", "ab", has_parity=False), "needs two classes and groups"),
         (lambda: check_labels("score", "val/top3_accuracy", "ab", "ab"), "this data set has only 2 classes"),
         (lambda: check_metric_name("score", "val/top0_accuracy"), "it must be val/ followed by"),

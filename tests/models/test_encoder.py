@@ -121,7 +121,7 @@ def test_what_does_not_fit_the_weights_is_refused(tuned, tmp_path):
     tuned.data.update(tokenizer="words", vocabulary=60)
     with pytest.raises(
         BadInput,
-        match=r"config.data.tokenizer: it has 25 tokens, and .* has embeddings for 24; set config.data.tokenizer=",
+        match=r"config.data.tokenizer: the tokenizer has 25 tokens, and .* has embeddings for 24; set config.data.tokenizer=",
     ):
         loop.train(tuned, tmp_path / "refused")
     tuned.model.pretrained = str(tmp_path / "nothing")

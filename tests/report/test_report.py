@@ -232,7 +232,7 @@ def test_a_report_replaces_an_earlier_report_and_nothing_else(work_dir, tmp_path
     folder.mkdir()
     (folder / "figure1.png").write_bytes(b"")  # as `imbalance reproduce` writes it
     (folder / name).write_text("my home page")
-    with pytest.raises(BadInput, match=f"--folder: .*site has {name}, which no report wrote"):
+    with pytest.raises(BadInput, match=f"--folder: .*site has a file {name}, which no report wrote"):
         report.report(work_dir=str(work_dir), folder=str(folder), metrics=(), pictured=0)
     assert (folder / name).read_text() == "my home page" and len(list(folder.iterdir())) == 2
     (folder / name).unlink()
@@ -246,11 +246,13 @@ def test_a_report_is_no_part_of_a_run_directory(work_dir):
     run = next(work_dir.rglob("summary.json")).parent
     before = sorted(run.rglob("*"))
     for folder in (run, run / "report"):
-        with pytest.raises(BadInput, match=f"--folder: .* is inside the run directory {run}; name a place outside it"):
+        with pytest.raises(BadInput, match=f"--folder: .* is inside the run directory {run}; name a path outside it"):
             report.report(work_dir=str(work_dir), folder=str(folder), metrics=(), pictured=0)
     assert sorted(run.rglob("*")) == before
 
 
 def test_a_work_dir_that_is_no_folder_is_named(tmp_path):
-    with pytest.raises(BadInput, match="^--work_dir=.*nowhere is no folder; type a folder that has run directories"):
+    with pytest.raises(
+        BadInput, match="^--work_dir=.*nowhere is no folder; type the folder that has the run directories"
+    ):
         write(work_dir=str(tmp_path / "nowhere"), output=None)

@@ -92,7 +92,7 @@ def test_a_storage_that_cannot_be_opened_is_one_line(tmp_path, url):
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite+pysqlite:///:memory:"])
 def test_a_database_in_the_memory_of_one_process_is_refused(tmp_path, url):
-    with pytest.raises(BadInput, match=f"--storage={re.escape(url)} is a database in the memory of one process"):
+    with pytest.raises(BadInput, match=f"--storage={re.escape(url)} is a database in the memory of this process"):
         open_storage(StudyLocation("test", str(tmp_path), url))
 
 

@@ -18,7 +18,7 @@ def test_no_path_inside_a_run_directory_is_written(tmp_path, name):
         (run / file).write_text("kept")
     (tmp_path / "link").symlink_to(run / name)
     for path in (run / name, tmp_path / "link"):
-        with pytest.raises(BadInput, match=f"^--output: .* is inside the run directory {run}; name a place outside it"):
+        with pytest.raises(BadInput, match=f"^--output: .* is inside the run directory {run}; name a path outside it"):
             output_path(path, "--output", lambda path: True)
 
 

@@ -99,12 +99,13 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
 def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
     """Change brightness, contrast and saturation by factors from 0.6 to 1.4, in a random order.
 
-    This is torchvision's ColorJitter(0.4, 0.4, 0.4), the augmentation of the long-tailed ImageNet. Grey images have no
+    This is torchvision's ColorJitter(0.4, 0.4, 0.4), which published runs on ImageNet-LT use. Grey images have no
     saturation. The result has floating-point values.
 
     Args:
         images: (B, C, H, W) of values from 0 to 255.
-        uniform: (B, 4) random numbers from 0 to 1: the order, then the factors of brightness, contrast and saturation.
+        uniform: (B, 4) random numbers from 0 to 1: column 0 selects the order, columns 1 to 3 the factors of brightness,
+            contrast and saturation.
     """
     images = images.float() if not images.is_floating_point() else images
     factors = 0.6 + 0.8 * uniform[:, 1:].to(images.dtype)
@@ -114,9 +115,8 @@ def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
     for step in range(3):
         grey = (images * weights).sum(1, keepdim=True) if images.shape[1] == 3 else images
         change = order[:, step, None, None, None]
-        mean = (
-            grey.double().mean((1, 2, 3), keepdim=True).to(images.dtype)
-        )  # float64, so that batches make no difference
+        # In float64, so that the mean of an image does not depend on the batch size.
+        mean = grey.double().mean((1, 2, 3), keepdim=True).to(images.dtype)
         other = torch.where(change == 0, torch.zeros_like(grey), torch.where(change == 1, mean, grey))
         factor = factors.gather(1, order[:, step : step + 1])[:, :, None, None]
         images = torch.lerp(other.expand_as(images), images, factor.expand_as(images)).clamp(0, 255)
@@ -124,11 +124,11 @@ def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def random_erasing(images: Tensor, uniform: Tensor) -> Tensor:
-    """Make a random rectangle of each image black with probability one half.
+    """Make a random rectangle of the image black, for half of the images on average.
 
     Zhong et al., "Random Erasing Data Augmentation", AAAI 2020, with torchvision's defaults: 2 to 33 % of the area, an
-    aspect ratio of 0.3 to 3.3, and the first of ten random rectangles that is smaller than the image. If none is, the
-    image stays unchanged.
+    aspect ratio of 0.3 to 3.3, and the first of ten random rectangles that is smaller than the image. If none of the
+    ten is smaller, the image stays unchanged.
 
     Args:
         images: (B, C, H, W).
@@ -149,14 +149,14 @@ def random_erasing(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def cutout(images: Tensor, uniform: Tensor) -> Tensor:
-    """Make a square of each image black, with half of the image's shorter side, around a random pixel.
+    """Make a square around a random pixel of each image black; its side is half of the image's shorter side.
 
     DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017: 16×16 pixels of
     CIFAR-10's 32×32. The part of the square beyond the edge of the image is cut off, so the hole can be smaller.
 
     Args:
         images: (B, C, H, W).
-        uniform: (B, 2) random numbers from 0 to 1: the row and the column of the middle.
+        uniform: (B, 2) random numbers from 0 to 1, which select the row and the column of the square's middle.
     """
     height, width = images.shape[2:]
     side = min(height, width) // 2
@@ -206,7 +206,7 @@ AUGMENTATIONS: dict[str, Drawn] = {
 
 
 def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed: int) -> list[Tensor]:
-    """Return the random numbers that the augmentations `names` need for N drawn examples: (N, count) for each.
+    """Return a list of random numbers, one (N, count) tensor for each augmentation in `names`, for N drawn examples.
 
     Args:
         indices: (N,) the index of each drawn example.

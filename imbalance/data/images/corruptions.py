@@ -1,7 +1,7 @@
-"""Corrupt images of 32×32 as the published code of CIFAR-10-C does (Hendrycks and Dietterich, ICLR 2019).
+"""Corrupt 32×32 images as the published code of CIFAR-10-C does (Hendrycks and Dietterich, ICLR 2019).
 
-Each corruption takes (N, 32, 32, 3) float32 images from 0 to 1, a severity from 1 to 5, and a generator. The published code
-draws for one image at a time and is not seeded, so the images here have the published distribution, not the published bits.
+Each corruption takes (N, 32, 32, 3) float32 images from 0 to 1, a severity from 1 to 5, and a generator. It returns images
+whose values may leave 0 to 1. The published code draws random numbers for one image at a time, without a seed. So the images here have the published distribution, not the published bits.
 The motion blur follows ImageMagick, which the published code calls; the others are the published formulas.
 """
 
@@ -17,13 +17,13 @@ def gaussian_noise(images: np.ndarray, severity: int, rng: Generator) -> np.ndar
 
 
 def shot_noise(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Draw each value from a Poisson distribution around it, as a sensor counts photons."""
+    """Replace each value by a Poisson count with this value as its mean, as if a sensor counted photons."""
     photons = (500, 250, 100, 75, 50)[severity - 1]
     return rng.poisson(images * photons) / photons
 
 
 def impulse_noise(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Replace a share of all values by 0 or 1."""
+    """Replace a random share of all values by 0 or 1."""
     share = (0.01, 0.02, 0.03, 0.05, 0.07)[severity - 1]
     drawn = rng.random(images.shape)
     return np.where(drawn < share / 2, 0.0, np.where(drawn < share, 1.0, images))
@@ -56,7 +56,8 @@ def defocus_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarra
 def glass_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     """Blur, replace each pixel by a random neighbour, and blur again.
 
-    The published code means to swap pixels. It swaps two views of one array, and so copies one pixel over the other.
+    The published code tries to swap two pixels, but copies one over the other, because it swaps two views of one array.
+    This function copies, too.
     """
     sigma, distance, rounds = ((0.05, 1, 1), (0.25, 1, 1), (0.4, 1, 1), (0.25, 1, 2), (0.4, 1, 2))[severity - 1]
     images = np.floor(blurred(images, sigma) * 255) / 255
@@ -70,7 +71,7 @@ def glass_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
 
 
 def motion_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Blur along a line in a random direction of −45° to 45°, which is another one for each image."""
+    """Blur each image along a line; its direction is drawn from −45° to 45° for each image."""
     radius, sigma = ((6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5))[severity - 1]
     steps = np.arange(2 * radius + 1)
     kernel = np.exp(-(steps**2) / (2 * sigma**2))
@@ -85,7 +86,7 @@ def motion_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray
 
 
 def zoom_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Average the image with enlargements of its middle."""
+    """Average each image with enlargements of its middle."""
     from scipy.ndimage import zoom
 
     factors = np.arange(1, (1.06, 1.11, 1.16, 1.21, 1.26)[severity - 1], 0.01)
@@ -93,7 +94,7 @@ def zoom_blur(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
     for factor in factors:
         size = int(np.ceil(32 / factor))
         start = (32 - size) // 2
-        # Linear interpolation acts on rows and on columns as one matrix, which is many times as fast as zooming images.
+        # Linear interpolation multiplies rows and columns by one matrix. Doing so is many times as fast as `zoom` on images.
         matrix = np.asarray(zoom(np.eye(32, dtype=np.float32)[start : start + size], (factor, 1), order=1))
         trim = (len(matrix) - 32) // 2
         matrix = matrix[trim : trim + 32]
@@ -114,7 +115,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     return gaussian_filter(images, (0, sigma, sigma, 0), mode="nearest")
 
 
-# The ten corruptions of type 1 of Learning from Failure, in its order.
+# The ten corruptions that Nam et al. ("Learning from Failure", NeurIPS 2020) call type 1, in the order of their code.
 TYPE_1: dict[str, Callable[[np.ndarray, int, Generator], np.ndarray]] = {
     "Gaussian noise": gaussian_noise,
     "shot noise": shot_noise,
@@ -130,7 +131,7 @@ TYPE_1: dict[str, Callable[[np.ndarray, int, Generator], np.ndarray]] = {
 
 
 def corrupted(images: np.ndarray, name: str, severity: int, rng: Generator) -> np.ndarray:
-    """Apply a corruption of `TYPE_1` to (N, 32, 32, 3) uint8 images; return images of the same type."""
+    """Apply the corruption `name` of `TYPE_1` to (N, 32, 32, 3) uint8 images; return uint8 images."""
     changed = TYPE_1[name](images.astype(np.float32) / 255, severity, rng)
-    # Not `original`: 255 · (x / 255) can be just below x, which would round down.
+    # "original" returns the uint8 images themselves, because 255 · (x / 255) can be just below x and would be rounded down.
     return images if name == "original" else (np.clip(changed, 0, 1) * 255).astype(np.uint8)

@@ -172,9 +172,9 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
 
 
 def converted(image: "PIL.Image.Image", mode: str) -> "PIL.Image.Image":
-    """Convert an image to `mode`, "RGB" or "L"; return an image unchanged whose mode is in neither `CONVERTIBLE` nor `WHITE`.
+    """Convert an image to `mode`, "RGB" or "L".
 
-    Transparency is dropped: a transparent pixel keeps the colour that is stored for it. Grey values of 16 bits are divided
+    If the image's own mode is in neither `CONVERTIBLE` nor `WHITE`, return the image unchanged. Transparency is dropped: a transparent pixel keeps the colour that is stored for it. Grey values of 16 bits are divided
     by 257, and fractions are multiplied by 255; both are rounded to the nearest of the 256 grey values of 8 bits.
 
     Raises:

@@ -35,7 +35,7 @@ class Listing:
     indices: (N,) int64, the row of each image in the metadata file, from 0.
     problems: the problems of the metadata file; its rows with a problem are not among the N images.
     notes: lines for the log on what the list leaves out.
-    groups_may_lack: whether a group may have no example in a split; false for a user's data, where it is a mistake.
+    groups_may_lack: whether a group may have no example in a split; false for a user's data, where an empty group is a mistake.
     """
 
     name: str

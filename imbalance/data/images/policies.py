@@ -15,14 +15,12 @@ from torch import Tensor
 
 from imbalance.utils.torchvision_import import import_torchvision
 
-FILL = (
-    128  # the grey of the published codes, where an image is moved away from its edge; torchvision's default is black
-)
+FILL = 128  # grey value of the pixels that a shift, shear or rotation leaves empty, as in the papers' codes; torchvision's is 0
 GEOMETRIC = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 SIGNED = (*GEOMETRIC, "Brightness", "Color", "Contrast", "Sharpness")  # operations whose magnitude can be negative
 # The operations of RandAugment and TrivialAugment, in the order of torchvision.
 OPERATIONS = ("Identity", *SIGNED, "Posterize", "Solarize", "AutoContrast", "Equalize")
-POLICY_BINS, BINS = 10, 31  # numbers of magnitudes of AutoAugment, and of the two others
+POLICY_BINS, BINS = 10, 31  # numbers of magnitudes of AutoAugment, and of RandAugment and TrivialAugment
 RAND_OPERATIONS, RAND_MAGNITUDE = 2, 9  # torchvision's default for RandAugment
 
 
@@ -37,24 +35,24 @@ IDENTITY = Operation("Identity", 0.0)
 
 
 def auto_augment_cifar10(images: Tensor, uniform: Tensor) -> Tensor:
-    """Apply one of the 25 policies of AutoAugment for CIFAR-10 to each image; see `auto_augment`."""
+    """Apply a random one of AutoAugment's 25 policies for CIFAR-10 to each image; see `auto_augment`."""
     return auto_augment(images, uniform, "cifar10")
 
 
 def auto_augment_imagenet(images: Tensor, uniform: Tensor) -> Tensor:
-    """Apply one of the 25 policies of AutoAugment for ImageNet to each image; see `auto_augment`."""
+    """Apply a random one of AutoAugment's 25 policies for ImageNet to each image; see `auto_augment`."""
     return auto_augment(images, uniform, "imagenet")
 
 
 def auto_augment(images: Tensor, uniform: Tensor, policy: str) -> Tensor:
-    """Apply two operations to each image, each with a probability and a magnitude of the policy that is drawn for the image.
+    """Draw one of 25 policies for each image, and apply the two operations of this policy to the image.
 
-    Cubuk et al., "AutoAugment", CVPR 2019.
+    A policy gives each operation a probability and a magnitude. Cubuk et al., "AutoAugment", CVPR 2019.
 
     Args:
         images: (B, C, H, W).
-        uniform: (B, 5) random numbers from 0 to 1, on the CPU: the policy, then for each operation whether to apply it
-            and the sign of its magnitude.
+        uniform: (B, 5) random numbers from 0 to 1, on the CPU: column 0 selects the policy. Two more columns for
+            each of the two operations decide whether it is applied, and the sign of its magnitude.
         policy: "cifar10" or "imagenet".
     """
     policies = published_policies(policy)
@@ -73,7 +71,8 @@ def rand_augment(images: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         images: (B, C, H, W).
-        uniform: (B, 4) random numbers from 0 to 1, on the CPU: each operation and the sign of its magnitude.
+        uniform: (B, 4) random numbers from 0 to 1, on the CPU; two columns for each of the two operations select the
+            operation and the sign of its magnitude.
     """
     for step in range(RAND_OPERATIONS):
         drawn = uniform[:, 2 * step : 2 * step + 2].tolist()
@@ -91,7 +90,8 @@ def trivial_augment(images: Tensor, uniform: Tensor) -> Tensor:
 
     Args:
         images: (B, C, H, W).
-        uniform: (B, 3) random numbers from 0 to 1, on the CPU: the operation, its magnitude and its sign.
+        uniform: (B, 3) random numbers from 0 to 1, on the CPU: the columns select the operation, its magnitude, and the
+            sign of the magnitude.
     """
     operations = []
     for which, level, sign in uniform.tolist():
@@ -102,17 +102,24 @@ def trivial_augment(images: Tensor, uniform: Tensor) -> Tensor:
 
 @functools.cache
 def published_policies(policy: str) -> Sequence[Sequence[tuple[str, float, int | None]]]:
-    """Return the 25 policies of AutoAugment: for each of two operations its name, probability and level, None for no level."""
+    """Return the 25 policies of AutoAugment; a policy is two operations (name, probability, level).
+
+    The level is None for an operation without magnitude.
+
+    Args:
+        policy: "cifar10" or "imagenet".
+    """
     transforms: Any = import_torchvision().transforms
     return transforms.AutoAugment(transforms.AutoAugmentPolicy(policy)).policies
 
 
 def operation(name: str, level: int | None, bins: int, sign: float, images: Tensor, wide: bool = False) -> Operation:
-    """Return the operation `name` with its magnitude of this level.
+    """Return the operation `name` with the magnitude that `level` stands for.
 
     Args:
         level: the number of the magnitude, from 0 to `bins` − 1; None for an operation without magnitude.
-        sign: a random number from 0 to 1, which makes the magnitude negative below one half.
+        bins: the number of magnitudes, in equal steps.
+        sign: a random number from 0 to 1; below one half it makes the magnitude negative, if the operation allows that.
         images: the images, whose size limits a translation.
         wide: use the larger magnitudes of TrivialAugment.
     """
@@ -153,7 +160,7 @@ def apply(images: Tensor, operations: Sequence[Operation]) -> Tensor:
         rows_of.setdefault(each, []).append(row)
     if list(rows_of) == [IDENTITY]:
         return images
-    # One copy of the order to the device, and then slices, because each index would be a copy of its own.
+    # Copy the row numbers to the device once and split there, because indexing for each operation would copy each time.
     order = torch.tensor([row for rows in rows_of.values() for row in rows])
     parts = images[order.to(images.device)].split([len(rows) for rows in rows_of.values()])
     changed = torch.cat([transformed(part, *each) for each, part in zip(rows_of, parts)])

@@ -1,4 +1,4 @@
-"""Data sets in which one attribute goes with each class: corrupted CIFAR-10 and colored Fashion-MNIST.
+"""Data sets in which nearly all training images of a class have the same attribute: corrupted CIFAR-10 and colored Fashion-MNIST.
 
 Both follow Nam et al., "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS 2020.
 """
@@ -48,7 +48,7 @@ def corrupted_cifar10(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return CIFAR-10 with a corruption for each class, which nearly all of its training images have.
+    """Return CIFAR-10 with one corruption in nearly all training images of a class, and another corruption for each class.
 
     The group is 10 · class + corruption. In val and test each class has each of the ten corruptions equally often.
 
@@ -84,7 +84,7 @@ def colored_fashion(
     val_fraction: Fraction,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """Return Fashion-MNIST in ten colours, one of which nearly all training images of a class have.
+    """Return Fashion-MNIST with one colour in nearly all training images of a class, and another colour for each class.
 
     This is colored MNIST of Nam et al., made from Fashion-MNIST. The group is 10 · class + colour. In val and test each
     class has each of the ten colours equally often.
@@ -92,8 +92,9 @@ def colored_fashion(
     Args:
         conflicting: the share of each class's training images that have one of the nine other colours; 0.05, 0.02,
             0.01 and 0.005 in the literature.
-        severity: 1 to 4; the colours of the images vary by 0.05, 0.02, 0.01 or 0.005 of the full range.
-        draw_seed: the seed of these variations; config.seed does not change the images.
+        severity: 1 to 4: an image's colour varies around its nominal colour with a standard deviation of 0.05, 0.02, 0.01
+            or 0.005 of the full range.
+        draw_seed: the seed of the variations of colour; config.seed does not change the images.
         val_fraction: the share of every group of the 10,000 test images that becomes val.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -119,13 +120,14 @@ def colored_fashion(
 def assign_attributes(targets: np.ndarray, conflicting: float | None, count: int = 10) -> np.ndarray:
     """Return an attribute for each example: attribute k for most examples of class k, as the published code does.
 
-    The examples of a class get attributes in the order of the files: the first share attribute 0, the next attribute 1,
-    and so on. The limits are rounded to whole examples.
+    The examples of a class get attributes in the order of the files: the first of them get attribute 0, the next ones
+    attribute 1, and so on. The numbers of examples are rounded.
 
     Args:
         targets: (N,) the class of each example, 0 to `count` − 1.
-        conflicting: the share of a class's examples that have another attribute than that of the class; None for all
-            attributes equally often.
+        conflicting: the share of a class's examples that have an attribute other than k; None to give all attributes
+            equally often.
+        count: the number of classes, and of attributes.
     """
     attributes = np.empty(len(targets), dtype=np.int64)
     for label in range(count):
@@ -145,7 +147,7 @@ Part = tuple[np.ndarray, np.ndarray, np.ndarray]  # images (N, C, H, W) uint8, c
 def make_corrupted(
     data_dir: str, conflicting: float, severity: int, draw_seed: int, download: bool
 ) -> tuple[Part, Part]:
-    """Return corrupted CIFAR-10 of type 1 for training and for evaluation."""
+    """Return two parts of CIFAR-10 with the corruptions of type 1: one for training, one for evaluation."""
     parts = []
     for number, (source, share) in enumerate(zip(published("CIFAR10", data_dir, download), (conflicting, None))):
         targets = np.array(source.targets)
@@ -160,10 +162,14 @@ def make_corrupted(
 
 
 def read_published(data_dir: str, folder: str, conflicting: float) -> list[Part]:
-    """Read the files that the published code writes: {train,valid}/{images,attrs}.npy; and check their counts.
+    """Read the train and valid part of the files {train,valid}/{images,attrs}.npy that the published code writes.
+
+    Args:
+        folder: the folder of the files under `data_dir`.
+        conflicting: the share that `corrupted_cifar10` describes; the counts of the files must be those of this share.
 
     Raises:
-        BadInput: a file is missing or damaged, or has other counts than the name of the folder says.
+        BadInput: a file is missing or damaged, or its counts are not those of `conflicting`.
     """
     hint = "make them with make_dataset.py of github.com/alinlab/LfF, or set config.data.source='made'"
     root = find_path(data_dir, (folder,), "corrupted CIFAR-10", hint)
@@ -181,9 +187,15 @@ def read_published(data_dir: str, folder: str, conflicting: float) -> list[Part]
         counts = np.bincount(10 * targets + attributes, minlength=100)
         everyone = np.repeat(np.arange(10), PER_CLASS[part])
         expected = np.bincount(10 * everyone + assign_attributes(everyone, share), minlength=100)
-        if (np.abs(counts - expected) > 1).any():  # the published code may round one example to the next attribute
+        wrong = np.flatnonzero(
+            np.abs(counts - expected) > 1
+        )  # the published code may round one example to the next attribute
+        if len(wrong):
+            label = int(wrong[0]) // 10
+            actual, right = (each[10 * label :][:10].tolist() for each in (counts, expected))
             raise BadInput(
-                f"{root / part}: class 0 has {counts[:10].tolist()} examples of the attributes, not {expected[:10].tolist()}; {hint}"
+                f"{root / part}: class {label} has {actual} examples of the attributes 0 to 9, but conflicting={conflicting:g} "
+                f"needs {right}; {hint}"
             )
         parts.append((channels_first(images), targets, attributes))
     return parts
@@ -199,7 +211,7 @@ def biased_dataset(
     val_fraction: float,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """Return the data set whose train is the first of `parts`, and whose val and test are the second.
+    """Return the data set whose train split is the first of `parts`; the second is divided into val and test.
 
     Args:
         val_fraction: the share of every group of the second part that becomes val.

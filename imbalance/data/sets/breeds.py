@@ -1,4 +1,4 @@
-"""The BREEDS sets: classes of ImageNet joined to larger ones, which are evaluated on subclasses that train has not.
+"""The BREEDS sets: classes of ImageNet merged into larger ones; the test images can be of subclasses that are not in train.
 
 Santurkar, Tsipras and Madry, "BREEDS: Benchmarks for Subpopulation Shift", ICLR 2021.
 """
@@ -16,8 +16,8 @@ from imbalance.errors import BadInput
 
 # The folders of ImageNet, which contain train/<wnid>/ and val/<wnid>/.
 LAYOUTS = ("imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", "imagenet_1k")
-# For each subset and class the name, the subclasses of train and of the source test images, and the subclasses of the target
-# test images, as ImageNet's numbers: the ranks of the sorted wnids. They are the "rand" split of the published code.
+# For each subset its classes: (name, subclasses of train and of the "source" test images, subclasses of the "target" test
+# images). A subclass is ImageNet's number of it: the rank of its wnid. They are the "rand" split of the published code.
 SUBSETS: dict[str, tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]] = {
     "living17": (
         ("salamander", (27, 29), (26, 28)),
@@ -135,7 +135,7 @@ def list_breeds(
 
     Args:
         subset: living17 (17 classes of four subclasses each), entity13, entity30 or nonliving26.
-        test: "target" for test images of subclasses that train has not, as in the tables of SubpopBench; "source" for
+        test: "target" for test images of subclasses that are not in train, as in the tables of SubpopBench; "source" for
             test images of the same subclasses as train.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is cropped. 0 to resize and crop as the pretrained weights of config.model need.
@@ -164,7 +164,12 @@ def list_breeds(
 
 
 def imagenet_wnids(root: Path, hint: str) -> list[str]:
-    """Return the names of the 1000 class folders of ImageNet in order; the rank of a name is the class's number."""
+    """Return the names of the 1000 class folders of ImageNet in order; the rank of a name is the class's number.
+
+    Args:
+        root: the folder of ImageNet, which contains train/.
+        hint: how to get ImageNet, as the end of a message.
+    """
     train = root / "train"
     wnids = sorted(path.name for path in train.glob("n*"))
     if len(wnids) != 1000:
@@ -175,7 +180,7 @@ def imagenet_wnids(root: Path, hint: str) -> list[str]:
 
 
 def tenth(targets: np.ndarray) -> np.ndarray:
-    """Return (N,) splits: 1 for a tenth of each class, drawn by scikit-learn with seed 42 as SubpopBench draws it, else 0."""
+    """Return (N,) splits: 1 (val) for a tenth of each class, drawn with scikit-learn's seed 42 as in SubpopBench, else 0."""
     from sklearn.model_selection import train_test_split
 
     splits = np.zeros(len(targets), dtype=np.int64)

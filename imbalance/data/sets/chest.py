@@ -1,7 +1,7 @@
-"""Chest X-rays of CheXpert and MIMIC-CXR: has the radiologist found anything, by sex and race?
+"""Chest X-rays of CheXpert and MIMIC-CXR; the class is whether the radiologist found anything, the attribute sex × race.
 
 Irvin et al., "CheXpert", AAAI 2019; Johnson et al., "MIMIC-CXR-JPG", 2019; groups and splits of Yang et al., "Change is Hard:
-A Closer Look at Subpopulation Shift", ICML 2023. Both sets are credentialed or licensed: nothing of them may be passed on.
+A Closer Look at Subpopulation Shift", ICML 2023. Both sets are given out under an agreement only: no part of them may be passed on.
 """
 
 import re
@@ -35,20 +35,23 @@ PATIENT = re.compile(r"patient(\d+)")
 
 
 def race(text: str) -> int:
-    """Return 0 for white, 1 for black, 2 for any other or no entry; only the beginning of the text counts."""
+    """Return the number of a race: 0 for white, 1 for black, 2 for any other text or ""; only the first five letters count."""
     return {"WHITE": 0, "BLACK": 1}.get(text[:5].upper(), 2)
 
 
 def no_finding(text: str) -> int | str:
-    """Return the class for a cell of the column No Finding: 1 for "1.0", 0 for an empty cell; else what is wrong."""
+    """Return the class for a cell of the column No Finding: 1 for "1.0" or "1", 0 for "0.0", "0" or "".
+
+    For any other cell return a text that says what is wrong.
+    """
     return {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1}.get(text, f"No Finding is {text!r}, not empty, 0.0 or 1.0")
 
 
 def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List the X-rays of CheXpert (the small or the full images); the class is No Finding, the attribute sex × race.
 
-    The published train and valid images are joined and split anew, as SubpopBench does it: 15 % are test, 10 % val, by
-    image and not by patient. So images of one patient are in several splits.
+    The published train and valid images are joined and split anew, as SubpopBench does it: 15 % are test, 10 % val, drawn
+    from images and not from patients. So images of one patient can be in several splits.
 
     Args:
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
@@ -89,7 +92,7 @@ def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: 
 
 
 def patient_races(folder: Path) -> dict[int, int]:
-    """Return the race of each patient in CHEXPERT DEMO, a table in Excel's format or saved as CSV; see `race`."""
+    """Return the race, see `race`, by the number of the patient, from CHEXPERT DEMO.xlsx or .csv in `folder`."""
     file = folder / f"{DEMOGRAPHICS}.csv"
     records = (row for _, row in csv_records(file, ",")) if file.exists() else excel_rows(folder)
     heading = next(records, [])
@@ -101,7 +104,7 @@ def patient_races(folder: Path) -> dict[int, int]:
 
 
 def excel_rows(folder: Path) -> Iterator[list[str]]:
-    """Yield the rows of CHEXPERT DEMO.xlsx as texts; an empty cell becomes ""."""
+    """Yield the rows of CHEXPERT DEMO.xlsx in `folder` as texts; an empty cell becomes ""."""
     file = CHEXPERT.find(str(folder), (f"{DEMOGRAPHICS}.xlsx", f"{DEMOGRAPHICS}.csv"))
     try:
         import openpyxl
@@ -117,8 +120,9 @@ def excel_rows(folder: Path) -> Iterator[list[str]]:
 def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List the X-rays of MIMIC-CXR-JPG; the class is No Finding, the attribute is sex × race.
 
-    patients.csv.gz and admissions.csv.gz of MIMIC-IV must lie beside the tables of MIMIC-CXR-JPG. All views are used, and
-    10 % are test and 5 % val, by image and not by patient, as SubpopBench does it. The race is that of the first admission.
+    patients.csv.gz and admissions.csv.gz of MIMIC-IV must be in the folder of the tables of MIMIC-CXR-JPG. Images of all views
+    are used. As in SubpopBench, 10 % are test and 5 % val, drawn from images and not from patients, so a patient can be in
+    several splits. The race is that of a patient's first admission in the file.
 
     Args:
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle

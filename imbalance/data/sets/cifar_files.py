@@ -1,4 +1,4 @@
-"""Files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009), in the version for Python: read them, and compare their checksums.
+"""Read the files of CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) in the version for Python, and compare their checksums.
 
 The files are pickles. They are read without torchvision, whose import takes longer than the reading, and by an unpickler
 that builds nothing but NumPy arrays and plain values.
@@ -83,14 +83,14 @@ class Published(NamedTuple):
 
 @functools.lru_cache(maxsize=1)  # saves reading and checking for each further run of a sweep
 def published(name: str, data_dir: str, download: bool) -> tuple[Published, Published]:
-    """Return the published training set and test set.
+    """Return the published training set, and the published test set.
 
     Args:
         name: "CIFAR10" or "CIFAR100".
-        download: download the files if they are missing.
+        download: download the files if their folder is missing.
 
     Raises:
-        BadInput: a file is missing or damaged, and `download` is False or fails.
+        BadInput: a file is missing or damaged, or the download fails.
     """
     files = FILES[name]
     folder = Path(data_dir) / files.folder
@@ -102,8 +102,8 @@ def published(name: str, data_dir: str, download: bool) -> tuple[Published, Publ
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
-            f"config.data_dir: CIFAR-{name[5:]} is missing in {folder.absolute()}, or damaged ({reason}); unpack the python "
-            f"version of it there, type imbalance data download {files.source}, or set --config.data.download=True"
+            f"config.data_dir: CIFAR-{name[5:]} is missing in {folder.absolute()}, or damaged ({reason}); unpack its Python "
+            f"version there, type imbalance data download {files.source}, or set --config.data.download=True"
         ) from None
 
     def joined(batches: list[dict[str, Any]]) -> Published:
@@ -136,10 +136,10 @@ class ArrayUnpickler(pickle.Unpickler):
     """Unpickler that builds NumPy arrays and plain values, and refuses all other objects."""
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
-        """Return the function or class of a pickle by its name.
+        """Return the function or class that a pickle names.
 
         Raises:
-            UnpicklingError: it is none of those that arrays need.
+            UnpicklingError: the pickle names anything that NumPy arrays do not need.
         """
         if global_name == "_reconstruct" and module_name in ("numpy.core.multiarray", "numpy._core.multiarray"):
             return np.empty(0).__reduce__()[0]

@@ -33,7 +33,7 @@ def dominoes(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return images of 64×32: the upper half is easy to tell apart, and in train it goes with the class of the lower half.
+    """Return 64×32 images: the lower half decides the class; the upper half is easier to tell apart, and predicts it in train.
 
     The group is 2 · class + kind of the upper half. In val and test the two halves are independent: all groups have
     equally many images. No image is in two splits.
@@ -66,8 +66,8 @@ def dominoes(
         if part == 0:
             if 2 * val_per_group >= n:
                 raise BadInput(
-                    f"config.data.val_per_group: {val_per_group} given; twice this number must be below {n}, the training "
-                    "images of a class"
+                    f"config.data.val_per_group: {val_per_group} given; twice this number must be below {n}, the number "
+                    "of training images of a class"
                 )
             aligned = round((n - 2 * val_per_group) * correlation)
             sizes = {
@@ -99,7 +99,12 @@ def dominoes(
 
 
 def read_top(top: str, data_dir: str, download: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the (N, 28, 28) images and (N,) labels of the training set and the test set of Fashion-MNIST or MNIST."""
+    """Return (images (N, 28, 28), labels (N,)) of the training set, and the same of the test set.
+
+    Args:
+        top: "fashion" for Fashion-MNIST, "mnist" for MNIST.
+        download: download MNIST if it is missing.
+    """
     if top == "fashion":
         hint = "run imbalance data download fashion, or apt-get install dataset-fashion-mnist"
         folder = find_path(data_dir, fashion.FOLDERS, "Fashion-MNIST", hint)

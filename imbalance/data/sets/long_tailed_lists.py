@@ -89,7 +89,11 @@ def list_inaturalist2018(
 
 
 def first_is_val(targets: np.ndarray, splits: np.ndarray) -> np.ndarray:
-    """Return `splits` with all images of split 1 in split 2, except the first of each class."""
+    """Return `splits` after all images of split 1 except the first of each class have moved to split 2.
+
+    Args:
+        targets: (N,) the class of each image.
+    """
     rows = np.flatnonzero(splits == 1)
     result = np.where(splits == 1, 2, splits)
     result[rows[np.unique(targets[rows], return_index=True)[1]]] = 1
@@ -106,10 +110,12 @@ def listed(
     augment: tuple[Augmentation, ...],
     resplit: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Listing:
-    """Return the list of the images in list files, one for each split.
+    """Return the list of the images that list files name.
 
     Args:
-        root: the folder that the paths are relative to.
+        about: the data set; its class names are taken from the paths.
+        files: the list file of each split, in the order of `PARTS`.
+        root: the folder that the paths in these files are relative to.
         num_classes: the number of classes; a label must be below it.
         resplit: a function from (N,) classes and splits to other splits; None to keep them.
     """
@@ -120,12 +126,17 @@ def listed(
         try:
             lines = read_bytes(file).decode().splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise BadInput(f"{file}: {getattr(error, 'strerror', None) or error}") from None
+            raise BadInput(
+                f"{file}: cannot be read: {getattr(error, 'strerror', None) or error}; {about.hint}"
+            ) from None
         for number, line in enumerate(lines, 1):
             path, _, label = line.strip().rpartition(" ")
             if not path or not label.isdecimal() or int(label) >= num_classes:
                 problems.append(
-                    Problem(f"{file} line {number}", f"not a path, a space and a label from 0 to {num_classes - 1}")
+                    Problem(
+                        f"{file} line {number}",
+                        f"the line is not a path, a space and a label from 0 to {num_classes - 1}",
+                    )
                 )
             else:
                 paths.append(path)
@@ -140,7 +151,8 @@ def listed(
 def class_names(paths: list[str], targets: np.ndarray, num_classes: int) -> tuple[str, ...]:
     """Return the names of the classes: for each the folder of its first image, without the first folder of its path.
 
-    For example, "train/n01440764/1.JPEG" is of "n01440764", and "data_256/a/airfield/1.jpg" of "a airfield".
+    For example, "train/n01440764/1.JPEG" gives "n01440764", and "data_256/a/airfield/1.jpg" gives "a airfield". A class
+    without images has its number as its name.
     """
     labels, first = np.unique(targets, return_index=True)
     names = {label: " ".join(Path(paths[row]).parts[1:-1]) for label, row in zip(labels.tolist(), first.tolist())}

@@ -1,7 +1,7 @@
 """Read published sets of images with a class and an attribute: from folders, or from the CSV that SubpopBench writes.
 
-A set is a `PublishedSet`: its names and its published counts. Its function finds its files, makes `Labelled` images of
-them with `folder_images` or `csv_images`, and returns `published_listing` of both.
+A `PublishedSet` has the names and the published counts of a set. The function of a set, such as `list_breeds`, finds the
+files, makes `Labelled` images of them with `folder_images` or `csv_images`, and returns the result of `published_listing`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,14 +21,14 @@ LEFT_OUT = -1  # split of an image that is in no split
 
 
 class PublishedSet(NamedTuple):
-    """The names and the published counts of a set.
+    """The names and the published counts of a set of images.
 
     name: the name in `config.data.name`.
     title: the name of the set, for messages.
     classes: the names of the classes.
     attributes: the names of the values of the attribute; () if the groups are the classes.
-    counts: the published number of images of train, val and test; or of each group in each of them; None if it is not
-        published.
+    counts: the published number of images of train, val and test; or, for a split, those of each group; None if they are
+        not published.
     """
 
     name: str
@@ -39,7 +39,7 @@ class PublishedSet(NamedTuple):
 
     @property
     def hint(self) -> str:
-        """How a user can get the set, as the end of a message."""
+        """The end of a message, which says how a user can get the set."""
         return f"`imbalance data download {self.name}` gets it, or says how"
 
     def find(self, data_dir: str, candidates: Sequence[str]) -> Path:
@@ -68,7 +68,7 @@ class Labelled(NamedTuple):
 
 
 def folder_images(root: Path, folders: Iterable[tuple[str, int, int, int]]) -> Labelled:
-    """Return the images of some folders, sorted by name in each folder.
+    """Return the images in `folders`, sorted by name in each folder.
 
     Args:
         folders: for each folder its path in `root`, and the class, the attribute and the split of its images. A folder
@@ -118,8 +118,8 @@ def csv_images(
 def subpopbench_images(file: Path, root: Path, splits: tuple[str, str, str], classes: int, attributes: int) -> Labelled:
     """Return the images that a CSV file of SubpopBench lists, with the columns filename, split, y and a.
 
-    SubpopBench writes absolute paths. The part of a path after the name of the folder `root` is used, so the files may lie
-    elsewhere now.
+    SubpopBench writes absolute paths. Only the part of a path after the name of the folder `root` is used, so the images may be
+    in another place now.
 
     Args:
         root: the folder of the images.
@@ -153,6 +153,7 @@ def published_listing(
     If the counts are not the published ones, the list has a problem that says so.
 
     Args:
+        images: the images, also those that are left out.
         steps: the steps that resize and crop an image; see `Recipe`.
         check_counts: `config.data.check_counts`; False accepts other counts.
     """
@@ -183,7 +184,7 @@ def published_listing(
 
 
 def count_problems(about: PublishedSet, file: Path, groups: np.ndarray, splits: np.ndarray) -> list[Problem]:
-    """Return a problem if the counts of the splits, or of the groups in the splits, are not the published ones.
+    """Return a list with one problem if the counts of the splits, or of the groups in the splits, are not the published ones.
 
     Args:
         file: the file or folder with the data, for the message.
@@ -208,7 +209,7 @@ def count_problems(about: PublishedSet, file: Path, groups: np.ndarray, splits: 
 
 
 def middle(size: int) -> tuple[tuple[str, int], ...]:
-    """Return the usual steps: the shorter side to 8/7 of `size` (256 for 224), then the middle size × size pixels."""
+    """Return the usual steps of a `Recipe`: resize the shorter side to 8/7 of `size` (256 for 224), then keep the middle size × size."""
     return ("shorter", round(size * 8 / 7)), ("crop", size)
 
 
@@ -217,7 +218,7 @@ def draw_stratified(labels: np.ndarray, val_fraction: float, test_fraction: floa
 
     Args:
         labels: (N,) the labels whose shares are kept.
-        val_fraction, test_fraction: the shares of all N.
+        val_fraction, test_fraction: the shares of the N examples that become val and test.
     """
     from sklearn.model_selection import train_test_split
 

@@ -2,7 +2,7 @@
 
 Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. SubpopBench takes the files of a folder in the
 order of the file system, so its splits of MetaShift and NICO++ differ between machines. Here the files are sorted. To use the
-splits of another machine, name the CSV file that SubpopBench wrote there.
+splits of another machine, name the CSV file that SubpopBench wrote there in `metadata`.
 """
 
 import json
@@ -65,7 +65,7 @@ def list_metashift(
 
 
 def metashift_splits(count: int) -> np.ndarray:
-    """Return the splits that SubpopBench draws for `count` images, as (N,) numbers."""
+    """Return the (count,) splits, 0 to 2 for train, val and test, that SubpopBench draws for `count` images."""
     rng = np.random.RandomState(42)
     test = rng.choice(np.arange(count), size=int(count * 0.25), replace=False)
     val = rng.choice(np.setdiff1d(np.arange(count), test), size=int(count * 0.1), replace=False)
@@ -92,8 +92,8 @@ def list_imagenet_bg(
     Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition", ICLR 2021.
 
     Args:
-        test: the kind of test images: "original"; "mixed_rand" on the background of another class, as the tables of
-            SubpopBench; "no_fg" the background alone; "only_fg" the object alone.
+        test: the kind of test images: "original"; "mixed_rand" on the background of another class, as in the tables
+            of SubpopBench; "no_fg" the background alone; "only_fg" the object alone.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is cropped. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
@@ -120,8 +120,8 @@ def list_nico_pp(
 ) -> Listing:
     """List the images of NICO++ with 60 classes in six surroundings; the group is class × surroundings.
 
-    Zhang et al., "NICO++: Towards Better Benchmarking for Domain Generalization", CVPR 2023. Of each group 75 images are
-    held out, a third of them val. A group with fewer images has none in train.
+    Zhang et al., "NICO++: Towards Better Benchmarking for Domain Generalization", CVPR 2023. 75 images of each group are
+    held out: 25 are val and 50 are test. A group with fewer images has none in train.
 
     Args:
         metadata: the CSV file of SubpopBench under data_dir with its splits; "" to draw the splits from the sorted files.
@@ -137,7 +137,9 @@ def list_nico_pp(
         numbers: dict[str, int] = json.loads(read_bytes(file))
         assert sorted(numbers.values()) == list(range(len(numbers)))
     except (ValueError, AttributeError, TypeError, AssertionError):
-        raise BadInput(f"{file}: not a mapping from each class to its number, 0 and up; {about.hint}") from None
+        raise BadInput(
+            f"{file}: not a JSON object from each class name to a number, 0, 1, 2 and so on; {about.hint}"
+        ) from None
     about = about._replace(classes=tuple(sorted(numbers, key=numbers.__getitem__)))
     root = file.parent / "public_dg_0416"
     if metadata:
@@ -155,7 +157,7 @@ def list_nico_pp(
 
 
 def nico_splits(images: Labelled) -> np.ndarray:
-    """Return the splits that SubpopBench draws for these images, as (N,) numbers."""
+    """Return the (N,) splits, 0 to 2 for train, val and test, that SubpopBench draws for the N images."""
     groups = len(NICO_ATTRIBUTES) * images.targets + images.attributes
     splits, draw = np.zeros(len(groups), dtype=np.int64), random.Random(666)
     for group in dict.fromkeys(groups.tolist()):

@@ -18,7 +18,13 @@ from imbalance.data.tables.values import Categories, as_categories, factorise
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
-CONTAINERS = {list, tuple, dict, set, np.ndarray}  # types that no cell of a data frame may have
+CONTAINERS = {
+    list,
+    tuple,
+    dict,
+    set,
+    np.ndarray,
+}  # types that a cell of a data frame must not have, because the cell would hold several values
 FORMATS = ".csv, .csv.gz, .parquet, .npz, .npy, or a folder of .npy files"
 
 
@@ -181,7 +187,7 @@ def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
     if len(set(lengths.values())) > 1:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
-    # torch takes no numbers in the byte order of another machine.
+    # torch refuses arrays in the byte order of another machine, so convert them.
     return Columns(
         str(path), {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in values.items()}
     )

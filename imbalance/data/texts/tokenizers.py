@@ -70,8 +70,8 @@ def load_tokenizer(name: str) -> "Tokenizer":
     """Load the tokenizer of pretrained weights.
 
     Args:
-        name: the name of the weights on the Hugging Face hub, or their folder; "minilm" for the tokenizer that comes
-            with the model `minilm` in a Python package.
+        name: the name of the weights on the Hugging Face hub, or their folder; "minilm" for the tokenizer of the
+            pretrained model `minilm`, which a Python package contains.
 
     Raises:
         BadInput: there is no such tokenizer, or no fast tokenizer, which has all its rules in tokenizer.json.

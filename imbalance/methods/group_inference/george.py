@@ -1,4 +1,4 @@
-"""GEORGE: groups are the clusters of the features of a trained model, some of which are divided once more."""
+"""GEORGE: clusters of the features of a trained model become groups, after some clusters are divided once more."""
 
 from typing import Any, Literal
 
@@ -18,14 +18,14 @@ from imbalance.methods.objectives.reductions import Average
 from imbalance.utils.seeds import derived_seed
 
 Algorithm = Literal["gmm", "k_means"]
-STARTS = 3  # of each clustering, as in the authors' code
-SMALLEST_SHARE = 0.005  # of a class that a part must have, as in the authors' code
+STARTS = 3  # number of random starts of each clustering, as in the authors' code
+SMALLEST_SHARE = 0.005  # smallest share of a class's examples that a part may have, as in the authors' code
 
 
 class AverageWithFeatures(Average):
     """The mean weighted loss; the run saves the features, the inputs of the last layer, next to the logits.
 
-    The objective is for the first run of `config.groups.name="george"`.
+    This is the objective of the first run of `config.groups.name="george"`.
     """
 
     tags = Tags(batched=True, averages=True)
@@ -58,10 +58,10 @@ def george(
     Sohoni, Dunnmon, Angus, Gu and Ré, "No Subclass Left Behind: Fine-Grained Robustness in Coarse-Grained
     Classification Problems" (GEORGE), NeurIPS 2020. A first run trains by plain cross-entropy. `reduction` makes points
     of its features. The points of each class are clustered, and the number of clusters, from 2 to `max_clusters`, is
-    the one with the highest mean silhouette of its clusters. Then every cluster is divided into `parts` parts. A part
-    becomes a group if its mean silhouette is positive and higher than before, and if it has at least `smallest_part`
-    examples and 0.5 % of the class. All other parts of a cluster together stay one group. The authors then train group
-    DRO with the groups.
+    the number for which the mean of the clusters' mean silhouettes is highest. Then every cluster is divided into `parts` parts. A part
+    becomes a group if the mean silhouette of its examples is positive and higher than before the division, and if it has at least `smallest_part`
+    examples and 0.5 % of the class. All other parts of a cluster together stay one group. The authors then train by
+    group DRO on these groups.
 
     Differences from the authors' code (github.com/HazyResearch/hidden-stratification): a part need not have a higher
     loss than its cluster, as in SpuCo's version; UMAP is not among the reductions; val and test are divided by the
@@ -75,7 +75,7 @@ def george(
         components: the number of principal components; only "pca" reads it.
         algorithm: "gmm" for a Gaussian mixture, which the authors use on Waterbirds, or "k_means", which they use on
             CelebA.
-        max_clusters: the largest number of clusters of a class before any is divided; with 1 there is one cluster.
+        max_clusters: the largest number of clusters of a class before clusters are divided; 1 for a single cluster.
         parts: the number of parts into which a cluster is divided; 5 in the authors' code, 1 to divide none.
         smallest_part: the fewest examples of a part that becomes a group; 25 in the authors' code.
     """
@@ -120,7 +120,7 @@ def reduced(outputs: dict[str, np.ndarray], reduction: str, components: int) -> 
 def subclasses(
     points: dict[str, np.ndarray], algorithm: Algorithm, max_clusters: int, parts: int, smallest_part: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the clusters of the points of one class in each split, numbered from 0; they are those of `george`.
+    """Return for each split the (N,) final groups of the points of one class, numbered from 0, as `george` makes them.
 
     Args:
         points: for each split, (N, D) points.
@@ -133,7 +133,7 @@ def subclasses(
     for count in range(2, min(max_clusters, different) + 1):
         divided = divide(points, train, algorithm, count, seed)
         score = mean_per_cluster(silhouettes(train, divided["train"]), divided["train"]).mean()
-        if score >= best:  # of two with the same score the larger number, as in the authors' code
+        if score >= best:  # of two numbers of clusters with the same score take the larger, as in the authors' code
             best, clusters = score, divided
     finer = {name: parts * each for name, each in clusters.items()}
     for cluster in np.unique(clusters["train"]):
@@ -143,7 +143,7 @@ def subclasses(
         for name, each in divide({name: points[name][rows] for name, rows in inside.items()}, own, algorithm, count, seed).items():  # fmt: skip
             finer[name][inside[name]] += each
     kept = better_parts(train, clusters["train"], finer["train"], smallest_part)
-    # A part that is not kept goes back to its cluster, which the number −1 − cluster stands for.
+    # Parts that are not kept are merged into one group of their cluster; the negative number cannot be that of a part.
     merged = {name: np.where(np.isin(finer[name], kept), finer[name], -1 - clusters[name]) for name in points}
     numbers = np.unique(np.concatenate([merged[name] for name in points]))
     return {name: np.searchsorted(numbers, each) for name, each in merged.items()}
@@ -152,7 +152,13 @@ def subclasses(
 def divide(
     points: dict[str, np.ndarray], own: np.ndarray, algorithm: Algorithm, count: int, seed: int
 ) -> dict[str, np.ndarray]:
-    """Return the cluster, 0 to count − 1, of the points of each split, after clustering the points `own` of train."""
+    """Fit a clustering to the points `own`, and return for each split the (N,) clusters of its points, 0 to `count` − 1.
+
+    Args:
+        points: for each split, (N, D) points.
+        own: the points of train that the clustering is fitted to.
+        count: the number of clusters.
+    """
     if count == 1:
         return {name: np.zeros(len(each), dtype=np.int64) for name, each in points.items()}
     from sklearn.cluster import KMeans
@@ -168,7 +174,11 @@ def divide(
 
 
 def mean_per_cluster(values: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return the mean of the (N,) values of each cluster that has points, in the order of the clusters."""
+    """Return the mean of `values` in each cluster that has points, in ascending order of the cluster numbers.
+
+    Args:
+        values, clusters: (N,) a value and the cluster of each point.
+    """
     return np.array([values[clusters == cluster].mean() for cluster in np.unique(clusters)])
 
 
@@ -178,7 +188,7 @@ def better_parts(points: np.ndarray, clusters: np.ndarray, parts: np.ndarray, sm
     Args:
         points: (N, D).
         clusters, parts: (N,) the cluster and the part of each point; a part lies in one cluster.
-        smallest: the fewest points of a part; a part needs 0.5 % of all points, too.
+        smallest: the fewest points that a part needs; it also needs 0.5 % of all points.
     """
     numbers, sizes = np.unique(parts, return_counts=True)
     if len(numbers) == 1:

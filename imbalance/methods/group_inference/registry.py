@@ -3,8 +3,8 @@
 A group inference `function(dataset, seed, first, *, …)` returns a `GroupAssignment`: the environment, numbered from 0, of
 each example of every split. The groups that methods then use are the combinations of class and environment. So every
 sampler, weighting, mixing, loss, objective and head that reads groups reads the inferred ones. Metrics by group still
-use the groups of the data. The further metrics `val/worst_inferred_group_accuracy` and `val/inferred_group_balanced_accuracy`
-can select an epoch without groups of the data.
+use the groups of the data. The metrics `val/worst_inferred_group_accuracy` and `val/inferred_group_balanced_accuracy` use the
+inferred groups, so they can select an epoch without groups of the data.
 """
 
 from collections.abc import Mapping
@@ -54,7 +54,7 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
 
 
 def environment_counts(dataset: Dataset, name: str, environments: Tensor, count: int) -> str:
-    """Return a sentence with the number of examples of each group of the data in each environment of split `name`.
+    """Return a sentence with the number of examples of each group of the data in each environment of the split `name`.
 
     Args:
         environments: (N,) the environments of the examples of the split.

@@ -1,4 +1,4 @@
-"""SPARE: groups are the clusters of the outputs of a model that was trained for a few epochs."""
+"""SPARE: groups are clusters of the class probabilities that a model predicts after a few epochs of training."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
@@ -18,10 +18,10 @@ LARGEST_SEED = 2**32  # scikit-learn's seeds are below it
 
 
 class Clustering(NamedTuple):
-    """Clusters of points.
+    """The clusters of some points.
 
-    assign: a function from (M, D) points to their (M,) clusters; cluster 0 has the most of the points clustered.
-    silhouette: the mean silhouette of the points clustered; 1 if they are one cluster.
+    assign: a function from (M, D) points to their (M,) clusters; cluster 0 is the largest one.
+    silhouette: the mean silhouette of the points; 1 if they form a single cluster.
     """
 
     assign: Callable[[np.ndarray], np.ndarray]
@@ -29,14 +29,14 @@ class Clustering(NamedTuple):
 
 
 def k_means(points: np.ndarray, counts: tuple[int, ...], seed: int) -> Clustering:
-    """Cluster points by k-means; of several numbers of clusters take the one with the highest mean silhouette.
+    """Cluster points by k-means with each number of clusters in `counts`; keep the one with the highest mean silhouette.
 
     k-means starts ten times. There are never more clusters than different points.
 
     Args:
         points: (N, D) points, with N at least 1.
-        counts: numbers of clusters to try; of two with the same silhouette the first is taken.
-        seed: the seed of the starts.
+        counts: numbers of clusters to try; if two have the same mean silhouette, the first is kept.
+        seed: the seed of k-means.
     """
     from sklearn.cluster import KMeans
 
@@ -57,7 +57,9 @@ def k_means(points: np.ndarray, counts: tuple[int, ...], seed: int) -> Clusterin
 
 
 def silhouettes(points: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return the (N,) silhouettes of points: scikit-learn's, and 0 if every point is a cluster of its own.
+    """Return the (N,) silhouettes of points: those of scikit-learn, or 0 if every point is a cluster of its own.
+
+    scikit-learn raises in the latter case.
 
     Args:
         clusters: (N,) the cluster of each point; there must be at least two clusters.
@@ -88,16 +90,16 @@ def spare(
     threshold: Share,
     power: NonNegative,
 ) -> GroupAssignment:
-    """Infer groups: cluster the class probabilities that a first run predicts, in each class alone.
+    """Infer groups: cluster the class probabilities that a first run predicts, separately in each class.
 
     Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
     Bias", AISTATS 2024. A first run trains by plain cross-entropy for `first_epochs` epochs. k-means clusters the
     softmax outputs of the training examples of each class. The sampler `within_class` then draws small clusters more
-    often: with the power λ = 1 in a class with a mean silhouette of at least `threshold`, whose clusters are far apart,
-    and with the power `power` in every other class. The authors' code (github.com/BigML-CS-UCLA/SpuCo) confuses the
+    often: an example of a cluster of n is drawn with a probability ∝ n^-λ. λ is 1 in a class with a mean silhouette of
+    at least `threshold`, whose clusters are far apart, and `power` in every other class. The authors' code (github.com/BigML-CS-UCLA/SpuCo) confuses the
     powers of two classes if the first training example is not of class 0; this function does not.
 
-    Val and test are divided by the nearest cluster centre of train, which the authors do not do. So an epoch can be
+    Examples of val and test join the cluster of train with the nearest centre, which the authors do not do. So an epoch can be
     selected without groups of the data. The inference reads no groups.
 
     Args:
@@ -105,8 +107,8 @@ def spare(
         lr: the learning rate of the first run; 0.001 in the paper.
         clusters: the numbers of clusters of a class to try; of several, the one with the highest mean silhouette is
             taken. (4,) on Waterbirds and (2,) on CelebA in the paper.
-        threshold: the mean silhouette from which on the power of a class is 1; 0.9 in the paper.
-        power: the power of the other classes; 2 in the authors' code.
+        threshold: the mean silhouette from which on λ is 1 for a class; 0.9 in the paper.
+        power: λ of the other classes; 2 in the authors' code.
     """
     targets = {name: getattr(dataset, name).targets for name in ("train", "val", "test")}
     points = {name: first.logits(name, labels).double().softmax(1).numpy() for name, labels in targets.items()}
@@ -117,10 +119,11 @@ def spare(
 def cluster_classes(
     points: dict[str, np.ndarray], targets: dict[str, Tensor], num_classes: int, counts: tuple[int, ...], seed: int
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the (N,) clusters of each split, and the (K,) mean silhouettes of the training examples of each class.
+    """Return for each split the (N,) clusters, and the (K,) mean silhouettes of the training examples of each class.
 
     Args:
-        points: for each split, (N, D) points; those of train are clustered, the others go to the nearest centre.
+        points: for each split, (N, D) points; those of train are clustered; those of val and test join the cluster with the nearest
+            centre.
         targets: for each split, (N,) classes.
         counts: numbers of clusters to try, as for `k_means`.
     """

@@ -33,7 +33,7 @@ def minimise(
 
 
 def sgd(lr: float, momentum: float, weight_decay: float) -> Callable[[nn.Module], torch.optim.SGD]:
-    """Return a function from a module to SGD of its parameters with these hyperparameters."""
+    """Return a function that builds SGD with these hyperparameters for the parameters of a module."""
     return lambda layer: fused_sgd([{"params": list(layer.parameters()), "lr": lr}], momentum, weight_decay)
 
 
@@ -47,7 +47,7 @@ def fused_sgd(groups: list[dict[str, object]], momentum: float, weight_decay: fl
 
 
 def balanced_draws(dataset: Dataset, generator: Generator, by: By) -> Callable[[], Tensor]:
-    """Return a function that draws the rows of an epoch from train, equally many of each class or group."""
+    """Return a function that draws the training rows of an epoch, equally many of each class or group."""
     return lambda: balanced(lambda by: dataset.labels(dataset.train, by), generator, by=by)
 
 
@@ -69,9 +69,9 @@ def train_layer(
     make_optimizer: Callable[[T], torch.optim.SGD],
     project: Callable[[T], None] | None = None,
 ) -> T:
-    """Train a module from inputs to logits with SGD, and return it.
+    """Build a module that maps inputs to logits, train it with SGD, and return it.
 
-    The learning rate falls as a half cosine.
+    The learning rate falls as a half cosine, once after every epoch.
 
     Args:
         name: the name of the head, for messages.
@@ -79,12 +79,12 @@ def train_layer(
         inputs, targets: (N, D) inputs of the module and (N,) classes for the examples of train.
         loss: function from logits (B, K) and targets (B,) to losses (B,).
         draw: draws the rows of an epoch; they are then shuffled.
-        generator: generator of `draw`, which also shuffles.
+        generator: the generator that `draw` uses; it also shuffles the rows.
         make_optimizer: builds the optimiser of the module.
         project: changes the module in place after every step; None for no change.
 
     Raises:
-        Diverged: the trained module is not finite. The training is repeated to name the step that made it so.
+        Diverged: the trained module is not finite. The error names the first such step, for which the training is repeated.
     """
     random = generator.get_state()
 

@@ -1,4 +1,4 @@
-"""Weight balancing: a head whose weight vectors have weight decay and a largest norm."""
+"""Weight balancing: a head that trains the last layer with weight decay and a bound on the norm of each class's weight vector."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from imbalance.methods.losses import ClassBalanced
 
 
 def norm_limit(weight: Tensor, share: float) -> Tensor:
-    """Return the number that lies at `share` of the way from the smallest to the largest norm of the rows of `weight`."""
+    """Return a norm: `share` of the way from the smallest to the largest norm of the rows of `weight`."""
     norms = weight.norm(dim=1)
     return torch.lerp(norms.min(), norms.max(), share)
 
@@ -39,12 +39,12 @@ def weight_balancing(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train the last layer further by the class-balanced loss, with weight decay and a largest norm of weight vectors.
+    """Train the last layer further by the class-balanced loss, with weight decay and a bound on the norm of weight vectors.
 
     Alshammari, Wang, Ramanan and Kong, "Long-Tailed Recognition via Weight Balancing", CVPR 2022: the second of its two
     stages, with weight decay and MaxNorm. The first stage is a run with cross-entropy and a tuned weight decay. After
     every step the weight vector of each class is scaled down to the norm r if its norm is larger. r is computed once,
-    from the norms of the weight vectors after the first stage. The bias has no largest norm. Every example is drawn
+    from the norms of the weight vectors after the first stage. The bias is not bounded. Every example is drawn
     once an epoch, without balancing, and the learning rate falls as a half cosine.
 
     There are three differences from the authors' code (github.com/ShadeAlsha/LTR-weight-balancing). Its class-balanced
@@ -53,7 +53,7 @@ def weight_balancing(
     once, without augmentation. The code keeps the best epoch on test; here the last epoch is kept.
 
     Args:
-        limit: the place of r between the smallest norm, 0, and the largest, 1; 0.1 in the authors' notebooks.
+        limit: the place of r between the smallest norm (0) and the largest norm (1); 0.1 in the authors' notebooks.
         beta: β of the class-balanced loss; 0.9999 in the authors' notebooks.
         epochs: the number of epochs; 10 in the authors' notebooks.
         batch_size: the batch size; 64 in the authors' notebooks.

@@ -30,14 +30,14 @@ def los(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train the last layer further on all training examples, by cross-entropy with very smooth labels.
+    """Train the last layer further on all training examples, by cross-entropy with strongly smoothed labels.
 
     Sun et al., "Rethinking Classifier Re-Training in Long-Tailed Recognition: Label Over-Smooth Can Balance", ICLR
     2025 (LOS). The target gets the share 1 − δ + δ / K, and every other class δ / K. Every example is drawn once an
     epoch, without balancing. The descent starts from the trained layer, and the learning rate falls as a half cosine.
 
-    The authors' code (github.com/bilibili/LOS) augments the images of this stage, moves the running statistics of batch
-    normalisation, and keeps the best epoch on test. Here the features are computed once, without augmentation, and the
+    The authors' code (github.com/bilibili/LOS) augments the images of this stage, updates the running statistics of
+    batch normalisation, and keeps the best epoch on test. Here the features are computed once, without augmentation, and the
     last epoch is kept.
 
     Args:
@@ -64,7 +64,7 @@ def los(
 
 
 class ScaledLinear(nn.Module):
-    """A linear layer whose logits have a trainable factor for each class, 1 at first."""
+    """A linear layer whose logits are multiplied by a trainable factor for each class, 1 at first."""
 
     def __init__(self, layer: nn.Linear):
         super().__init__()
@@ -91,19 +91,19 @@ def mislas(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train the last layer and a factor on each logit, by label-aware smoothing on balanced draws of the training set.
+    """Train the last layer and a factor on each logit, by label-aware smoothing on balanced training examples.
 
     Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS): the second of its
     two stages. The first stage is a run with mixup, `config.mix=dict(name="mixup", alpha=1.0)`. The loss is
     `imbalance.methods.losses.LabelAwareSmoothing`. The descent starts from the trained layer and factors of 1, and both
     learning rates fall as a half cosine.
 
-    The authors' code (github.com/dvlab-research/MiSLAS) augments the images of this stage, moves the running statistics
-    of batch normalisation on CIFAR-100, and keeps the best epoch on test. Here the features are computed once, without
+    The authors' code (github.com/dvlab-research/MiSLAS) augments the images of this stage, updates the running
+    statistics of batch normalisation on CIFAR-100, and keeps the best epoch on test. Here the features are computed once, without
     augmentation, and the last epoch is kept.
 
     Args:
-        by: "class" to balance classes, as in the paper, "group" to balance groups.
+        by: "class" to draw all classes equally often, as in the paper; "group" to draw all groups equally often.
         head_smoothing: ε of the most frequent class; 0.3 for CIFAR-10-LT with imbalance 100 in the authors' commands.
         tail_smoothing: ε of the rarest class; 0 for CIFAR-10-LT in the authors' commands.
         epochs: the number of epochs; 10 in the authors' commands.

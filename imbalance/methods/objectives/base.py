@@ -85,15 +85,15 @@ class Objective(nn.Module):
 
 
 class EnvironmentPenalty(Objective):
-    """Constructor of the objectives whose penalty compares environments, and which train without it at first.
+    """Base class of objectives whose penalty compares environments, with another factor in the first steps.
 
     Args:
         environments: "group" if each group is an environment, "attribute" if each attribute is one.
-        penalty: the factor of the penalty.
-        warmup_steps: the number of steps at the start of training with another factor.
+        penalty: the factor of the penalty after these first steps.
+        warmup_steps: the number of steps at the start of training; the subclass chooses the factor for them.
     """
 
-    tags = Tags(batched=False)  # it counts steps
+    tags = Tags(batched=False)  # the objective counts steps, so it cannot be stacked
     steps: Tensor
 
     def __init__(
@@ -111,7 +111,10 @@ class EnvironmentPenalty(Objective):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def warms_up(self) -> Tensor:
-        """Return whether the current step is one of the first `warmup_steps`; in training mode, count the step."""
+        """Return whether the current step is one of the first `warmup_steps`.
+
+        In training mode each call counts as a step.
+        """
         early = self.steps < self.warmup_steps
         if self.training:
             self.steps += 1

@@ -1,4 +1,4 @@
-"""BCL: balanced contrastive learning, an objective that compares two views of examples by class, averaged over classes."""
+"""BCL: balanced contrastive learning, an objective that compares two views of the examples, with the same share for each class."""
 
 from collections.abc import Callable
 
@@ -19,8 +19,8 @@ def balanced_contrastive(
 ) -> Tensor:
     """Return the balanced contrastive loss of V views of B examples and one prototype of each of K classes.
 
-    Each of the V·B projections is an anchor a. The set has all other projections and all prototypes; P(a) are those of
-    the class of a, and m_y is the number of members of class y, without a itself:
+    Each of the V·B projections is an anchor a. It is compared with all other projections and all K prototypes. P(a) are
+    those of them with the class of a, and m_y is the number of those with class y. The loss is
 
         mean over a of w_a · mean over p in P(a) of −log(exp(⟨z_a, z_p⟩/τ) / Σ_{b≠a} exp(⟨z_a, z_b⟩/τ) / m_{y_b}).
 
@@ -40,9 +40,11 @@ def balanced_contrastive(
     logits = torch.cat([points @ points.T, similarities.flatten(0, 1).to(points)], dim=1) / temperature
     same = labels[:, None] == torch.cat([labels, prototypes])
     onehot = (labels[:, None] == prototypes).to(points)
-    members = 1 + onehot.sum(0)  # of each class, the prototype included
-    counts = members[torch.cat([labels, prototypes])] - same.to(points)  # without the anchor, which is of its own class
-    log_counts = counts.clamp(min=1).log()  # a count of 0 is that of the anchor itself, which is left out
+    members = 1 + onehot.sum(0)  # projections and prototype of each class
+    counts = members[torch.cat([labels, prototypes])] - same.to(
+        points
+    )  # minus one for the anchor, in the anchor's own class
+    log_counts = counts.clamp(min=1).log()  # a count of 0 belongs to a pair that is left out below
     log_shares = logits - (logits - log_counts).masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
     positives = (same & ~itself).to(points)
     return -(weights * (log_shares * positives).sum(1) / positives.sum(1)).mean()
@@ -53,14 +55,14 @@ class BalancedContrastive(Objective):
     """The mean weighted loss of the first view, plus `penalty` times the balanced contrastive loss of two views.
 
     Zhu, Wang, Chen, Chen and Jiang, "Balanced Contrastive Learning for Long-Tailed Visual Recognition", CVPR 2022.
-    Every class has the same share of the denominator of the contrastive loss, and one prototype, so that every class is
+    Every class has the same share of the denominator of the contrastive loss. Every class has one prototype, so that it is
     in every batch. Features go through a projection: a perceptron with one hidden layer as wide as the features, and
-    outputs of length 1. A second such perceptron makes the prototypes of the weight vectors of the last layer. Both are
+    outputs of length 1. A second such perceptron maps the last layer's weight vector of each class to its prototype. Both are
     trained with the model, and are not used in evaluation. With the loss `balanced_softmax` the sum is the objective of
     the paper. The weights of examples multiply both terms.
 
     The authors' code (github.com/FlamieZhu/Balanced-Contrastive-Learning) computes the loss ℓ on a third view with
-    another augmentation; here ℓ is that of the first of the two views, as in `SupervisedContrastive`.
+    another augmentation; here ℓ is computed on the first of the two views, as in `SupervisedContrastive`.
 
     Args:
         penalty: λ, the factor of the contrastive loss; 0.35 in the authors' code.
@@ -105,7 +107,7 @@ class BalancedContrastive(Objective):
 
 
 class WithPrototypes(Projected):
-    """A `Projected` that also makes a prototype of each class of the weight vectors of the last layer.
+    """A `Projected` that also maps the last layer's weight vector of each class to a prototype.
 
     In training mode `forward` returns logits (B, K), projections (B, D) and their inner products with the prototypes
     (B, K), in evaluation mode the logits.

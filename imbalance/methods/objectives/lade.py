@@ -1,4 +1,4 @@
-"""LADE: an objective that disentangles the class shares of the training set from the logits."""
+"""LADE: an objective that removes the class shares of the training set from the logits."""
 
 import math
 
@@ -13,7 +13,7 @@ from imbalance.methods.objectives.base import Objective
 
 
 def log_mean_exp(values: Tensor) -> Tensor:
-    """Return the logarithms of the means of exp over the first dimension."""
+    """Return the logarithm of the mean of exp(values) over the first dimension."""
     return values.logsumexp(0) - math.log(len(values))
 
 
@@ -31,7 +31,7 @@ class LabelDistributionDisentangling(Objective):
     (github.com/hyperconnect/LADE), a class without examples in the batch has A_c = 0 and still contributes S_c. The
     weights of examples multiply the losses alone.
 
-    The logits of a trained model suit equal class shares. For other class shares t, add log t_c to each logit z_c.
+    The softmax of a trained model's logits gives the class probabilities for equal class shares. For other class shares t, add log t_c to each logit z_c.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.

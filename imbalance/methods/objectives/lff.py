@@ -20,7 +20,7 @@ def generalised_cross_entropy(logits: Tensor, targets: Tensor, amplification: fl
     Args:
         logits: (B, K), z.
         targets: (B,) classes y.
-        amplification: q, greater than 0.
+        amplification: q, greater than 0; the larger q is, the more easy examples dominate.
     """
     log_p = at_least_float32(logits).log_softmax(1).gather(1, targets[:, None]).squeeze(1)
     return -torch.expm1(amplification * log_p) / amplification

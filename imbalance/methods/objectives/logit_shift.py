@@ -1,4 +1,4 @@
-"""uLA and LC: objectives that shift logits by the classes that a biased network confuses with each class."""
+"""uLA and LC: objectives that shift the logits of an example according to the class that a biased network predicts for it."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,14 @@ from imbalance.methods.objectives.lff import generalised_cross_entropy
 
 
 class LogitShift(Objective):
-    """The mean of w·ℓ(z + shift), with a shift that a biased network's predictions determine.
+    """Base class of objectives: the mean of w·ℓ(z + shift), whose shift depends on the predictions of a biased network.
+
+    w are the weights of the examples, ℓ the loss and z the logits.
 
     The matrix M has a row for each class a that the biased network may predict, and a column for each class y. Its
     entry is a moving average over batches of the mean of p(a | x)·1[label = y], with the probabilities p of the biased
     network. Before the loss of a batch is computed, this batch updates M. The shift of an example is log M[a] for the
-    class a with the highest probability. Entries of 0, whose logarithm is −∞, count as the smallest number of the type.
+    class a with the highest probability. Entries of 0, whose logarithm is −∞, count as the smallest positive number of float64.
 
     Args:
         num_classes: K.
@@ -30,7 +32,7 @@ class LogitShift(Objective):
         decay: the factor on the old M in each update.
     """
 
-    tags = Tags(batched=False, unmixed=True)  # it has a state
+    tags = Tags(batched=False, unmixed=True)  # the objective has a state, so it cannot be stacked
     matrix: Tensor
     steps: Tensor
 
@@ -41,14 +43,14 @@ class LogitShift(Objective):
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
     def starts_at_first_batch(self) -> bool:
-        """Return whether the first batch replaces M; otherwise M starts at 0."""
+        """Return True if the first batch sets M, False if the first batch is averaged with M = 0."""
         raise NotImplementedError
 
     def log_rows(self, probabilities: Tensor, targets: Tensor) -> Tensor:
         """Update M in training mode, and return the (B, K) row log M[a] of each example.
 
         Args:
-            probabilities: (B, K) p.
+            probabilities: (B, K) probabilities p that the biased network predicts.
             targets: (B,) classes.
         """
         if self.training:
@@ -61,7 +63,7 @@ class LogitShift(Objective):
         return self.matrix.clamp(min=torch.finfo(torch.float64).tiny).log()[probabilities.argmax(1)]
 
     def shifted(self, logits: Tensor, shift: Tensor, weights: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
-        """Return the mean of w·ℓ(z + shift)."""
+        """Return the mean of w·ℓ(z + shift) over the batch."""
         logits = at_least_float32(logits)
         return (weights * self.loss(logits + shift.to(logits), targets, groups)).mean()
 
@@ -72,17 +74,17 @@ class UnsupervisedLogitAdjustment(LogitShift):
 
     Tsirigotis, Monteiro, Rodriguez, Vazquez and Courville, "Group Robust Classification Without Any Group Information",
     NeurIPS 2023. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a
-    moving average of the mean of p(a | x)·1[label = y] over a batch. The first batch replaces M, as in the authors' code
-    (github.com/tsirif/uLA). No shift is added in evaluation.
+    moving average of the mean of p(a | x)·1[label = y] over a batch. M starts as the mean over the first batch, as in the authors'
+    code (github.com/tsirif/uLA). No shift is added in evaluation.
 
     The biased network is the first run that `config.groups` trains, such as "predictions". It predicts each training
     example once, without augmentation. The authors' biased network is a linear layer on features that were trained
-    without labels, which the trained network starts from too. The authors select the epoch by
+    without labels; their evaluated network starts from the same features. The authors select the epoch by
     `val/inferred_group_balanced_accuracy`. The objective reads no groups of the data.
 
     Args:
         tau: τ, the factor of the shift.
-        temperature: the logits of the biased network are divided by it before the softmax.
+        temperature: the number by which the logits of the biased network are divided before the softmax.
         decay: the factor on the old M in each update; 0.999 in the paper.
     """
 

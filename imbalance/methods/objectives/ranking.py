@@ -13,7 +13,7 @@ from imbalance.methods.objectives.base import Objective
 
 
 class Ranking(Objective):
-    """(1 − share) times the mean weighted loss, plus `share` times a loss of rankings by class probability.
+    """Base class of objectives: (1 − share) times the mean weighted loss, plus `share` times a ranking loss.
 
     For each class in `positives` the examples of the batch are ranked by the probability p_k of the class k; the
     positives are the examples of the class. The losses of these rankings are averaged. A class without positives or
@@ -55,13 +55,13 @@ class Ranking(Objective):
         Args:
             scores: (Q, B), by which the examples are ranked.
             positive: (Q, B) booleans, true for the examples that should be ranked first.
-            columns: the further columns that the class names.
+            columns: the columns of `terms`, besides logits and targets, that `columns` of the objective names.
         """
         raise NotImplementedError
 
 
 def mean_of(values: Tensor, member: Tensor) -> Tensor:
-    """Return the mean of the members' values over the last dimension; 0 without members."""
+    """Return the mean over the last dimension of the values for which `member` is true; 0 if there are none."""
     return (values * member).sum(-1) / member.sum(-1).clamp(min=1)
 
 
@@ -81,8 +81,8 @@ def auc_margin(
         scores: (Q, B), s.
         positive: (Q, B) booleans.
         margin: m.
-        a, b: by default the means μ₊ and μ₋, which minimise the loss.
-        alpha: by default max(0, m + μ₋ − μ₊), which maximises the loss over α ≥ 0.
+        a, b: (Q,) or one number; by default the means μ₊ and μ₋, which minimise the loss.
+        alpha: α, (Q,) or one number; by default max(0, m + μ₋ − μ₊), which maximises the loss over α ≥ 0.
     """
     mean, other = mean_of(scores, positive), mean_of(scores, ~positive)
     a, b = mean if a is None else a, other if b is None else b
@@ -95,12 +95,12 @@ def auc_margin(
 
 @checked
 class AUCMargin(Ranking):
-    """(1 − share) · mean weighted loss + share · AUC margin loss, which AUROC rises with (AUCM).
+    """(1 − share) · mean weighted loss + share · AUC margin loss, a surrogate that raises AUROC (AUCM).
 
     Yuan, Yan, Sonka and Yang, "Large-scale Robust Deep AUC Maximization: A New Surrogate Loss and Empirical Studies on
     Medical Image Classification", ICCV 2021. The loss is the minimum over a and b, and the maximum over α ≥ 0, of
     mean₊ (s − a)² + mean₋ (s − b)² + 2α(m + μ₋ − μ₊) − α². Without the bound on α it is the mean of (m − (s_i − s_j))² over
-    all pairs of a positive i and a negative j. The bound ends the push once the means are m apart. A score s is the
+    all pairs of a positive i and a negative j. With the bound, the means are no longer pushed apart once they differ by m. A score s is the
     probability of a class, as in the authors' library.
 
     The authors' optimiser (PESG in LibAUC) moves a, b and α by gradient steps. Here each batch has the best a, b and α,
@@ -125,8 +125,8 @@ class AUCMargin(Ranking):
 def smooth_ap(scores: Tensor, positive: Tensor, temperature: float) -> Tensor:
     """Return the (Q,) smooth average precisions of Q rankings.
 
-    The rank of example i is 1 + Σ_{j≠i} σ((s_j − s_i)/τ), and its precision is its rank among the positives divided by its
-    rank among all. The result is the mean precision of the positives; 0 without positives.
+    The smooth rank of example i is 1 + Σ_{j≠i} σ((s_j − s_i)/τ). Its precision is its rank among the positives divided by
+    its rank among all examples. The result is the mean precision of the positives; 0 without positives.
 
     Args:
         scores: (Q, B), s.
@@ -145,7 +145,7 @@ class SmoothAP(Ranking):
 
     Brown, Xie, Kalogeiton and Zisserman, "Smooth-AP: Smoothing the Path Towards Large-Scale Image Retrieval", ECCV 2020,
     equation 5: in the average precision, the indicator of s_j > s_i becomes σ((s_j − s_i)/τ). The paper ranks images by
-    their similarity to a query; here each class is a query, and s is its probability.
+    their similarity to a query; here each class is a query, and s is the probability of the class.
 
     Args:
         positives: the classes whose average precision counts, by number; (1,) for the second of two classes.
@@ -167,23 +167,23 @@ def pair_losses(scores: Tensor, margin: float) -> Tensor:
 
 
 def positive_or_one(values: Tensor) -> Tensor:
-    """Return the values, with 1 in place of 0, by which 0 can be divided; a batch without negatives has values of 0."""
+    """Return the values with 1 in place of 0, so that they can be divisors; without negatives in the batch they are 0."""
     return values.where(values > 0, 1.0)
 
 
 @checked
 class PartialAUC(Ranking):
-    """(1 − share) · mean weighted loss + share · mean over positives of the hardest pair losses (one-way partial AUROC).
+    """(1 − share) · mean weighted loss + share · the pair losses of the highest negatives (one-way partial AUROC).
 
     Zhu, Li, Wang, Wu and Yang, "When AUC Meets DRO: Optimizing Partial AUC for Deep Learning with Non-Convex Convergence
     Guarantee", ICML 2022. The partial AUROC counts only false positive rates up to a bound β, so a positive is compared
     with the negatives of the highest scores. The loss of a pair is max(0, m − (s_i − s_j))², and s is the probability of
     the class. Both estimators of the paper keep a number u for each positive example of train.
 
-    - "cvar" (SOPA): the pairs count whose loss is above u; their sum is divided by β times the number of negatives. u
-      takes gradient steps to the quantile that a share β exceeds: u ← u − step · (1 − (share of the negatives above u)/β).
-    - "kl" (SOPA-s): a pair counts with the weight exp(loss/λ)/u. u is a moving average of the mean of exp(loss/λ), in
-      which the batch has the share `step`.
+    - "cvar" (SOPA): only pairs with a loss above u count; the sum of their losses is divided by β times the number of negatives. u
+      moves by gradient steps towards the quantile that a share β of the losses exceeds: u ← u − step · (1 − (share of losses above u)/β).
+    - "kl" (SOPA-s): a pair counts with the weight exp(loss/λ)/u. u is a moving average of the mean of exp(loss/λ)
+      over the negatives, in which the current batch has the weight `step`.
 
     Args:
         positives: the classes whose partial AUROC counts, by number; (1,) for the second of two classes.
@@ -245,15 +245,15 @@ class AveragePrecision(Ranking):
 
     Qi, Luo, Xu, Ji and Yang, "Stochastic Optimization of Areas Under Precision-Recall Curves with Provable Convergence",
     NeurIPS 2021. In the average precision of a positive i, max(0, m − (s_i − s_j))² takes the place of the indicator that j
-    is ranked above i. Each positive of train has two moving averages: u of this loss over all examples j, and v over the
-    positives j, both divided by the number of all examples. A pair counts with the weight (v − u·1[j is positive]) / u². The
+    is ranked above i. Each positive of train has two moving averages: u of this loss over all examples j, and v of the
+    loss over the positives j; both sums are divided by the number of all examples. A pair counts with the weight (v − u·1[j is positive]) / u². The
     value of the loss itself has no meaning; its gradient raises the average precision.
 
     Args:
         positives: the classes whose average precision counts, by number; (1,) for the second of two classes.
         share: the share of the ranking loss; 1 for this loss alone, as in the paper.
         margin: m; 1 in the authors' library (LibAUC).
-        decay: the factor on the old moving averages in each update; 0.1 in LibAUC, as it weights the batch by 0.9.
+        decay: the factor on the old moving averages in each update; 0.1 in LibAUC, whose weight of the batch is 0.9.
     """
 
     tags = Tags(batched=False, unmixed=True)  # it has a state for every example, so it cannot be stacked
@@ -272,7 +272,7 @@ class AveragePrecision(Ranking):
     ):
         super().__init__(num_classes, positives=positives, share=share)
         self.margin, self.decay = margin, decay
-        # The first row has the averages u over all examples, the second the averages v over the positives.
+        # Row 0 has the averages u over all examples, row 1 the averages v over the positives.
         self.register_buffer("states", torch.zeros(2, len(targets), dtype=torch.float64))
 
     def rankings(self, scores: Tensor, positive: Tensor, *, rows: Tensor) -> Tensor:

@@ -114,7 +114,7 @@ class Projected(nn.Sequential):
 
 
 def by_example(outputs: Tensor, views: int) -> Tensor:
-    """Return the (V·B, D) outputs for V `concatenated` views of B examples as (B, V, D); B may be 0."""
+    """Return outputs (V·B, D) of a network for V views, joined by `concatenated`, as (B, V, D); B may be 0."""
     return outputs.unflatten(0, (views, len(outputs) // views)).transpose(0, 1)
 
 

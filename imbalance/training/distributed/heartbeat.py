@@ -1,4 +1,4 @@
-"""Heartbeat between processes: name a process that has stopped or ended, which torch does not.
+"""Heartbeat between processes: name a process that has been stopped or has ended, which torch does not do.
 
 An exchange is a call in which all processes take part, in the same order: a step, a sum of counts, or work that the
 main process does for all. A process waits in an exchange until all other processes have reached it.
@@ -21,17 +21,17 @@ from typing import Any
 from imbalance.errors import BadInput, LostPeer
 from imbalance.utils.output import print_safely
 
-# Environment variable with the minutes for which a process waits in an exchange. Its default is long because the main
-# process alone fits heads, reads first runs and makes data sets, while the others wait.
+# Environment variable with the minutes for which a process waits in an exchange. The default is long because
+# the main process alone fits heads, reads first runs and makes data sets, while the other processes wait.
 LIMIT, DEFAULT_MINUTES = "IMBALANCE_WAIT_MINUTES", 360.0
-MARGIN = timedelta(minutes=1)  # time by which NCCL's own limit is later, because NCCL kills a process without a message
+MARGIN = timedelta(minutes=1)  # NCCL's own limit is later by this time, because NCCL kills a process without a message
 INTERVAL = 2.0  # seconds between two beats
 SILENCE = 60.0  # seconds without a beat after which a process is named
 _watch: "Heartbeat | None" = None
 
 
 def end_process(error: LostPeer) -> None:
-    """Print `error`, and end this process from another thread than the one that waits."""
+    """Print `error`, and end this process; a thread can call this function while another thread waits in torch."""
     print_safely(str(error), sys.stderr)
     os._exit(2)
 
@@ -40,7 +40,7 @@ on_loss: Callable[[LostPeer], None] = end_process  # the command line replaces i
 
 
 def wait_limit() -> timedelta:
-    """Return the time for which a process waits in an exchange: the environment variable IMBALANCE_WAIT_MINUTES.
+    """Return how long a process waits in an exchange, from the environment variable IMBALANCE_WAIT_MINUTES.
 
     Raises:
         BadInput: the variable is no positive number.
@@ -61,8 +61,8 @@ class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
     A beat is an entry in torch's store: the number of the beat, and the last exchange that the process has reached. A
-    process beats every INTERVAL seconds while it computes. A process does not beat if it has ended, it was stopped, or
-    its machine is gone; it is then reported once. If a stopped process continues (SIGCONT), the run goes on.
+    process beats every INTERVAL seconds while it computes. A process that has ended, was stopped, or whose
+    machine is gone does not beat; it is reported once. If a stopped process continues (SIGCONT), the run goes on.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -124,10 +124,10 @@ class Heartbeat:
     def lost(self) -> LostPeer:
         """Return the error for a connection that another process has closed; it names the processes that have ended.
 
-        Processes that are alive go on beating meanwhile, so the silent ones have ended.
+        It waits for two beats: processes that are alive beat meanwhile, so the silent ones have ended.
         """
         try:
-            self._beat()  # an ended process may have beaten since the last look
+            self._beat()  # read the last beats of processes that have ended since
             counts = {other: count for other, (count, _) in self._beats.items()}
             time.sleep(2 * INTERVAL)
             self._beat()
@@ -141,7 +141,7 @@ class Heartbeat:
         )
 
     def waited_too_long(self) -> LostPeer:
-        """Return the error for a process that has waited too long: its exchange, the late processes, what to do."""
+        """Return the error for this process, which has waited too long; it names the exchange and the late processes."""
         late = {other: what for other, (number, what) in self._others.items() if number < self.number}
         whom = " and ".join(f"process {other}, last in {what!r}" for other, what in late.items()) or "another process"
         return LostPeer(
@@ -182,14 +182,14 @@ def watch_processes(rank: int, world: int) -> None:
         return
     from torch.distributed import PrefixStore, distributed_c10d, get_backend  # pyright: ignore[reportPrivateImportUsage]
 
-    # torchrun keeps its store when it restarts all processes, so an entry of an earlier start must have another key.
+    # torchrun keeps its store when it restarts all processes, so the keys of each start must differ.
     prefix = f"imbalance/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     store = PrefixStore(prefix, distributed_c10d._get_default_store())
     _watch = Heartbeat(store, rank, world, get_backend() == "nccl")
 
 
 def torch_timeout() -> timedelta:
-    """Return the time after which torch itself stops to wait for another process."""
+    """Return the time after which torch itself stops waiting for another process."""
     import torch
 
     return wait_limit() + (MARGIN if torch.cuda.is_available() else timedelta())
@@ -205,7 +205,7 @@ def startup() -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0]
         raise LostPeer(
-            f"the processes did not all reach each other within {wait_limit()} ({LIMIT}): {reason}"
+            f"the processes did not all reach each other within {wait_limit()} ({LIMIT}): {reason}; check that all of them run"
         ) from error
 
 
@@ -244,6 +244,9 @@ def is_timeout(error: RuntimeError) -> bool:
 
 
 def is_of_connection(error: RuntimeError) -> bool:
-    """Return whether torch raised `error` about the connection to another process: a distributed error, or one of gloo."""
+    """Return whether torch raised `error` about the connection to another process.
+
+    Such an error comes from torch.distributed or from gloo.
+    """
     of_torch = type(error).__name__ in ("DistBackendError", "DistNetworkError", "DistStoreError")
     return of_torch or is_timeout(error) or "gloo" in str(error).lower()

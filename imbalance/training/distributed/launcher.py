@@ -1,4 +1,4 @@
-"""Settings that `accelerate launch` passes in the environment: refuse the ones that the config decides."""
+"""Refuse settings that `accelerate launch` passes in the environment but the config decides."""
 
 import os
 import shlex
@@ -8,15 +8,15 @@ from pathlib import Path
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
 
-# Environment variables that switch on an engine which would wrap the model, and thereby change the names of its saved
-# weights, or which this program does not use at all; with the engine's name, and what to do instead.
+# Environment variables that switch on an engine, with the engine's name and what to do instead. Each engine would wrap the
+# model, and thereby change the names of its saved weights, or is not supported at all.
 ENGINES = {
     "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", "use --config.trainer.shard=True to save memory"),
     "ACCELERATE_USE_FSDP": ("FSDP", "use --config.trainer.shard=True"),
     "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "use --config.trainer.shard=True to save memory"),
     "ACCELERATE_USE_PARALLELISM_CONFIG": ("a parallelism config", "use --config.trainer.shard=True to save memory"),
 }
-# Environment variables with a value that a key of `config.trainer` decides, and the values that ask for nothing.
+# Environment variables with a value that a key of `config.trainer` decides, and the values that request nothing.
 VALUES = {
     "ACCELERATE_MIXED_PRECISION": ("mixed_precision", ("no",)),
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("accumulation", ("no", "1", "auto")),
@@ -29,12 +29,12 @@ def check_settings(config: Experiment) -> None:
     """Check the settings of `accelerate launch`, from its flags or its config file, against `config.trainer`.
 
     Raises:
-        BadInput: a setting asks for what the config does not say; the message names the key of the config to use.
+        BadInput: a setting differs from the config; the message names the key of the config to use.
     """
     for name, (engine, instead) in ENGINES.items():
         if os.environ.get(name, "").lower() in ("true", "1", "yes"):
             raise BadInput(
-                f"launch: accelerate is set to use {engine} ({name}={os.environ[name]}), and the config says how a run is "
+                f"launch: accelerate is set to use {engine} ({name}={os.environ[name]}), but the config decides how a run is "
                 f"distributed; launch without {engine} (or with torchrun), and {instead}"
             )
     if any(name in os.environ for name in TPU) or os.environ.get("PJRT_DEVICE") == "TPU":
@@ -45,7 +45,7 @@ def check_settings(config: Experiment) -> None:
     # accelerate would wrap the model, and the names of the saved weights would begin with `_orig_mod.`.
     if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
         raise BadInput(
-            f"launch: the dynamo backend is {backend!r}; the config says how a run is compiled, so launch with "
+            f"launch: the dynamo backend is {backend!r}; the config decides how a run is compiled, so launch with "
             "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
         )
     for name, (key, without) in VALUES.items():
@@ -74,9 +74,9 @@ def is_told_to_use_cpu() -> bool:
 
 
 def expected_processes() -> int:
-    """Return the number of processes that the launcher was told to start; 0 if that is several of unknown number.
+    """Return the number of processes that the launcher was told to start; 0 for several processes of unknown number.
 
-    `accelerate launch --cpu --num_processes 2` starts one process, and does not tell it a number.
+    `accelerate launch --cpu --num_processes 2` starts one process, and does not tell this process the number.
     """
     one_of_many = "ACCELERATE_MIXED_PRECISION" in os.environ and "MASTER_ADDR" in os.environ
     return int(os.environ.get("WORLD_SIZE", 0 if one_of_many else 1))
@@ -89,6 +89,6 @@ def check_processes(started: int) -> None:
     program = ["-m", "imbalance"] if Path(sys.argv[0]).name == "__main__.py" else [sys.argv[0]]
     command = shlex.join(["torchrun", "--standalone", "--nproc_per_node", "N", *program, *sys.argv[1:]])
     raise BadInput(
-        f"launch: {expected or 'several'} processes expected, but {started} started (accelerate launch --cpu starts no "
-        f"others), or they cannot reach each other; for N processes type {command}"
+        f"launch: {expected or 'several'} processes expected, but {started} started (accelerate launch --cpu starts only "
+        f"one), or the processes cannot reach each other; for N processes type {command}"
     )

@@ -20,12 +20,12 @@ from imbalance.errors import BadInput
 
 
 def check_sharding(config: Experiment, model: nn.Module) -> None:
-    """Raise `BadInput` if the config asks for sharding or activation checkpointing together with what excludes it."""
+    """Raise `BadInput` if sharding or activation checkpointing cannot be used with the rest of the config or the model."""
     trainer = config.trainer
     if trainer.activation_checkpointing and any(isinstance(module, _BatchNorm) for module in model.modules()):
         raise BadInput(
             "config.trainer.activation_checkpointing: True given, but the model has batch normalisation, whose running means "
-            "would move twice in a step; use False, or config.trainer.accumulation"
+            "would be updated twice in a step; use False; to save memory, set config.trainer.accumulation above 1"
         )
     excluded = (("compile", trainer.compile, "no"), ("ema_decay", trainer.ema_decay, 0.0))
     for key, value, only in excluded:
@@ -38,7 +38,7 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a model: the outermost members of its `nn.Sequential`s and `nn.ModuleList`s with parameters.
+    """Return the blocks of a model: the members with parameters of its `nn.Sequential`s and `nn.ModuleList`s.
 
     A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are.
     """
@@ -57,7 +57,7 @@ def checkpoint_activations(model: nn.Module) -> None:
 
 
 def skeleton_of(model: nn.Module) -> nn.Module:
-    """Return a copy of `model` without memory for its parameters, which `gathered` fills; buffers are copied."""
+    """Return a copy of `model` without memory for its parameters; `gathered` fills the copy. Buffers are copied."""
     no_memory = {id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()}
     return copy.deepcopy(model, dict(no_memory))
 
@@ -83,14 +83,14 @@ def shard(model: nn.Module, accelerator: Accelerator) -> None:
 
 
 def is_sharded(value: Any) -> bool:
-    """Return whether a tensor is the part of a sharded tensor, or a module has such parameters."""
+    """Return whether `value` is a sharded tensor, or a module with sharded parameters."""
     if isinstance(value, nn.Module):
         return any(is_sharded(parameter) for parameter in value.parameters())
     return hasattr(value, "to_local")  # a DTensor, whose import takes a second
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return the part of a sharded tensor that this rank holds, which shares its memory; other tensors as they are."""
+    """Return the part of a sharded tensor that this rank holds, without a copy; return any other tensor as it is."""
     return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
 
 
@@ -102,7 +102,7 @@ def sum_of_ranks(value: Tensor) -> Tensor:
 
 
 def whole(value: Any, keep: bool = True) -> Any:
-    """Return nested dictionaries and lists with sharded tensors gathered from all ranks, on the CPU.
+    """Return `value`, nested dictionaries and lists, with each sharded tensor gathered from all ranks, on the CPU.
 
     Every rank must call this function, with the same structure.
 
@@ -115,7 +115,7 @@ def whole(value: Any, keep: bool = True) -> Any:
         return [whole(item, keep) for item in value]
     if not is_sharded(value):
         return value
-    # A copy in memory lies on the CPU, from which NCCL gathers nothing, so move it to the device first.
+    # A remembered copy is on the CPU, from which NCCL cannot gather, so move it to the device first.
     on_device = value.to_local().to(value.device_mesh.device_type)
     like = type(value).from_local(
         on_device, value.device_mesh, value.placements, shape=value.shape, stride=value.stride()
@@ -125,10 +125,10 @@ def whole(value: Any, keep: bool = True) -> Any:
 
 
 def sharded_like(part: Any, state: Any) -> Any:
-    """Return the state of a part, as a checkpoint holds it, with its tensors sharded like the parameters of the part.
+    """Return `state` of a stateful part, as a checkpoint holds it, with its tensors sharded like the part's parameters.
 
     Args:
-        part: a module, an optimiser, or another stateful part, whose state stays as it is.
+        part: a module or an optimiser; the state of any other part is returned as it is.
     """
     if isinstance(part, nn.Module):
         like = part.state_dict()
@@ -147,7 +147,7 @@ def sharded_like(part: Any, state: Any) -> Any:
 
 
 def _placed(value: Any, like: Any) -> Any:
-    """Return a tensor, sharded like `like` if that is sharded and has the same shape."""
+    """Return `value`, sharded like `like` if both are tensors of the same shape and `like` is sharded."""
     if not is_sharded(like) or not isinstance(value, Tensor) or is_sharded(value) or value.shape != like.shape:
         return value
     from torch.distributed.tensor import distribute_tensor

@@ -1,7 +1,7 @@
 """Stacked fits: solve the problems of many runs with `config.optim.name="lbfgs"` together.
 
-All runs of a stack have the same data. Runs that differ in the seed alone, and whose result cannot depend on it, are one
-fit: it is computed once, and recorded for each of these runs.
+All runs of a stack have the same data. Runs that differ only in the seed, and whose result cannot depend on the seed,
+are one fit: the fit is computed once, and recorded for each of these runs.
 """
 
 import functools
@@ -37,7 +37,7 @@ def seedless(config: Experiment) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=4096)  # asked for in every epoch
+@functools.lru_cache(maxsize=4096)  # called in every epoch
 def values_but_seed(config: Experiment) -> str:
     """Return, as text, all values of a config but the seed; an empty text if the result depends on the seed."""
     values = {key: value for key, value in defining_values(config).items() if key != "seed"}
@@ -45,7 +45,7 @@ def values_but_seed(config: Experiment) -> str:
 
 
 def fit_key(member: Run) -> Any:
-    """Return a key that is equal for the runs of a stack that are the same fit."""
+    """Return a key for `member`, a run of a stack; runs that are the same fit have equal keys."""
     values = values_but_seed(member.config)
     return (id(member.learner.dataset.train), values) if values else id(member)
 
@@ -61,7 +61,7 @@ class FitStack:
 
     members: the runs.
     learner: learner whose optimiser is the `Fits` of all members.
-    recorded: outputs of the steps that are not handed over yet.
+    recorded: outputs of the steps that `hand_over` has not added to the members yet.
     """
 
     def __init__(self, members: Sequence[Run]):

@@ -53,7 +53,7 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 def in_common(config: Experiment) -> str | None:
     """Return, as text, all values of a config except seed, learning rate and importance weights.
 
-    For "lbfgs" the penalty, `optim.weight_decay`, is excepted too. Runs can be stacked if these texts are equal. Return
+    For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these texts are equal. Return
     None if the config cannot be stacked.
     """
     trainer = config.trainer
@@ -179,12 +179,16 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
 
 
 def make_stack(members: Sequence[Run]) -> Stack | FitStack:
-    """Return the stack of members that are at the same step."""
+    """Return a stack of `members`, which must be at the same step."""
     return FitStack(members) if takes_full_batches(members[0].config) else Stack(members)
 
 
 def shared_by_fit(members: Sequence[Run], evaluate: Callable[[list[Run]], Sequence[T]]) -> dict[Run, T]:
-    """Return the result of `evaluate` for each member; members that are the same fit are evaluated once."""
+    """Return the result of `evaluate` for each member; members that are the same fit are evaluated once.
+
+    Args:
+        evaluate: function from a list of runs to one result for each.
+    """
     firsts = first_members(members)
     unique = list(dict.fromkeys(firsts.values()))
     results = dict(zip(unique, evaluate(unique)))

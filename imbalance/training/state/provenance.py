@@ -63,7 +63,7 @@ def commit() -> str | None:
 
 
 def clean_commit() -> str:
-    """Return the git commit of this code, or the version of an installed package, so that others can get the same code.
+    """Return a name from which others can get the same code: the git commit, or the version of an installed package.
 
     Raises:
         BadInput: files of the checkout have uncommitted changes.
@@ -82,7 +82,7 @@ def check_commit(saved: str | None, what: str) -> None:
 
     Args:
         saved: the commit, with "+" at the end if files had uncommitted changes; None for an installed package.
-        what: the thing with this commit, for the message.
+        what: the result or checkout with this commit, as the beginning of the message.
     """
     if saved is None:
         return

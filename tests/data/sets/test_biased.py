@@ -151,7 +151,8 @@ def test_published_files_are_read_and_their_counts_checked(tmp_path, monkeypatch
     wrong[:40, 1] = 5
     np.save(labels, wrong)
     with pytest.raises(
-        BadInput, match=r"train: class 0 has .* examples of the attributes, not .*config.data.source='made'"
+        BadInput,
+        match=r"train: class 0 has .* examples of the attributes 0 to 9, but .* needs .*config.data.source='made'",
     ):
         corrupted_cifar10(str(tmp_path), 0, **CIFAR | dict(source="type0"))
 

@@ -153,7 +153,7 @@ def test_nico_holds_out_75_images_of_each_group(tmp_path):
 
 def test_nico_with_a_mapping_that_is_none_is_one_line(tmp_path):
     make_nico(tmp_path, {("water", "ant"): 1}, {"bear": 3, "ant": 0})
-    with pytest.raises(BadInput, match=r"dg_label_id_mapping.json: not a mapping from each class to its number"):
+    with pytest.raises(BadInput, match=r"dg_label_id_mapping.json: not a JSON object from each class name to a number"):
         list_nico_pp(str(tmp_path), metadata="", **LOOSE)
 
 
