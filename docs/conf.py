@@ -83,7 +83,7 @@ pygments_dark_style = "a11y-high-contrast-dark"
 copybutton_exclude = ".linenos, .gp, .go"
 
 NAVIGATION = {
-    "": ["start", "choose"],
+    "": ["start", "choose", "how-it-compares"],
     "Learn": ["concepts/index", "methods/index", "gallery/index"],
     "Do": ["how-to/index"],
     "Look up": [

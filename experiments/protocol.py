@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.resolve import resolve
-from imbalance.errors import BadInput
 from imbalance.experiments.pairs import LOSSES
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report import kept_results
@@ -23,7 +22,7 @@ from imbalance.report.kept_results import Row, score, share_interpolating
 from imbalance.report.saved_runs import metric, summary_of
 from imbalance.report.tables import Raw, markdown
 from imbalance.sweep import study as studies
-from imbalance.sweep.launch import launch
+from imbalance.sweep.launch import train_in_study
 from imbalance.sweep.runs import check_common_overrides
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.sweep import parse_values
@@ -105,17 +104,7 @@ def protocol(
         return parse_values(cell.point(rate, seed, epochs, common))
 
     def train(points: list[studies.Point]) -> list[dict]:
-        studies.add(location, points)
-        launch(location, None, jobs, stacked, launcher, slurm)
-        trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(location))}
-        unfinished = [
-            point for point in points if studies.status(trials[studies.canonical(point)]) not in ("done", "diverged")
-        ]
-        if unfinished:
-            raise BadInput(
-                f"{len(unfinished)} of {len(points)} trials are unfinished; type the same command again to resume them"
-            )
-        return [summary_of(Path(studies.result(trials[studies.canonical(point)])["run_directory"])) for point in points]
+        return [summary_of(path) for path in train_in_study(location, points, jobs, stacked, launcher, slurm)]
 
     tried = {cell: rates or RATES_OF[cell.data] for cell in cells}
     summaries = iter(train([point(cell, rate, 0) for cell in cells for rate in tried[cell]]))

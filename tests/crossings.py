@@ -641,6 +641,16 @@ def select(scene: Scene) -> None:
         assert ended.status == 2 and "no finished run with saved logits" in ended.err.splitlines()[-1], ended
 
 
+def shift(scene: Scene) -> None:
+    """The accuracy under other class shares follows from the predictions that a finished run saved."""
+    before, ended = contents(scene.run), command("shift", "--ratios=2", "--work_dir=runs")
+    if scene.finished:
+        assert ended.status == 0 and f"| {scene.kind} | – |" in ended.out, ended
+    else:
+        assert ended.status == 2 and "no finished run with predictions" in ended.err.splitlines()[-1], ended
+    assert contents(scene.run) == before
+
+
 def expect_study(scene: Scene, argv: tuple, shows: Callable[[str], bool]) -> None:
     """Check a command that trains what is missing and prints a table.
 
@@ -753,6 +763,7 @@ COMMANDS: Mapping[str, Callable[[Scene], None]] = {
     "compare": compare,
     "sweep": sweep,
     "select": select,
+    "shift": shift,
     "report": report,
     "watch": watch,
     "collect": collect,

@@ -18,6 +18,7 @@ importance weights, so that q is wrong for it.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -114,17 +115,30 @@ def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor)
         if prior not in ("natural", "uniform"):
             raise BadInput(f"prior: {prior!r} given; it must be 'natural', 'uniform' or {len(natural)} class shares")
         return natural.double() if prior == "natural" else torch.full((len(natural),), 1 / len(natural)).double()
+    return checked_shares("prior", prior, len(natural), f"'natural', 'uniform' or {len(natural)} class shares")
+
+
+def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tensor:
+    """Return K class shares as a (K,) float64 tensor, divided by their sum.
+
+    Args:
+        key: name of the argument, for messages.
+        values: K numbers.
+        num_classes: K.
+        needed: what the argument must be, for messages.
+
+    Raises:
+        BadInput: `values` are not K numbers that are at least 0 and sum to 1.
+    """
     try:
-        shares = torch.as_tensor(prior, dtype=torch.float64).cpu()
+        shares = torch.as_tensor(values, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
-        needed = f"it must be 'natural', 'uniform' or {len(natural)} class shares"
-        raise BadInput(f"prior: {short_repr(prior)} given; {needed}") from None
-    if shares.shape != natural.shape:
-        raise BadInput(f"prior: {shares.numel()} class shares given; give {len(natural)}, one for each class")
+        raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
+    if shares.shape != (num_classes,):
+        raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
-        raise BadInput(
-            f"prior: {', '.join(f'{share:g}' for share in shares.tolist())} given; class shares must be at least 0 and sum to 1"
-        )
+        given = ", ".join(f"{share:g}" for share in shares.tolist())
+        raise BadInput(f"{key}: {given} given; class shares must be at least 0 and sum to 1")
     return shares / shares.sum()
 
 

@@ -30,6 +30,7 @@ from imbalance.metrics.class_and_group import (
     mean_ignoring_nan,
 )
 from imbalance.metrics.intervals import LEVEL, Interval, mean, mean_over_examples, wilson, worst_over_examples
+from imbalance.metrics.label_shift import shifted_accuracy
 
 Array = np.ndarray
 RESAMPLES = 1000
@@ -75,6 +76,7 @@ def evaluate(
     groups: Any = None,
     *,
     classes: Sequence[Any] | None = None,
+    class_prior: Sequence[float] | Array | None = None,
     top_k: Sequence[int] = (),
     seed: int = 0,
 ) -> Evaluation:
@@ -85,7 +87,8 @@ def evaluate(
     `imbalance.metrics.scores`. If there are two classes and a group holds both, the metrics of fairlearn are added:
     `demographic_parity_difference` and `_ratio`, of the shares of predictions that are the second class; and
     `equalized_odds_difference` and `_ratio`, each the worse value of true and false positive rates. A rate that is 0/0
-    is left out, whereas fairlearn takes the rate for 0.
+    is left out, whereas fairlearn takes the rate for 0. `class_prior` adds `shifted_accuracy`, the accuracy on a population
+    with these class shares: the mean of the recalls, weighted by the shares.
 
     Intervals of accuracies, recalls and other shares are Wilson's, those of the worst group or class and of means are
     `worst_over_examples` and `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
@@ -98,6 +101,8 @@ def evaluate(
         groups: (N,) the group or attribute of each example: numbers or names; None if the groups are the classes. If a
             group holds several classes, the metrics of groups are of each combination of class and group, as in a run.
         classes: the classes in order; None for the numbers 0 to K − 1 of K probabilities, or for all classes that occur.
+        class_prior: (K,) the share of each class, in the order of `classes`, in the population of `shifted_accuracy`; or None.
+            `imbalance.metrics.label_shift.long_tailed_prior` makes the shares of a long tail.
         top_k: numbers k of most probable classes for `top<k>_accuracy`.
         seed: the seed of the bootstrap.
 
@@ -160,6 +165,13 @@ def evaluate(
     table = {name: Measured(value, intervals.get(name, UNKNOWN)) for name, value in values.items()}
     if len(names) == 2 and len(group_names) > len(attribute_names):
         table |= parity(numbers, chosen, attributes)
+    if class_prior is not None:
+        from imbalance.methods.prior import checked_shares  # here, because it imports all objectives and samplers
+
+        prior = checked_shares("evaluate: class_prior", class_prior, len(names), f"{len(names)} class shares").numpy()
+        totals = np.bincount(numbers, minlength=len(names))
+        right = np.bincount(numbers[chosen == numbers], minlength=len(names))
+        table["shifted_accuracy"] = Measured(*shifted_accuracy(right, totals, prior))
     if probability is not None:
         table |= top_accuracies(probability, numbers, top_k) | score_table(probability, numbers, class_names)
     return Evaluation(table)

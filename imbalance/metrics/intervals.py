@@ -198,7 +198,10 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
 
 
 def mean_over_examples(
-    right: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray, combinations: np.ndarray | None = None
+    right: Sequence[int] | np.ndarray,
+    totals: Sequence[int] | np.ndarray,
+    combinations: np.ndarray | None = None,
+    shares: np.ndarray | None = None,
 ) -> Interval:
     """Return a 95 % interval of the mean of one classifier's true group accuracies.
 
@@ -211,15 +214,17 @@ def mean_over_examples(
         totals: (G,) numbers of examples of each group. A group without examples does not count.
         combinations: None if no groups overlap. If groups overlap, the (C, G) mask that `count_combinations` returns, and
             `right` and `totals` are the (C,) numbers that it returns.
+        shares: None for the plain mean, or (G,) non-negative weights of the groups in a weighted mean.
     """
     from scipy import stats
 
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     mask = np.eye(len(total_counts), dtype=bool) if combinations is None else combinations
     group_totals = total_counts @ mask.astype(np.int64)
-    mask, group_totals = mask[:, group_totals > 0], group_totals[group_totals > 0]
+    present = group_totals > 0
+    parts = np.ones(present.sum()) if shares is None else np.asarray(shares)[present]
     # The mean of the group accuracies is a sum over examples, in which those of a combination have the same weight.
-    weights = (mask / group_totals).sum(axis=1) / max(1, len(group_totals))
+    weights = (mask[:, present] / group_totals[present] * parts).sum(axis=1) / (parts.sum() or 1)
     share = (right_counts + 1) / (total_counts + 2)
     centre = float(weights @ right_counts)
     half = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(weights**2 @ (total_counts * share * (1 - share)))

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
+from pathlib import Path
 
 from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput
@@ -48,6 +49,35 @@ def launch(
         show_status(location, workers, jobs)
         for worker in workers:
             worker.result()  # raises what the worker raised
+
+
+def train_in_study(
+    location: StudyLocation,
+    points: list[studies.Point],
+    jobs: int,
+    stacked: int,
+    launcher: str,
+    slurm: Sequence[str],
+) -> list[Path]:
+    """Add points to a study, train those that are not done yet, and return the run directory of each point.
+
+    Args:
+        points: config, overrides and seed of each run.
+        jobs, stacked, launcher, slurm: as for `launch`.
+
+    Raises:
+        BadInput: trials are unfinished or crashed.
+    """
+    studies.add(location, points)
+    launch(location, None, jobs, stacked, launcher, slurm)
+    trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(location))}
+    of_points = [trials[studies.canonical(point)] for point in points]
+    unfinished = sum(studies.status(trial) not in ("done", "diverged") for trial in of_points)
+    if unfinished:
+        raise BadInput(
+            f"{unfinished} of {len(points)} trials are unfinished; type the same command again to resume them"
+        )
+    return [Path(studies.result(trial)["run_directory"]) for trial in of_points]
 
 
 def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int) -> None:

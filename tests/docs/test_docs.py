@@ -1,6 +1,7 @@
 """Tests of the documentation that need no site: commands, sessions, generated parts, links, formulas and spelling."""
 
 import doctest
+import pkgutil
 import re
 import shlex
 import shutil
@@ -124,6 +125,22 @@ def test_a_methods_page_has_its_parts_in_order(path):
     assert any(session.startswith(">>>") for session in blocks(own, "python"))
 
 
+# How it compares
+
+
+def test_every_cell_answers_and_names_something_that_exists_here():
+    header, _, *rows = [
+        line.strip("|").split("|") for line in page("how-it-compares.md").splitlines() if line.startswith("|")
+    ]
+    assert len(rows) == 16 and {len(row) for row in rows} == {len(header)} == {7}
+    assert all(re.match(r" (yes|partly|no)\b", cell) for row in rows for cell in row[1:])
+    own = " ".join(row[1] for row in rows)
+    names = re.findall(r"`(imbalance\.[\w.]+)`", own)
+    assert len(names) > 5 and all(pkgutil.resolve_name(name) for name in names)
+    entries = re.findall(r'`(\w+)\.name="(\w+)"`', own)
+    assert len(entries) > 5 and all(entry in registries()[section] for section, entry in entries)
+
+
 # Generated parts
 
 
@@ -202,7 +219,7 @@ def test_the_words_are_spelt_rightly():
     pytest.importorskip("codespell_lib", reason="the extra 'docs' is not installed")
     folders = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs", "imbalance", "experiments", "tools"]
     skip = "--skip=*/_build/*,*/gallery/*,*/vendor/*,*/__pycache__/*,*.csv,*.png"
-    words = "--ignore-words-list=nam,strat,fpr,te,nd,mis,ot"
+    words = "--ignore-words-list=nam,strat,fpr,te,nd,mis,ot,sade"
     call = [sys.executable, "-m", "codespell_lib", "--builtin=clear,rare", skip, words, *folders]
     done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
