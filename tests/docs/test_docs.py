@@ -58,13 +58,17 @@ def test_the_command_line_takes_it(call):
     name, rest = command_of(call)
     arguments = arguments_of(name, rest)
     given = arguments.get("config") or []
+    overrides = arguments.get("overrides", {})
+    for axis in arguments.get("grid", []):  # of a grid the first value of each key
+        key, _, values = axis.partition("=")
+        overrides = {key: values.split(",")[0], **overrides}
     for config in [given] if isinstance(given, str) else given:
         if config.startswith("runs/"):  # a run that the reader has made
             continue
-        if any(value.startswith("my_") for value in arguments.get("overrides", {}).values()):
+        if any(value.startswith("my_") for value in overrides.values()):
             continue  # a file that the page has: test_docs_run.py writes it and runs this
         file = ROOT / config if config.endswith(".py") else config
-        validate(override(load(config_file(file)), arguments.get("overrides", {})))
+        validate(override(load(config_file(file)), overrides))
 
 
 # Programs
