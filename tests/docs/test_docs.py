@@ -56,12 +56,10 @@ def test_the_command_line_takes_it(call):
     if "--help" in call:
         return
     name, rest = command_of(call)
-    arguments = arguments_of(name, rest)
+    axes = [axis.split(",")[0] for axis in arguments_of(name, rest).get("grid", [])]
+    arguments = arguments_of(name, [*rest, *(f"--config.{axis}" for axis in axes)])  # of a grid its first values
     given = arguments.get("config") or []
     overrides = arguments.get("overrides", {})
-    for axis in arguments.get("grid", []):  # of a grid the first value of each key
-        key, _, values = axis.partition("=")
-        overrides = {key: values.split(",")[0], **overrides}
     for config in [given] if isinstance(given, str) else given:
         if config.startswith("runs/"):  # a run that the reader has made
             continue
