@@ -14,7 +14,7 @@ features. The limits of training are computed as convex problems by `imbalance.t
 descent of 10² to 10⁶ steps is compared with its own limit instead.
 
 A problem takes half a second. Rows are added to results/limit_on_features.csv.gz seed by seed, and a problem with a row is
-not computed again, so a command that was stopped goes on where it was.
+not computed again. So if you type a command again that was stopped, it goes on where it was.
 """
 
 import itertools
@@ -63,7 +63,11 @@ PRIMARY = {
 
 
 class Problem(NamedTuple):
-    """The preprocessed features and the signs of an ordered pair of classes: 1 for the minority, −1 for the majority."""
+    """The preprocessed features of an ordered pair of classes in each split.
+
+    train, val, test: (examples, features).
+    signs, val_signs, test_signs: (examples,) 1 for the minority class, −1 for the majority class; `signs` is of train.
+    """
 
     train: np.ndarray
     signs: np.ndarray
@@ -74,7 +78,13 @@ class Problem(NamedTuple):
 
 
 class Features(NamedTuple):
-    """The features of ten classes: for each split, the (examples, 1280) features of each class."""
+    """The features of ten classes.
+
+    splits: for each split, a list with the (examples, 1280) features of each class.
+    classes: the names of the classes.
+    model: the name of the network that computed the features.
+    digest: the digest of the weights of this network.
+    """
 
     splits: Mapping[str, list[np.ndarray]]
     classes: Sequence[str]
@@ -227,7 +237,8 @@ def best_threshold(scores: np.ndarray, signs: np.ndarray) -> float:
 def judge(problem: Problem, arms: Mapping[str, Mapping[float, gram.Linear]]) -> dict[str, Any]:
     """Return the cells of a row: for each arm the test balanced accuracy at threshold 0 and at val's threshold, and AUROC.
 
-    For a tuned arm a cell has the two values that val chose, and another the test accuracies of all values, at val's thresholds.
+    A tuned arm has two more cells. One has the values that val chose, for threshold 0 and for val's threshold. The other has
+    the test accuracies of all its values, at val's thresholds.
     """
     flat = [(arm, value, solution) for arm, solutions in arms.items() for value, solution in solutions.items()]
     direction = problem.train.T @ np.column_stack([solution.coefficients for *_, solution in flat])
@@ -256,7 +267,7 @@ def judge(problem: Problem, arms: Mapping[str, Mapping[float, gram.Linear]]) -> 
 
 
 def descend(problem: Problem, steps: Sequence[int] = STEPS) -> dict[str, Any]:
-    """Run gradient descent on the mean loss of [x, 1], from zero, and judge it after each number of steps.
+    """Run gradient descent on the mean loss of [x, 1], from zero, and evaluate it after each number of steps in STEPS.
 
     The learning rate is one over the largest curvature of the mean loss. The cells of an arm and number of steps are the
     test balanced accuracy at threshold 0 and at val's threshold, and the angle to the limit in degrees.
@@ -302,7 +313,7 @@ def descend(problem: Problem, steps: Sequence[int] = STEPS) -> dict[str, Any]:
 
 
 def pull(margins: np.ndarray, poly: np.ndarray) -> np.ndarray:
-    """Return minus the derivative of the loss by the margin, for each entry of (n, A) margins.
+    """Return minus the derivative of the loss with respect to the margin, for each entry of (n, A) margins.
 
     Args:
         poly: (A,), true for a column of poly with α = 1 and the logistic left part, false for cross-entropy.
@@ -397,7 +408,7 @@ def cell_of(rows: Sequence[Row], ratio: int, preprocessing: str) -> Cell | None:
 
 
 def difference(cell: Cell, first: str, second: str, judgement: str) -> np.ndarray:
-    """Return the (45, 2, S) differences of two arms."""
+    """Return the (45, 2, S) values of the arm `first` minus those of the arm `second`, both with the same judgement."""
     return cell.values(first, judgement) - cell.values(second, judgement)
 
 
@@ -410,7 +421,7 @@ def primary(cell: Cell) -> dict[str, Contrast]:
 
 
 def outcome(cell: Cell) -> str:
-    """Return the outcome of the primary contrasts as sentences."""
+    """Return sentences with the outcome of the primary contrasts in `cell`."""
     results = primary(cell)
     corrected = dict(zip(PRIMARY, holm([results[key].p for key in PRIMARY])))
     a, b, c, threshold = (results[key] for key in ("a", "b", "c", "threshold"))

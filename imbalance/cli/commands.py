@@ -355,7 +355,7 @@ COMMANDS = {
         TRAINING,
     ),
     "reproduce colored_digits_methods": Command(
-        "Compare 22 methods by the accuracy of their worst group.",
+        "Compare methods by the accuracy of their worst group.",
         "imbalance.experiments.colored_digits_methods:colored_digits_methods",
         (flag("--tune", "print the val results by which the learning rates in the configs were chosen, instead of the comparison", action="store_true"),
          flag("--untuned", "compare another set of methods, none of them tuned, instead of the tuned ones", action="store_true"), *TRAINING),

@@ -288,7 +288,10 @@ def takes_full_batches(config: Experiment) -> bool:
 
 
 def check_full_batches(config: Experiment) -> None:
-    """Raise `BadInput` if a key of `config` changes the minimised mean of losses, or its examples, between epochs or steps."""
+    """Raise `BadInput` if `config` has a value that an optimiser with all training examples in each step cannot use.
+
+    Every epoch must minimise the same mean of losses over the same examples.
+    """
     trainer, weights = config.trainer, look_up(registries()["weights"], config.weights.name)
     epochal = "epoch" in required_arguments(weights)
     needed = (

@@ -136,7 +136,7 @@ def compute(
     - `many_shot_accuracy`, `medium_shot_accuracy`, `few_shot_accuracy`: the mean recall of the classes with more than
       100, 20 to 100, and fewer than 20 training images (Liu et al., CVPR 2019).
     - For two classes and groups that are class × attribute, as fairlearn defines them: `demographic_parity_difference` and
-      `demographic_parity_ratio`, compare the attributes by the share of predictions that are the second class.
+      `demographic_parity_ratio` compare the attributes by the share of predictions that are the second class.
       `equalized_odds_difference` and `equalized_odds_ratio` compare the attributes by true and by false positive rates, and
       are the worse one of the two. A difference is that of the largest and smallest rate; a ratio is smallest to largest.
 

@@ -17,7 +17,7 @@ def gaussian_noise(images: np.ndarray, severity: int, rng: Generator) -> np.ndar
 
 
 def shot_noise(images: np.ndarray, severity: int, rng: Generator) -> np.ndarray:
-    """Replace each value by a Poisson count with this value as its mean, as if a sensor counted photons."""
+    """Replace each value by a scaled Poisson count whose mean is the value, as if a sensor counted photons."""
     photons = (500, 250, 100, 75, 50)[severity - 1]
     return rng.poisson(images * photons) / photons
 

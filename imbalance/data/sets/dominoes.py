@@ -33,7 +33,7 @@ def dominoes(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return 64×32 images: the lower half decides the class; the upper half is easier to tell apart, and predicts it in train.
+    """Return 64×32 images whose lower half decides the class; the upper half is easier, and predicts the class in train.
 
     The group is 2 · class + kind of the upper half. In val and test the two halves are independent: all groups have
     equally many images. No image is in two splits.

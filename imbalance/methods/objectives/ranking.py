@@ -181,7 +181,7 @@ class PartialAUC(Ranking):
     the class. Both estimators of the paper keep a number u for each positive example of train.
 
     - "cvar" (SOPA): only pairs with a loss above u count; the sum of their losses is divided by β times the number of negatives. u
-      moves by gradient steps towards the quantile that a share β of the losses exceeds: u ← u − step · (1 − (share of losses above u)/β).
+      moves by gradient steps towards the quantile that a share β of the losses exceeds: u ← u − step · (1 − (share of the negatives' losses above u)/β).
     - "kl" (SOPA-s): a pair counts with the weight exp(loss/λ)/u. u is a moving average of the mean of exp(loss/λ)
       over the negatives, in which the current batch has the weight `step`.
 

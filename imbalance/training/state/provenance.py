@@ -118,7 +118,7 @@ def processor() -> str:
 
 
 def machine(threads: int) -> dict[str, Any]:
-    """Return the entries of a result about the machine: the number of threads, and the features of the processor."""
+    """Return the entries of a result about the machine: the number of threads, and the instruction sets of the processor; see `processor`."""
     return {"threads": threads, "processor": processor()}
 
 
