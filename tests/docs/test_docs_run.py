@@ -35,7 +35,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"model\.name=(lite0|minilm)|photos_lite0|\"runs/folder_ce/…": "tests/models/test_backbones.py, where the extra `backbones` is installed",
     r"=distilbert-": "weights that have to be downloaded; tests/models/test_encoder.py makes some",
     r"--config=(configs/)?(cifar|celeba|civilcomments|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
-    r"^imbalance reproduce (figure[3-5]|gaussian_limit|prior_correction|colored_digits_methods|interval_coverage)": "minutes to hours",
+    r"^imbalance reproduce (figure[3-5]|gaussian_limit|prior_correction|colored_digits_methods|interval_coverage|subpopbench)": "minutes to hours",
     r"^imbalance (findings|keep)": "writes to the repository; tests/experiments/test_findings.py",
     r"^imbalance protocol": "tests/experiments/test_protocol.py runs it",
     r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
