@@ -887,11 +887,12 @@ ROWS = {
         {"weights": 'name="deferred", by="class", beta=0.9999, start_epoch=160', "mix": 'name="mixup", alpha=1.0'}),
     "cifar10lt_mislas": Row("cifar10lt", "MiSLAS, mixup and then label-aware smoothing", """
         Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021: 82.5 % test accuracy
-        and an expected calibration error of 3.7 % reported. As in their code: mixup, learning rates, weight decay,
-        batch size, smoothing, and the 10 epochs of the second stage. Different here: the second stage has no
-        augmentation, and the last epoch is tested, where they report the best epoch on test; val is a tenth of the test
-        images. Training and selection read only class labels.""", {
+        and an expected calibration error of 3.7 % reported. As in their code: mixup, learning rates and their schedule,
+        weight decay, batch size, smoothing, and the 10 epochs of the second stage. Different here: the second stage has
+        no augmentation, and the last epoch is tested, where they report the best epoch on test; val is a tenth of the
+        test images; warm-up increases the learning rate at every step, there at every epoch. Training and selection read only class labels.""", {
         "mix": 'name="mixup", alpha=1.0',
+        "schedule": 'name="step", milestones=(160, 180), factor=0.1, warmup_epochs=5.0',
         "head": 'name="mislas", by="class", head_smoothing=0.3, tail_smoothing=0.0, epochs=10, batch_size=128, lr=0.1, '
         "layer_factor=0.5, momentum=0.9, weight_decay=2e-4",
     }),
@@ -941,9 +942,9 @@ ROWS = {
     "cifar100lt_imb_sam": Row("cifar100lt", "ImbSAM, sharpness-aware minimisation for rare classes", """
         Zhou, Qu, Xu and Shen, "ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced Recognition",
         ICCV 2023: 51.1 % test accuracy reported, by code that counts the losses of rare classes twice. As in their
-        code: ρ, the limit of 20 examples, learning rate, weight decay, batch size. Different here: the losses count
-        once, as in the paper; a ResNet-32; val is a tenth of the test images, and the last epoch is tested. A step
-        takes three times as long as in cifar100lt_erm. Training and selection read only class labels.""", {
+        code: ρ, the limit of 20 examples, learning rate, cosine, weight decay, batch size. Different here: the losses
+        count once, as in the paper; a ResNet-32, there a ResNet-34; val is a tenth of the test images, and the last epoch is tested. A step
+        takes three times as long as in cifar100lt_erm. Training and selection read only class labels.""", COSINE | {
         "batch_size": "64",
         "optim": 'name="imb_sam", lr=0.01, momentum=0.9, weight_decay=1e-3, decayed="all", radius=0.05, tail_below=20',
     }),

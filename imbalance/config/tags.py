@@ -25,7 +25,7 @@ class Tags:
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
-            up to a common factor. It is called as `chance(labels, epoch, epochs, **section)`.
+            up to a common factor. It gets its arguments by name: those of the run, the epoch, and the sampler's section.
         full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
             objective adds for earlier layers.

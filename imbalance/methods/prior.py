@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.schema import look_up, short_repr
+from imbalance.config.schema import build, look_up, short_repr
 from imbalance.config.tags import tags_of
 from imbalance.errors import BadInput
 from imbalance.methods.context import RunContext
@@ -82,12 +82,11 @@ def training_prior(
     chance = tags_of(look_up(SAMPLERS, config.sampler.name)).chance
     if chance is None:
         return f"config.sampler.name={config.sampler.name!r} has no tag `chance`, see imbalance.config.tags"
-    section = {key: value for key, value in config.sampler.items() if key != "name"}
     priors: list[Tensor] = []
     epochs = (0, config.trainer.epochs - 1)
     weights_on_cpu = torch.stack([weights(epoch) for epoch in epochs]).cpu()  # one wait for the device
     for epoch, weights_of_epoch in zip(epochs, weights_on_cpu):
-        draws = chance(context.labels, epoch, config.trainer.epochs, **section)
+        draws = build({config.sampler.name: chance}, config.sampler, epoch=epoch, **vars(context))
         prior = effective_prior(context.targets, context.num_classes, loss, weights_of_epoch, draws)
         if isinstance(prior, str):
             names = [config.loss.name, config.weights.name, config.sampler.name]

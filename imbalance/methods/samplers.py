@@ -173,18 +173,6 @@ def drawn(chance: Tensor, generator: Generator) -> Tensor:
     return torch.searchsorted(cumulative, uniform, right=True).clamp(max=len(chance) - 1)
 
 
-@tagged(balances=True, batched=True)
-def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
-    """Draw examples with replacement: all classes equally often, and in a class a group of n examples ∝ n^(1 − λ) (SPARE).
-
-    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
-    Bias", AISTATS 2024. λ is the power of the class. Each example of the group is drawn with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
-    Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
-    training examples.
-    """
-    return drawn(within_class_chance(targets, groups, powers), generator)
-
-
 def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) -> Tensor:
     """Return the (N,) relative probabilities with which `within_class` draws the examples; in each class they sum to 1.
 
@@ -195,6 +183,18 @@ def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) 
     sizes = torch.bincount(groups).double()[groups]
     chance = sizes ** -(torch.ones_like(sizes) if powers is None else powers.double()[targets])
     return chance / torch.bincount(targets, weights=chance)[targets]
+
+
+@tagged(balances=True, batched=True, chance=within_class_chance)
+def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
+    """Draw examples with replacement: all classes equally often, and in a class a group of n examples ∝ n^(1 − λ) (SPARE).
+
+    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
+    Bias", AISTATS 2024. λ is the power of the class. Each example of the group is drawn with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
+    Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
+    training examples.
+    """
+    return drawn(within_class_chance(targets, groups, powers), generator)
 
 
 # Annealed undersampling, as in the code of Wang et al. (ICLR 2022), keeps an example with probability (n_min / n)^e.

@@ -2,7 +2,8 @@
 
 The rows of the paper's figures are held in test_experiments_paper_rows.py, the others here. What is written below was
 read in the released code: kaidic/LDAM-DRW, google-research's logit_adjustment, kohpangwei/group_DRO,
-PolinaKirichenko/deep_feature_reweighting, AndPotap/afr, minhto2802/dpe4subpop.
+PolinaKirichenko/deep_feature_reweighting, AndPotap/afr, minhto2802/dpe4subpop, dvlab-research/MiSLAS,
+cool-xuan/Imbalanced_SAM.
 """
 
 import ast
@@ -54,6 +55,26 @@ PUBLISHED = {
             "model.name": "resnet32_cosine", "model.frozen": False,
         },
         ("last epoch", "a tenth", "0.2023", "warm-up", "mean of 1"),
+    ),
+    "cifar10lt_mislas": (
+        "82.5 %",
+        LDAM_DRW | PLAIN | {
+            "mix.name": "mixup", "mix.alpha": 1.0, "optim.schedule.name": "step",
+            "optim.schedule.milestones": (160, 180), "optim.schedule.factor": 0.1, "optim.schedule.warmup_epochs": 5.0,
+            "head.name": "mislas", "head.by": "class", "head.head_smoothing": 0.3, "head.tail_smoothing": 0.0,
+            "head.epochs": 10, "head.batch_size": 128, "head.lr": 0.1, "head.layer_factor": 0.5, "head.momentum": 0.9,
+            "head.weight_decay": 2e-4,
+        },
+        ("no augmentation", "last epoch", "a tenth", "warm-up"),
+    ),
+    "cifar100lt_imb_sam": (
+        "51.1 %",
+        LDAM_DRW | PLAIN | {
+            "optim.name": "imb_sam", "optim.lr": 0.01, "optim.weight_decay": 1e-3, "optim.radius": 0.05,
+            "optim.tail_below": 20, "optim.schedule.name": "cosine", "optim.schedule.warmup_epochs": 0.0,
+            "trainer.batch_size": 64,
+        },
+        ("count once", "ResNet-34", "last epoch", "a tenth"),
     ),
     "cifar10lt_logit_adjusted": (
         "77.7 %",

@@ -133,12 +133,12 @@ def test_the_expected_draws_of_a_sampler_are_those_that_it_draws(name):
     )
     expected, drawn, epochs = torch.zeros(100).double(), torch.zeros(100).double(), 400
     for epoch in range(epochs):
-        values = {key: value for key, value in section.items() if key != "name"}
-        chance = SAMPLERS[name].tags.chance(lambda by: labels(by, groups), epoch, epochs, **values)
-        rows = build(
-            SAMPLERS, section, labels=lambda by: labels(by, groups), groups=groups, targets=TARGETS, seed=epoch, epoch=epoch,
-            epochs=epochs, generator=torch.Generator().manual_seed(epoch),
+        provided = dict(
+            labels=lambda by: labels(by, groups), groups=groups, targets=TARGETS, seed=epoch, epoch=epoch, epochs=epochs,
+            powers=torch.tensor([2.0, 0.5, 1.0]), generator=torch.Generator().manual_seed(epoch),
         )  # fmt: skip
+        chance = build({name: SAMPLERS[name].tags.chance}, section, **provided)
+        rows = build(SAMPLERS, section, **provided)
         expected += chance / chance.sum() / epochs
         drawn += torch.bincount(rows, minlength=100) / len(rows) / epochs
     for example_labels in (TARGETS, groups):

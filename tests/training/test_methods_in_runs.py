@@ -150,7 +150,8 @@ def test_just_train_twice_weighs_what_a_first_run_got_wrong(config):
 def test_effective_sample_size_and_margins_are_reported_under_every_sampler(config, name):
     values = dict(
         undersample=dict(by="group", redraw=True), reject=dict(by="group", redraw=False), shuffle={},
-        resample=dict(by="class", exponent=1.0), annealed_sigmoid=dict(by="group", steepness=4.0),
+        resample=dict(by="class", exponent=1.0), annealed_sigmoid=dict(by="group", steepness=4.0), within_class={},
+        expanding=dict(by="group", warmup_epochs=1, every=1, added=9),
     )  # fmt: skip
     config.trainer.epochs = 1
     config.sampler = dict(name=name, **values.get(name, dict(by="group")))

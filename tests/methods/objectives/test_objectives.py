@@ -9,6 +9,8 @@ from scipy.optimize import linprog
 
 from imbalance.config.schema import build
 from imbalance.methods.batch import Batch
+from imbalance.methods.context import FirstRun
+from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.registry import OBJECTIVES
 
@@ -29,6 +31,12 @@ COLUMNS = {
         [[[0.6, 0.8], [0.8, 0.6]], [[-1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.8, -0.6], [-0.6, 0.8]]],
         dtype=torch.float64,
     ),
+    "similarities": torch.tensor(
+        [[[0.6, -0.2], [0.5, 0.1]], [[-0.9, 0.3], [0.0, 0.7]], [[0.2, -0.4], [0.8, 0.3]], [[0.1, 0.9], [-0.6, 0.4]]],
+        dtype=torch.float64,
+    ),
+    "logits": torch.tensor([[0.7, -0.3], [0.2, 0.1], [-1.5, 0.4], [0.9, 1.3]], dtype=torch.float64),
+    "biased": torch.tensor([[0.9, 0.1], [0.3, 0.7], [0.6, 0.4], [0.2, 0.8]], dtype=torch.float64),
     "biased_losses": torch.tensor([0.1, 2.0, 1.5, 0.3], dtype=torch.float64),
     "generalised": torch.tensor([0.2, 0.9, 0.4, 0.1], dtype=torch.float64),
     "losses_per_label": torch.tensor([[0.2, 1.9], [0.4, 1.1], [2.0, 0.1], [0.6, 0.7]], dtype=torch.float64),
@@ -36,10 +44,15 @@ COLUMNS = {
 }
 
 
+FIRST = FirstRun(
+    {"train": {"logits": torch.tensor([1.0, -2.0, 0.5, 3.0, -0.5, 2.0, -1.0, 0.2]).outer(torch.tensor([-1.0, 1.0]))}}
+)
+
+
 def make(name, group_counts=GROUP_COUNTS, **section):
     targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
     given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
-    given |= dict(seed=0)
+    given |= dict(seed=0, class_counts=torch.bincount(targets), loss=CrossEntropy(), first=FIRST)
     return build(OBJECTIVES, dict(name=name, **section), **given)
 
 
