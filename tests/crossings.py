@@ -529,7 +529,7 @@ def describe(scene: Scene) -> None:
 def predict(scene: Scene) -> None:
     """The command predicts what the run predicted; without a trained model it leaves an older output as it is."""
     output = scene.folder / "predictions.csv"
-    output.write_text("older\n")
+    output.write_text("file,row,class\n")  # output of an earlier command; another file would be refused
     files = scene.about.files(scene.folder) if scene.about.files else [scene.folder / "test.npy"]
     if not scene.about.files:
         np.save(files[0], scene.dataset.test.inputs.numpy())
@@ -740,7 +740,7 @@ def pretrained(scene: Scene) -> None:
     if not scene.finished:
         return scene.expect_no_model(act)
     if scene.kind == "own_module":
-        return scene.expect_refusal(act, "let the function load the weights")
+        return scene.expect_refusal(act, "name the function in config.model.name, and load the weights there")
     before, ended = contents(scene.run), act()
     assert ended.status == 0, ended
     ours, theirs = (torch.load(d / "checkpoints" / "selected.pt", weights_only=True) for d in (run, scene.run))

@@ -43,14 +43,22 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
         overrides: config values by key, such as {"optim.lr": 0.1}. An `OverrideText` is parsed as on the command line.
 
     Raises:
-        BadInput: the file or a key does not exist, or a value has the wrong type or is out of range.
+        BadInput: the file or a key does not exist, or a value has the wrong type or is out of range; or only a program
+            can train the run, because its data are "in_memory", and the run is not done.
     """
     run = Run(*resolve(path, {**overrides, "work_dir": work_dir, "seed": seed}))
-    if run.config.data.name == "in_memory":
+    if run.config.data.name == "in_memory" and not is_done(run.directory):
         from imbalance.data.sets.in_memory import in_memory
 
         in_memory()  # raise `BadInput` here, before a study or a folder is made
     return run
+
+
+def is_done(directory: Path) -> bool:
+    """Return whether the run in a run directory is done."""
+    with contextlib.suppress(FileNotFoundError):
+        return summary_of(directory)["status"] == "done"
+    return False
 
 
 def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
