@@ -163,9 +163,9 @@ def decoding_of_images(tmp_path, patch):
     changes = [
         lambda c: c.data.update(size=12),
         lambda c: c.data.update(resize=18),
-        lambda c: c.data.update(convert=True),
+        lambda c: c.data.update(convert=False),
     ]
-    return another_store(tmp_path, images(tmp_path), [*changes, lambda c: c.data.update(mode="L")], "*-*-*-*/")
+    return another_store(tmp_path, images(tmp_path), [*changes, lambda c: c.data.update(mode="L", convert=True)], "*-*-*-*/")
 
 
 def texts_of_tokens(tmp_path, patch):

@@ -14,6 +14,7 @@ from helpers.pages import BUILT, FENCE, PAGES, ROOT, blocks, page
 
 from imbalance.cli.main import arguments_of, command_of
 from imbalance.config.experiment import validate
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.registries import registries
 from imbalance.config.resolve import config_file, load, override
 
@@ -64,7 +65,9 @@ def test_the_command_line_takes_it(call):
         if any(value.startswith("my_") for value in arguments.get("overrides", {}).values()):
             continue  # a file that the page has: test_docs_run.py writes it and runs this
         file = ROOT / config if config.endswith(".py") else config
-        validate(override(load(config_file(file)), arguments.get("overrides", {})))
+        first_values = dict(axis.split(",")[0].split("=", 1) for axis in arguments.get("grid", []) if "=" in axis)
+        axes = {key: OverrideText(value) for key, value in first_values.items()}
+        validate(override(load(config_file(file)), {**axes, **arguments.get("overrides", {})}))
 
 
 # Programs
