@@ -26,7 +26,6 @@ from imbalance.config.schema import (
     required_arguments,
     short_repr,
 )
-from imbalance.config.tags import tags_of
 from imbalance.data.tables.values import check_unmasked
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
@@ -146,7 +145,7 @@ def example_weights(
 
 def annealed_section(sampler: Any) -> dict[str, Any]:
     """Return the section of an annealed sampler, or raise `BadInput` if it is no such section."""
-    annealed = {name: function for name, function in SAMPLERS.items() if tags_of(function).chance}
+    annealed = {name: function for name, function in SAMPLERS.items() if "epoch" in required_arguments(function)}
     if not isinstance(sampler, Mapping) or sampler.get("name") not in annealed:
         raise BadInput(f"sampler: the section of an annealed sampler is needed, such as dict(name={next(iter(annealed))!r}, by='class')")  # fmt: skip
     values = {key: value for key, value in sampler.items() if key != "name"}

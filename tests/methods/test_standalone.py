@@ -143,6 +143,14 @@ def test_processes_draw_disjoint_parts_of_one_epoch():
         (lambda: list(EpochSampler("balanced", TARGETS, by="group")), "by='group' given, and no groups"),
         (lambda: EpochSampler("shuffle", TARGETS, rank=2, world=2), "rank=2, world=2 given"),
         (
+            lambda: example_weights("residual", TARGETS, sampler=dict(name="within_class")),
+            "sampler: the section of an annealed sampler is needed, such as dict(name='annealed_linear'",
+        ),
+        (
+            lambda: example_weights("residual", TARGETS, sampler=dict(name="shuffle")),
+            "sampler: the section of an annealed sampler is needed, such as dict(name='annealed_linear'",
+        ),
+        (
             lambda: example_weights("importance", TARGETS, by="class"),
             "weights 'importance': by given; pass exactly these arguments: by, exponent",
         ),
