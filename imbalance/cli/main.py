@@ -24,6 +24,8 @@ from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
 
+# A process that still beats when another one has ended would print torch's stack trace below the message that counts.
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 RANK = int(os.environ.get("RANK", "0")) if os.environ.get("RANK", "0").isdecimal() else 0  # `call` refuses other texts
 OVERRIDES = (
     "  --config.<key>=<value>  override a value of the config; may be repeated. If the name of a section\n"

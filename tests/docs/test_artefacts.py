@@ -165,7 +165,9 @@ def decoding_of_images(tmp_path, patch):
         lambda c: c.data.update(resize=18),
         lambda c: c.data.update(convert=False),
     ]
-    return another_store(tmp_path, images(tmp_path), [*changes, lambda c: c.data.update(mode="L", convert=True)], "*-*-*-*/")
+    return another_store(
+        tmp_path, images(tmp_path), [*changes, lambda c: c.data.update(mode="L", convert=True)], "*-*-*-*/"
+    )
 
 
 def texts_of_tokens(tmp_path, patch):

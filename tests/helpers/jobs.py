@@ -27,6 +27,7 @@ from imbalance.training import step as step_module
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as in imbalance/cli/main.py, which the server has not imported
 os.environ["OMP_NUM_THREADS"] = "1"  # as in tests/conftest.py: sums depend on it, so a run ends alike in any process
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["__main__", "helpers.warm"])

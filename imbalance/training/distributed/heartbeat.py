@@ -132,6 +132,8 @@ class Heartbeat:
             time.sleep(2 * INTERVAL)
             self._beat()
             ended = [other for other, (count, _) in self._beats.items() if count == counts[other]]
+            if self.rank == 0:  # without torchrun it serves the store, from which the other processes read as well
+                time.sleep(2 * INTERVAL)
         except Exception:  # the store has closed: without torchrun, process 0 serves it
             ended = [0] if self.rank else []
         names = " and ".join(f"process {other}, last in {self._others[other][1]!r}," for other in ended)
