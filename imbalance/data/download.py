@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.client
 import lzma
+import platform
 import shutil
 import sys
 import tarfile
@@ -141,6 +142,10 @@ def unpack_tar(archive: Path, folder: Path) -> None:
     tarfile's filter "data" decides what is refused. If anything is refused, raise `BadInput`. A wrong checksum of a
     compressed archive raises an error only at the end, so `folder` must be a temporary folder.
     """
+    if not hasattr(tarfile, "data_filter"):
+        raise BadInput(
+            f"{archive}: Python {platform.python_version()} has no safe way to unpack it; use Python 3.10.12, 3.11.4 or later"
+        )
     with tarfile.open(archive) as tar:
         for member in tar:
             check_name(archive, member.name)

@@ -243,6 +243,18 @@ def test_what_a_killed_unpacking_left_is_cleared_away(tmp_path):
     assert [path.name for path in (tmp_path / "birds").iterdir()] == ["metadata.csv"]
 
 
+def test_a_python_that_cannot_unpack_safely_says_which_can(tmp_path, monkeypatch):
+    """Python 3.10.0 to 3.10.11 and 3.11.0 to 3.11.3 have no filters."""
+    monkeypatch.delattr(tarfile, "data_filter")
+    with tarfile.open(tmp_path / "birds.tar", "w") as tar:
+        tar.addfile(member("birds/image.jpg"), io.BytesIO(b""))
+    with pytest.raises(
+        BadInput, match=r"birds\.tar: Python .* has no safe way to unpack it; use Python 3\.10\.12, 3\.11\.4"
+    ):
+        unpack(tmp_path / "birds.tar", tmp_path, "birds")
+    assert [path.name for path in tmp_path.iterdir()] == ["birds.tar"]
+
+
 @pytest.mark.parametrize("kind", ["tar.gz", "tar", "html", "zip"])
 def test_half_an_archive_is_refused_and_leaves_nothing(tmp_path, kind):
     path = tmp_path / f"birds.{kind}"
