@@ -103,8 +103,3 @@ def improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
     """Return, for each threshold, the share of runs whose score is above the threshold."""
     return (scores.reshape(-1, 1) > thresholds).mean(0)
-
-
-def iqm_difference(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return the interquartile mean of `scores` minus that of `others`."""
-    return interquartile_mean(scores) - interquartile_mean(others)

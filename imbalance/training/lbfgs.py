@@ -1,8 +1,8 @@
 """L-BFGS: minimise a convex loss of the last layer over all training examples, for many runs at once.
 
 The inputs of the last layer do not change, so its logits are linear in its parameters. An iteration therefore needs one
-matrix product for the change of the logits along its direction, and one for the gradient. A line search reads only the logits, so its
-trials need no product. Several runs with the same inputs share the two products: their layers are rows of one matrix.
+matrix product for the change of the logits along its direction, and one for the gradient. A line search reads only the
+logits, so its trials need no product. Several runs with the same inputs share the two products: their layers are rows of one matrix.
 Each run has its own step length. A run that has converged leaves the matrix.
 
 Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 MEMORY = 10  # number of (step, change of the gradient) pairs that approximate the curvature, as in scikit-learn
 TRIALS = 25  # largest number of step lengths that a line search tries
-ARMIJO, WOLFE = (
-    1e-4,
-    0.4,
-)  # constants of the strong Wolfe conditions: least decrease and largest remaining slope, as shares of the slope at length 0
+# Constants of the strong Wolfe conditions: least decrease and largest remaining slope, as shares of the slope at length 0.
+ARMIJO, WOLFE = 1e-4, 0.4
 STILL = 10  # iterations in a row that do not lower the objective beyond rounding errors, after which a fit ends
 
 
@@ -227,7 +225,7 @@ class Solver(torch.optim.Optimizer):
 
     @property
     def ended(self) -> bool:
-        """Whether the fit has converged, or no step lowers its objective any more."""
+        """True once the fit has converged, or no step lowers its objective any more."""
         return self.param_groups[0]["ended"]
 
     @property

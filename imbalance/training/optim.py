@@ -88,24 +88,31 @@ def gradients(optimizer: torch.optim.Optimizer) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
+def joint_norm(gradients: Sequence[Tensor]) -> Tensor:
+    """Return the norm of all `gradients` together; every rank must call this function if they are sharded.
+
+    Squares are summed in float64, in which those of float32 do not overflow.
+    """
+    parts = list(map(local, gradients))
+    norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+    norm = torch.stack(norms).norm()
+    return sum_of_ranks(norm.square()).sqrt() if is_sharded(gradients[0]) else norm
+
+
 @torch.no_grad()
 def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """Scale the gradients down in place, so that their joint norm is at most `limit` (Pascanu et al., ICML 2013).
 
-    Squares are summed in float64, because an overflow would make the scale, and so the step, zero. A norm that is not
-    finite makes the gradients nan, which the finite check then reports.
+    Norms are in float64, because an overflow would make the scale, and so the step, zero. A norm that is not finite makes
+    the gradients nan, which the finite check then reports.
 
     Args:
         stacked: number of leading dimensions that index stacked models, each of which is clipped alone; 0 for one
             model.
     """
     if not stacked:
-        parts = list(map(local, gradients))
-        norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
-        norm = torch.stack(norms).norm()
-        if parts and is_sharded(gradients[0]):
-            norm = sum_of_ranks(norm.square()).sqrt()
-        torch._foreach_mul_(parts, (limit / norm).clamp(max=1))  # pyright: ignore[reportPrivateImportUsage]
+        scale = (limit / joint_norm(gradients)).clamp(max=1)
+        torch._foreach_mul_(list(map(local, gradients)), scale)  # pyright: ignore[reportPrivateImportUsage]
         return
     norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
     scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)
@@ -327,21 +334,21 @@ class SharpnessAware(torch.optim.SGD):
     @contextmanager
     def displaced(self) -> Iterator[None]:
         """Move the parameters from w to w + ρ g / ‖g‖ for the gradients g that they have, and back to w at the end."""
-        parameters = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
-        before = [p.detach().clone() for p in parameters]
+        slopes = gradients(self)
+        # The smallest norm, 1e-12 as in the published code, keeps the factor finite in float32, so gradients of zeros
+        # give a displacement of zero.
+        factor = self.radius / joint_norm(slopes).clamp(min=1e-12)
+        parts = [local(p.detach()) for group in self.param_groups for p in group["params"] if p.grad is not None]
+        before = [part.clone() for part in parts]
         with torch.no_grad():
-            # Squares are summed in float64, as in `clip`. The smallest norm, 1e-12 as in the published code, keeps the
-            # factor finite in float32, so gradients of zeros give a displacement of zero.
-            norms = torch._foreach_norm(gradients(self), 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
-            norm = torch.stack(norms).norm().clamp(min=1e-12)
-            for parameter in parameters:
-                parameter.add_((parameter.grad * (self.radius / norm)).to(parameter.dtype))
+            for part, slope in zip(parts, slopes, strict=True):
+                part.add_((local(slope) * factor).to(part.dtype))
         self.zero_grad()
         try:
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parameters, before)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_copy_(parts, before)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def sharpness_aware(

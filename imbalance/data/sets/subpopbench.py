@@ -134,12 +134,11 @@ def list_nico_pp(
     about = PublishedSet("nico_pp", "NICO++", (), NICO_ATTRIBUTES, NICO_COUNTS)
     file = about.find(data_dir, ("nicopp/dg_label_id_mapping.json",))
     try:
-        numbers: dict[str, int] = json.loads(read_bytes(file))
-        assert sorted(numbers.values()) == list(range(len(numbers)))
-    except (ValueError, AttributeError, TypeError, AssertionError):
-        raise BadInput(
-            f"{file}: not a JSON object from each class name to a number, 0, 1, 2 and so on; {about.hint}"
-        ) from None
+        numbers = json.loads(read_bytes(file))
+    except ValueError:
+        numbers = None
+    if not isinstance(numbers, dict) or sorted(map(repr, numbers.values())) != sorted(map(repr, range(len(numbers)))):
+        raise BadInput(f"{file}: not a JSON object from each class name to a number, 0, 1, 2 and so on; {about.hint}")
     about = about._replace(classes=tuple(sorted(numbers, key=numbers.__getitem__)))
     root = file.parent / "public_dg_0416"
     if metadata:

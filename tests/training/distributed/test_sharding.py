@@ -34,6 +34,7 @@ METHODS = {
         optim__lr=0.001,  # at a larger rate the penalty makes training so unstable that rounding grows
     ),
     "LfF": dict(loss=dict(name="cross_entropy"), objective=dict(name="lff", amplification=0.7, decay=0.5)),
+    "SAM": dict(optim__name="sam", optim__radius=0.05),
     "best epoch, refitted head": dict(
         callbacks__select="best",
         head=dict(name="crt", by="class", epochs=2, batch_size=30, lr=0.1, momentum=0.5, weight_decay=0.01),
@@ -47,7 +48,7 @@ def config_of(name: str, sharded: bool) -> ConfigDict:
     for key, value in METHODS[name].items():
         section, _, last = key.partition("__")
         if last:
-            config[section][last] = value
+            config[section].update({last: value})
         else:
             config[section] = create(**value)
     return config
