@@ -28,6 +28,7 @@ import numpy as np
 from imbalance.data.sets.features import open_features
 from imbalance.errors import BadInput
 from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast, holm
+from imbalance.metrics.scores import auroc
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row, numbers
 from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
@@ -215,14 +216,6 @@ def balanced_accuracy(scores: np.ndarray, signs: np.ndarray, threshold: np.ndarr
     return (above[signs > 0].mean(0) + (~above[signs < 0]).mean(0)) / 2
 
 
-def auroc(scores: np.ndarray, signs: np.ndarray) -> np.ndarray:
-    """Return the area under the ROC curve of each column of (N, A) scores; ties count a half."""
-    from scipy.stats import rankdata
-
-    positive, negative = (signs > 0).sum(), (signs < 0).sum()
-    return (rankdata(scores, axis=0)[signs > 0].sum(0) - positive * (positive + 1) / 2) / (positive * negative)
-
-
 def best_threshold(scores: np.ndarray, signs: np.ndarray) -> float:
     """Return the median of the best thresholds among the midpoints between neighbouring (N,) scores."""
     order = np.argsort(scores)
@@ -247,7 +240,10 @@ def judge(problem: Problem, arms: Mapping[str, Mapping[float, gram.Linear]]) -> 
     thresholds = np.array([best_threshold(column, problem.val_signs) for column in val.T])
     at_0, at_val = (balanced_accuracy(test, problem.test_signs, level) for level in (0.0, thresholds))
     val_at_0, val_at_val = (balanced_accuracy(val, problem.val_signs, level) for level in (0.0, thresholds))
-    areas, val_areas = auroc(test, problem.test_signs), auroc(val, problem.val_signs)
+    areas, val_areas = (
+        [auroc(column, split_signs > 0) for column in scores.T]
+        for scores, split_signs in ((test, problem.test_signs), (val, problem.val_signs))
+    )
     cells: dict[str, Any] = {}
     for arm, solutions in arms.items():
         columns = [i for i, (name, *_) in enumerate(flat) if name == arm]
@@ -349,13 +345,11 @@ def compute(features: Features, seeds: int, ratio: int, preprocessing: str, fold
                     "representation": features.model, "ratio": str(ratio), "preprocessing": preprocessing,
                     "majority": majority, "minority": minority, "status": "done",
                 }  # fmt: skip
+                problem = make_problem(features, pair, seed, ratio, preprocessing)
                 try:
-                    problem = make_problem(features, pair, seed, ratio, preprocessing)
                     cells = descend(problem) if descent else judge(problem, classifiers(problem, preprocessing, seed))
                     outcome = {"solved": "yes", **cells}
-                except BadInput as error:
-                    if "--features" in str(error):
-                        raise
+                except BadInput as error:  # of the solver
                     outcome = {"solved": str(error)}
                 outcome |= {"cpu seconds": round(time.process_time() - start, 2), **machine(threads=1),
                             "versions": " ".join(f"{name}={versions()[name]}" for name in ("numpy", "scipy", "scikit-learn")),

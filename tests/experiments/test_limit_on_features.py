@@ -42,7 +42,9 @@ def test_the_threshold_is_the_median_of_the_best_by_brute_force():
     assert experiment.best_threshold(scores, signs) == pytest.approx(best[(len(best) - 1) // 2])
     columns = np.column_stack([scores, -scores])
     for column, area, accuracy in zip(
-        columns.T, experiment.auroc(columns, signs), experiment.balanced_accuracy(columns, signs, 0.3)
+        columns.T,
+        [experiment.auroc(column, signs > 0) for column in columns.T],
+        experiment.balanced_accuracy(columns, signs, 0.3),
     ):
         assert area == pytest.approx(roc_auc_score(signs > 0, column))
         assert accuracy == pytest.approx(balanced_accuracy_score(signs > 0, column > 0.3))
