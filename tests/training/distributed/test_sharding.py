@@ -5,6 +5,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 from torch import nn
 
+import imbalance
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
@@ -82,6 +84,16 @@ def test_a_sharded_model_trains_as_in_one_process(sharded, tmp_path, name):
     assert str(one["optimizer"]["param_groups"][0].keys()) == str(two["optimizer"]["param_groups"][0].keys())
     for key, tensor in one["model"].items():
         assert torch.allclose(tensor, two["model"][key], atol=1e-9)
+
+
+def test_the_model_of_a_sharded_run_predicts_and_is_exported_like_any_other(sharded, tmp_path):
+    train(config_of("erm", sharded=False), tmp_path / "erm")
+    images = np.random.default_rng(0).uniform(0, 16, (5, 1, 8, 8))
+    one, two = (imbalance.load(folder / "erm") for folder in (tmp_path, sharded))
+    expected, found = (model.predict(images).probabilities for model in (one, two))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    two.export(tmp_path / "weights.safetensors")
+    assert (tmp_path / "weights.safetensors").stat().st_size > 0
 
 
 def test_a_sharded_run_goes_on_in_one_process_and_back(config, tmp_path):
