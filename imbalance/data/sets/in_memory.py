@@ -279,7 +279,7 @@ def encode_frames(
 def number_labels(
     raw: Mapping[str, tuple[Any, ...]], place: int, names: Sequence[str] | None, key: str
 ) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
-    """Number the labels if they are texts or bools; return `raw` with these numbers, and the names of the labels.
+    """Assign numbers to labels that are texts or bools; return `raw` with these numbers, and the names of the labels.
 
     Args:
         raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
