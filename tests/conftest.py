@@ -14,6 +14,7 @@ import torch
 from ml_collections import ConfigDict
 
 from imbalance.config.resolve import load
+from imbalance.utils import workers
 
 pytest.register_assert_rewrite("crossings")  # so that a crossing that fails shows its values
 ROOT = Path(__file__).parent.parent
@@ -23,6 +24,9 @@ CONFIG_FILES = {name: ROOT / "configs" / f"{name}.py" for name in TABLE["ROWS"]}
 # The parent of pytest (nohup, a service) may ignore SIGHUP. Every process that a test starts would then ignore it, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
+# A sync waits for the disk, so that a run of many checkpoints takes twice as long. No test needs the wait: those of power
+# losses watch the calls. Like fsync, fstat fails if the file is closed.
+os.fsync = os.fstat
 
 
 def imported_by(statement: str) -> set[str]:
@@ -72,6 +76,14 @@ def standin() -> Callable[..., Any]:
     from helpers.standin import Device
 
     return Device
+
+
+@pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork worker processes from a server that has imported torch, because a new Python takes seconds to import it."""
+    from helpers.jobs import SERVER
+
+    monkeypatch.setattr(workers, "SPAWN", SERVER)
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ from imbalance.data import Dataset
 from imbalance.data import load as load_data
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop
+from imbalance.utils import workers
 
 OWN = """
 import torch
@@ -337,9 +338,8 @@ class Scene:
         self.config = load(self.file)
         self.run = folder / "runs" / kind / "default" / "seed=0"
         self.finished, self.diverges = STATUS[state] == "done", state == "diverged"
-        # Workers of a sweep start from a server that has imported torch, in the folder in which a shell would start them.
-        monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: SERVER)
-        monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(folder))
+        monkeypatch.setattr(workers, "SPAWN", SERVER)  # the server has imported torch, so that workers start at once
+        monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(folder))  # where a shell would start them
         monkeypatch.chdir(folder)
 
     # Trains by the command line, or by a program where only a program can
