@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.server import SERVER
 from ml_collections import ConfigDict
 
 from imbalance.config.resolve import load
@@ -27,6 +28,7 @@ torch.set_num_threads(1)
 # A sync waits for the disk, so that a run of many checkpoints takes twice as long. No test needs the wait: those of power
 # losses watch the calls. Like fsync, fstat fails if the file is closed.
 os.fsync = os.fstat
+workers.SPAWN = SERVER  # worker processes start in no time; tests/sweep/test_runs.py has some that are spawned
 
 
 def imported_by(statement: str) -> set[str]:
@@ -76,14 +78,6 @@ def standin() -> Callable[..., Any]:
     from helpers.standin import Device
 
     return Device
-
-
-@pytest.fixture
-def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fork worker processes from a server that has imported torch, because a new Python takes seconds to import it."""
-    from helpers.jobs import SERVER
-
-    monkeypatch.setattr(workers, "SPAWN", SERVER)
 
 
 @pytest.fixture

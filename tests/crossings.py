@@ -30,7 +30,8 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers.data_files import make_folder, make_table, save_image, write_csv, write_people
-from helpers.jobs import SERVER, at_call, free_port
+from helpers.jobs import at_call, free_port
+from helpers.server import SERVER
 from helpers.texts import write_texts
 from ml_collections import ConfigDict
 
@@ -42,7 +43,6 @@ from imbalance.data import Dataset
 from imbalance.data import load as load_data
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.training import loop
-from imbalance.utils import workers
 
 OWN = """
 import torch
@@ -338,7 +338,6 @@ class Scene:
         self.config = load(self.file)
         self.run = folder / "runs" / kind / "default" / "seed=0"
         self.finished, self.diverges = STATUS[state] == "done", state == "diverged"
-        monkeypatch.setattr(workers, "SPAWN", SERVER)  # the server has imported torch, so that workers start at once
         monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(folder))  # where a shell would start them
         monkeypatch.chdir(folder)
 

@@ -1,4 +1,4 @@
-"""Imports of the fork server of jobs.py: modules that take long to import and start no threads.
+"""Imports of the fork server of server.py: modules that take long to import and start no threads.
 
 A fork does not copy threads, so a module with threads would not work in the forked processes.
 """
