@@ -41,6 +41,23 @@ def imported_by(statement: str) -> set[str]:
     )
 
 
+# Files that take longest. They begin first, so that at the end no worker is left alone with one of them.
+LONGEST = (
+    "test_crossings", "test_contract", "test_site", "test_docs_run", "test_least", "test_package", "test_fuzz",
+    "test_processes", "test_device", "test_sharding", "test_stacked", "test_predict", "test_sweep", "test_bench",
+    "test_config_table", "test_gpu_queue",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist would begin with the files of most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--every-fault",
