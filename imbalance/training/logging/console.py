@@ -128,7 +128,8 @@ def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str,
     """
     from rich import box, console, table, text
 
-    drawn = console.Console(file=StringIO(), force_terminal=True, width=columns, highlight=False)
+    file = StringIO()
+    drawn = console.Console(file=file, force_terminal=True, width=columns, highlight=False)
     for heads, rows in result_tables(values, dataset):
         picture = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
         for i, head in enumerate(heads):
@@ -137,7 +138,7 @@ def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str,
             picture.add_row(*map(text.Text, row), style="bold" if row[0] == score.partition("/")[2] else None)
         drawn.print(picture)
     drawn.print(text.Text("\n".join(_last_lines(values, score))))
-    return drawn.file.getvalue().rstrip("\n")
+    return file.getvalue().rstrip("\n")
 
 
 def _last_lines(values: Mapping[str, float], score: str) -> list[str]:
