@@ -43,7 +43,7 @@ class Tags:
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
         passes: for an optimiser: the number of forward and backward passes in a step.
-        splits: true for an optimiser that divides the losses of a batch by class; a config with an objective other than
+        splits: true for an optimiser that splits a batch by class; a config with an objective other than
             "average", or with mixing, is then refused.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
             pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
