@@ -223,7 +223,7 @@ def decode_chunk(
     """Decode the image files `paths`, which are relative to `folder`; write their pixels to the file `store` if given.
 
     Args:
-        first: the position of the first of `paths` in the list of all images; its pixels are written there.
+        first: the position of the first of `paths` in the list of all images, and of its pixels in `store`.
         store: an existing file with space for the pixels of all images; None to check the files only.
 
     Returns:
