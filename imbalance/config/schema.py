@@ -169,7 +169,8 @@ def look_up(table: Table[T], name: Any) -> Callable[..., T]:
     functions = load_user_module(str(Path(file).resolve()))
     function = name.rpartition(":")[2]
     if function not in functions:
-        raise BadInput(f"{file} has no {function!r}{suggestion(function, functions)}")
+        other = suggestion(function, functions) if functions else "; define a function or class of this name"
+        raise BadInput(f"{file} has no {function!r}{other}")
     return functions[function]
 
 

@@ -143,6 +143,8 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
     """
     from PIL import Image
 
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
     steps = recipe.steps
     if steps and steps[0][0] == "convert":
         steps, image = steps[1:], converted(image, recipe.mode)

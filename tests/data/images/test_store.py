@@ -175,7 +175,7 @@ def die(**_):
 def test_a_worker_that_dies_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(decode_pool, "CHUNK", 1)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
-    monkeypatch.setattr(workers, "get_context", lambda _: multiprocessing.get_context("fork"))  # quicker than "spawn"
+    monkeypatch.setattr(workers, "SPAWN", multiprocessing.get_context("fork"))  # quicker than "spawn"
     with pytest.raises(BadInput, match="^decoding: a worker process died; free some memory"):
         decode_pool.run_chunks(die, tmp_path, ["image.png"] * 5, RECIPE, "decoding")
 
