@@ -421,22 +421,20 @@ def outcome(cell: Cell) -> str:
     a, b, c, threshold = (results[key] for key in ("a", "b", "c", "threshold"))
 
     def verdict(key: str) -> str:
-        result = results[key]
+        level = results[key].level(EQUIVALENCE)
         if corrected[key] < 0.05:
-            word = "more" if result.value > 0 else "less"
-            return f"{abs(100 * result.value):.2f} points {word}" + (
-                ", though level" if result.level(EQUIVALENCE) else ""
-            )
-        return "level" if result.level(EQUIVALENCE) else "not decided"
+            return "significant, but level" if level else "significant"
+        return "level" if level else "not decided"
 
     acts = corrected["a"] < 0.05 and a.value > 0
     shape = cell.rows.shape
     return (
-        f"In the limit of training, importance weights {'act' if acts else 'do not act'} under poly: IW^1 gains "
-        f"{a.points(2)} points over the hard margin, the limit of cross-entropy, at threshold 0. Of this, "
-        f"{threshold.points(2)} points are a threshold, and {b.points(2)} points remain as a direction if val sets both "
-        f"thresholds ({verdict('b')}). Against ridge regression, both tuned on val, poly is worth {c.points(2)} points "
-        f"({verdict('c')}). Holm's p-values are {corrected['a']:.2g}, {corrected['b']:.2g} and {corrected['c']:.2g}; "
+        f"In the limit of training, importance weights {'act' if acts else 'do not act'} under poly: with IW^1 poly gains "
+        f"{a.points(2)} points over the hard margin, the limit of cross-entropy, if both have threshold 0. Of this gain, "
+        f"{threshold.points(2)} points come from the threshold. The other {b.points(2)} points come from the direction: "
+        f"they remain if val sets both thresholds ({verdict('b')}). Over ridge regression poly gains {c.points(2)} points "
+        f"if both are tuned on val ({verdict('c')}). Holm's p-values of the three gains are {corrected['a']:.2g}, "
+        f"{corrected['b']:.2g} and {corrected['c']:.2g}; "
         f"{shape[0]} pairs × {shape[1]} role orders × {shape[2]} seeds"
         + (f", {cell.unsolved} problems unsolved." if cell.unsolved else ".")
     )
