@@ -245,7 +245,8 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     """Replace the value of an existing key of `config`; if the key is a section, a mapping replaces the whole section.
 
     Args:
-        section: the section that contains the key, such as "optim" for the key "optim.lr"; None if it does not exist.
+        section: the value of the section that contains the key (for the key "optim.lr", that of "optim"); None if the config
+            has no such section.
         key: the full key, such as "optim.lr".
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
