@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
@@ -269,6 +270,7 @@ def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
 
 def run(config: Any, directory: Path) -> int:
     """Train `config` in `directory`, print the result, and return the exit status."""
+    from imbalance.config.user_modules import user_code_error
     from imbalance.training.distributed import heartbeat
     from imbalance.training.loop import train
 
@@ -295,6 +297,8 @@ def run(config: Any, directory: Path) -> int:
         return error.exit_status
     except (BadInput, OSError):
         raise
+    except SystemExit as error:  # a module of the user's own; its status could be 0
+        raise user_code_error(traceback.extract_tb(error.__traceback__)[-1].filename, error) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise BadInput(

@@ -25,7 +25,7 @@ from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.status_line import QUIET, StatusLine, status_text
-from imbalance.utils.workers import WorkerPool
+from imbalance.utils import workers
 
 
 class Run(NamedTuple):
@@ -222,7 +222,7 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 @contextlib.contextmanager
-def worker_pool(n: int) -> Iterator[WorkerPool]:
+def worker_pool(n: int) -> Iterator[workers.WorkerPool]:
     """Return a context manager for a pool of `n` new processes, which end when this process ends.
 
     The processes share the machine's cores and GPUs. Each process gets an equal share of the cores as threads, but at
@@ -235,7 +235,7 @@ def worker_pool(n: int) -> Iterator[WorkerPool]:
     share = max(1, (os.cpu_count() or 1) // n)
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with WorkerPool(n, _begin, (multiprocessing.get_context("spawn").Value("i", 0), gpus)) as pool:
+        with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus)) as pool:
             try:
                 yield pool
             except BaseException:

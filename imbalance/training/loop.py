@@ -147,7 +147,7 @@ def train(
             log.line(
                 f"{directory}: this run was done before, so nothing was trained; its score, {config.score}, is {score}"
             )
-            return summary
+            return {**summary, "run_directory": str(directory)}  # the run may have been moved since
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
         try:
