@@ -376,7 +376,10 @@ class Scene:
         before = contents(self.folder)
         ended = act()
         assert ended.status == 2, ended
-        assert_one_line("".join(line for line in ended.err.splitlines(True) if " runs done, " not in line))
+        progress = " runs done", "; run directories in "
+        assert_one_line(
+            "".join(line for line in ended.err.splitlines(True) if not any(map(line.__contains__, progress)))
+        )
         assert re.search(words, ended.err), ended.err
         assert contents(self.folder) == before
         assert not (created and created.exists())
