@@ -386,6 +386,12 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce leads_along_training": Command(
+        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of CIFAR-10.",
+        "imbalance.experiments.leads_along_training:leads_along_training",
+        (TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
