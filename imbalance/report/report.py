@@ -34,7 +34,7 @@ from imbalance.metrics.intervals import (
     count_combinations,
     mean,
     mean_over_examples,
-    wilson,
+    wilson_ends,
     worst_over_examples,
 )
 from imbalance.report import plots, tables
@@ -147,9 +147,8 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
         low, high = np.mean(list(intervals), axis=0).tolist()
         return Interval(low, high)
 
-    for i, label in enumerate(labels):
-        intervals = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
-        yield label, [int(totals[0, i])], accuracies[:, i], averaged(intervals)
+    for i, (label, low, high) in enumerate(zip(labels, *(ends.mean(0).tolist() for ends in wilson_ends(right, totals)))):
+        yield label, [int(totals[0, i])], accuracies[:, i], Interval(low, high)
     worst = map(worst_over_examples, right, totals)
     yield "the worst", totals[0].tolist(), accuracies.min(axis=1), averaged(worst)
     means = (mean_over_examples(*(overlap or (r, n))) for r, n, overlap in zip(right, totals, overlapping))
