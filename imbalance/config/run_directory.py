@@ -6,6 +6,7 @@ versions have no such key, so only the format of their files is checked.
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import Damaged
@@ -45,17 +46,18 @@ def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
 
     def holds(key: str, kind: type, of: Any = object) -> bool:
         value = summary.get(key, kind())
-        return isinstance(value, kind) and all(isinstance(item, of) for item in value.values())
+        # The kinds of the values are few, and there can be thousands of values.
+        return isinstance(value, kind) and all(issubclass(item, of) for item in set(map(type, value.values())))
 
     groups, metrics = summary.get("groups", {}), summary.get("metrics")
     return {
         "status": summary.get("status") in STATUSES,
         "score": isinstance(summary.get("score", None if summary.get("status") != "done" else ""), int | float | None),
-        "metrics": holds("metrics", dict, int | float | None) if summary.get("status") == "done" else not metrics,
+        "metrics": holds("metrics", dict, int | float | NoneType) if summary.get("status") == "done" else not metrics,
         "classes": holds("classes", dict, dict),
         "groups": holds("groups", dict, dict) and (not groups or "test" in groups),
         "data": holds("data", dict, dict),
-        "versions": holds("versions", dict, str | None),  # None: the package is not installed
+        "versions": holds("versions", dict, str | NoneType),  # None: the package is not installed
         FILES: holds(FILES, dict, str),
     } | {
         key: isinstance(summary.get(key), int | float | None)
@@ -80,9 +82,7 @@ def read_run_config(directory: Path) -> dict[str, Any]:
     return read_json(directory / "config.json", recorded_digests(directory).get("config.json"))
 
 
-def read_predictions(
-    directory: Path, split: str, summary: Mapping[str, Any] | None = None
-) -> "dict[str, np.ndarray]":
+def read_predictions(directory: Path, split: str, summary: Mapping[str, Any] | None = None) -> "dict[str, np.ndarray]":
     """Return the arrays in predictions/<split>.npz of a run by name: logits (N, K), targets, groups, and indices (N,).
 
     Args:

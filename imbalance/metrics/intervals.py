@@ -1,7 +1,6 @@
 """Compute 95 % intervals: over seeds, of differences between methods, and over test examples."""
 
 from collections.abc import Mapping, Sequence
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -150,8 +149,12 @@ def expected_best(values: Sequence[float]) -> np.ndarray:
     C(i − 1, k − 1) of C(n, k) draws.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    n = len(ordered)
-    return np.array([sum(v * comb(i, k - 1) for i, v in enumerate(ordered)) / comb(n, k) for k in range(1, n + 1)])
+    n, ranks, expected = len(ordered), np.arange(len(ordered) + 1.0), []
+    below = np.ones(n + 1)  # for each i, the chance C(i, k) / C(n, k) that all k values are among the i smallest
+    for k in range(1, n + 1):
+        below = below * (ranks - k + 1).clip(min=0) / (n - k + 1)
+        expected.append(np.diff(below) @ ordered)
+    return np.array(expected)
 
 
 def wilson(right: int, n: int) -> Interval:

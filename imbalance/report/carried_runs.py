@@ -35,7 +35,7 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
         BadInput: there are no runs, or the files cannot be written.
     """
     runs = run_directories(work_dir)
-    units = [[path for name in FILES for path in sorted(run.glob(name))] for run in runs]
+    units = [[path for name in FILES for path in sorted((work_dir / run).glob(name))] for run in runs]
     units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file()]
     if not units:
         raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
@@ -102,10 +102,10 @@ def read_runs(source: Path, work_dir: Path) -> int:
             except (OSError, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
                 raise BadInput(f"--from={source}: {file.name} is damaged ({error}); copy it again") from None
             for run in run_directories(unpacked):
-                target = work_dir / run.relative_to(unpacked)
-                if not target.exists() or _finished(run) > _finished(target):
+                target = work_dir / run
+                if not target.exists() or _finished(unpacked / run) > _finished(target):
                     shutil.rmtree(target, ignore_errors=True)
-                    shutil.copytree(run, target)
+                    shutil.copytree(unpacked / run, target)
                     written += 1
             for path in sorted((unpacked / QUEUE).glob("*")):
                 if path.is_file() and not (work_dir / QUEUE / path.name).exists():

@@ -49,23 +49,26 @@ def collect(work_dir: Path) -> list[Row]:
     It has config.<key> for every value of the config, and test/examples/<group> for the number of test examples of each
     group. The row of a done run also has <split>/<metric> for every metric.
     """
-    runs = [str(directory.relative_to(work_dir)) for directory in run_directories(work_dir)]
-    return [
-        {"run": run, "name": (parts := (work_dir / run).absolute().parts)[-3], "overrides": parts[-2], **row}
-        for run, row in zip(runs, read_each(work_dir, runs, ROW))
-        if row is not None
-    ]
+    runs, above, rows = run_directories(work_dir), work_dir.absolute().parts, []
+    for run, row in zip(runs, read_each(work_dir, runs, ROW)):
+        if row is not None:
+            _, name, overrides, _ = (*above, *Path(run).parts)[-4:]
+            rows.append({"run": run, "name": name, "overrides": overrides, **row})
+    return rows
 
 
-def run_directories(work_dir: Path) -> list[Path]:
-    """Return the run directories under `work_dir`, sorted by path, without first runs and folders of wandb inside runs."""
-    found = []
+def run_directories(work_dir: Path) -> list[str]:
+    """Return the paths of the run directories under `work_dir`, relative to it and sorted.
+
+    First runs, and the folders of wandb inside runs, are left out.
+    """
+    directories = []
     for folder, folders, files in os.walk(work_dir):
         is_run = "config.json" in files or "config.json" in folders  # a folder of this name is reported as damaged
         if is_run and os.path.basename(folder) != "first":
-            found.append(Path(folder))
+            directories.append(os.path.relpath(folder, work_dir))
         folders[:] = [name for name in folders if name != "wandb" and not (is_run and name in INNER_FOLDERS)]
-    return sorted(found)
+    return sorted(directories, key=lambda directory: directory.split(os.sep))
 
 
 def read_row(directory: Path) -> Row | None:
@@ -78,7 +81,7 @@ def read_row(directory: Path) -> Row | None:
         "seed": config["seed"],
         "status": summary["status"],
         **{key: summary.get(key) for key in SUMMARY_KEYS},
-        **flatten(config, "config."),
+        **{f"config.{key}": value for key, value in config.items()},
         **(summary.get("metrics") or {}),
         **{f"test/examples/{group}": n for group, n in summary["groups"]["test"].items()},
     }
@@ -103,16 +106,18 @@ def summary_or_status(directory: Path) -> dict[str, Any]:
 
 
 def config_of(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Read a run's config.json. If the file is damaged or is no run's config, print a warning and return None.
+    """Return the values of a run's config.json by full key, such as "optim.lr".
+
+    If the file is damaged or is no run's config, print a warning and return None.
 
     Args:
         summary: content of the run's summary.json, which may have the digest of the config.
     """
     path = directory / "config.json"
     try:
-        config = read_json(path, summary.get(FILES, {}).get(path.name))
+        config = flatten(read_json(path, summary.get(FILES, {}).get(path.name)))
         needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
-        if isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
+        if isinstance(config.get("seed"), int) and needed <= config.keys():
             return config
         reason = f"a run's config has an integer seed and the keys {', '.join(sorted(needed))}"
     except Damaged as error:

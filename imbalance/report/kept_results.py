@@ -255,7 +255,7 @@ def _add(table: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
 def finished(work_dir: Path) -> list[Row]:
     """Return the rows of all runs under `work_dir` that are done or diverged."""
     rows = []
-    for directory in run_directories(work_dir):
+    for directory in (work_dir / run for run in run_directories(work_dir)):
         if config_of(directory, summary_or_status(directory)) and (row := row_of(directory)):
             rows.append(row)
     return rows

@@ -40,7 +40,7 @@ from imbalance.metrics.intervals import (
 from imbalance.report import plots, tables
 from imbalance.report.collect import Row, collect, is_collected, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.overview import readable_predictions
+from imbalance.report.page.contents import readable_predictions
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
 from imbalance.utils.files import refuse_run_directory, write_atomic
@@ -147,7 +147,9 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
         low, high = np.mean(list(intervals), axis=0).tolist()
         return Interval(low, high)
 
-    for i, (label, low, high) in enumerate(zip(labels, *(ends.mean(0).tolist() for ends in wilson_ends(right, totals)))):
+    for i, (label, low, high) in enumerate(
+        zip(labels, *(ends.mean(0).tolist() for ends in wilson_ends(right, totals)))
+    ):
         yield label, [int(totals[0, i])], accuracies[:, i], Interval(low, high)
     worst = map(worst_over_examples, right, totals)
     yield "the worst", totals[0].tolist(), accuracies.min(axis=1), averaged(worst)

@@ -24,7 +24,9 @@ from imbalance.utils.package import __version__
 from imbalance.utils.read import check_regular, short_hash
 
 NAME = ".index.sqlite"
-FEWEST = 100  # changed runs for which the index is written; fewer are read again each time, which takes a second at most
+FEWEST = (
+    100  # changed runs for which the index is written; fewer are read again each time, which takes a second at most
+)
 SETTLED = 2_000_000_000  # nanoseconds
 SCHEMA = (
     "CREATE TABLE keys (digest TEXT PRIMARY KEY, keys TEXT)",
@@ -100,7 +102,11 @@ def _stored(path: Path, part: str) -> Iterator[tuple[str, tuple[str, Value]]]:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as index:
             if not _is_own(index):
                 return
-            keys = {d: tuple(json.loads(text)) for d, text in index.execute("SELECT * FROM keys") if short_hash(text.encode()) == d}
+            keys = {
+                d: tuple(json.loads(text))
+                for d, text in index.execute("SELECT * FROM keys")
+                if short_hash(text.encode()) == d
+            }
             rows = index.execute("SELECT run, stamp, keys, content, digest FROM parts WHERE part = ?", (part,))
             for run, stamp, keys_digest, content, digest in rows:
                 if digest == _digest(part, run, stamp, keys_digest, content) and keys_digest in keys:
@@ -123,14 +129,15 @@ def _store(path: Path, part: str, values: dict[str, tuple[str, Value]], removed:
     with suppress(FileNotFoundError):
         check_regular(path)
     try:
-        with closing(sqlite3.connect(path, timeout=2)) as index:
-            is_own = _is_own(index)
+        _write(path, part, values, removed)
     except sqlite3.OperationalError:  # in use, or not writable
         raise
     except sqlite3.DatabaseError:
-        is_own = False
-    if not is_own:
-        path.unlink(missing_ok=True)
+        path.unlink()
+        _write(path, part, values, removed)
+
+
+def _write(path: Path, part: str, values: dict[str, tuple[str, Value]], removed: Iterable[str]) -> None:
     with closing(sqlite3.connect(path, timeout=2, isolation_level=None)) as index:
         index.execute("PRAGMA synchronous = OFF")  # a power loss may damage the index, which is noticed
         index.execute("BEGIN IMMEDIATE")
@@ -138,6 +145,8 @@ def _store(path: Path, part: str, values: dict[str, tuple[str, Value]], removed:
             for sql in SCHEMA:
                 index.execute(sql)
             index.execute(f"PRAGMA user_version = {_version()}")
+        if not _is_own(index):
+            raise sqlite3.DatabaseError("made by other code")
         index.executemany("DELETE FROM parts WHERE part = ? AND run = ?", [(part, run) for run in removed])
         kind = part.partition("/")[0]
         index.execute("DELETE FROM parts WHERE part LIKE ? AND part != ?", (f"{kind}/%", part))

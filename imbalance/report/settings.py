@@ -91,16 +91,26 @@ def task_labels(firsts: list[Row]) -> list[str]:
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts
     ]
+    by_name: dict[Any, list[dict[str, Any]]] = {}
+    for section in sections:
+        by_name.setdefault(section.get("name"), []).append(section)
+    differing = {
+        name: {
+            key
+            for key in {key for section in same for key in section}
+            if len({_hashable(section.get(key)) for section in same}) > 1
+        }
+        for name, same in by_name.items()
+    }
     labels = []
     for section in sections:
-        same = [other for other in sections if other.get("name") == section.get("name")]
-        differ = [k for k in section if len({_hashable(other.get(k)) for other in same}) > 1]
-        labels.append(" ".join([str(section.get("name")), *(f"{k}={_text(section[k])}" for k in differ)]))
+        differ = [key for key in section if key in differing[section.get("name")]]
+        labels.append(" ".join([str(section.get("name")), *(f"{key}={_text(section[key])}" for key in differ)]))
     return labels
 
 
-def _hashable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _hashable(value: Any) -> tuple[type, Any]:
+    return (type(value), json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value)
 
 
 def _text(value: Any) -> str:
