@@ -16,7 +16,7 @@ from pathlib import Path
 
 from imbalance.data.download import unpack_tar
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.collect import run_directories
+from imbalance.report.run_index import run_directories
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import check_regular, read_json
 

@@ -8,10 +8,10 @@ be read has the status `damaged`.
 """
 
 import json
-import os
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from imbalance.config.run_directory import FILES
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.report import tables
-from imbalance.report.run_index import Part, read_each
+from imbalance.report.run_index import Part, read_each, run_directories
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.files import begins_with, contains, output_path
 from imbalance.utils.output import counted, one_line
@@ -27,7 +27,6 @@ from imbalance.utils.read import read_json
 
 Row = dict[str, Any]
 INCOMPLETE = {"status": "incomplete", "groups": {"test": {}}}  # used as the summary of a run that has no summary.json
-INNER_FOLDERS = ("checkpoints", "evaluations", "first", "predictions")  # folders of a run directory without runs
 ROW_KEYS = ("run", "name", "overrides", "seed", "status")  # first columns of every table of runs
 SUMMARY_KEYS = (
     "score",
@@ -52,23 +51,9 @@ def collect(work_dir: Path) -> list[Row]:
     runs, above, rows = run_directories(work_dir), work_dir.absolute().parts, []
     for run, row in zip(runs, read_each(work_dir, runs, ROW)):
         if row is not None:
-            _, name, overrides, _ = (*above, *Path(run).parts)[-4:]
-            rows.append({"run": run, "name": name, "overrides": overrides, **row})
+            parts = (*above, *Path(run).parts)
+            rows.append({"run": run, "name": parts[-3], "overrides": parts[-2], **row})
     return rows
-
-
-def run_directories(work_dir: Path) -> list[str]:
-    """Return the paths of the run directories under `work_dir`, relative to it and sorted.
-
-    First runs, and the folders of wandb inside runs, are left out.
-    """
-    directories = []
-    for folder, folders, files in os.walk(work_dir):
-        is_run = "config.json" in files or "config.json" in folders  # a folder of this name is reported as damaged
-        if is_run and os.path.basename(folder) != "first":
-            directories.append(os.path.relpath(folder, work_dir))
-        folders[:] = [name for name in folders if name != "wandb" and not (is_run and name in INNER_FOLDERS)]
-    return sorted(directories, key=lambda directory: directory.split(os.sep))
 
 
 def read_row(directory: Path) -> Row | None:
@@ -128,9 +113,19 @@ def config_of(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any] | N
     return None
 
 
+def values_under(row: Row, *prefixes: str) -> Row:
+    """Return the values of a row whose keys begin with one of `prefixes`."""
+    return {key: row[key] for key in _keys_under(tuple(row), prefixes)}
+
+
+@lru_cache(maxsize=4096)
+def _keys_under(keys: tuple[str, ...], prefixes: tuple[str, ...]) -> list[str]:
+    return [key for key in keys if key.startswith(prefixes)]
+
+
 def columns(rows: list[Row]) -> list[str]:
     """Return all keys that occur in at least one row: the columns of a table, in order of their first appearance."""
-    return list(dict.fromkeys(key for row in rows for key in row))
+    return list(dict.fromkeys(key for keys in dict.fromkeys(map(tuple, rows)) for key in keys))
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

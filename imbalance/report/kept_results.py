@@ -33,7 +33,8 @@ from imbalance.config.resolve import as_file_name, config_file, defining_values,
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.collect import config_of, run_directories, summary_or_status
+from imbalance.report.collect import config_of, summary_or_status
+from imbalance.report.run_index import run_directories
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
 from imbalance.utils.output import counted

@@ -9,6 +9,7 @@ The index can be removed at any time, and nothing is lost. It is written in one 
 it. If it is damaged, is in use, or was made by other code, or the disk is read-only, the runs themselves are read.
 """
 
+import hashlib
 import json
 import os
 import sqlite3
@@ -27,6 +28,7 @@ NAME = ".index.sqlite"
 FEWEST = (
     100  # changed runs for which the index is written; fewer are read again each time, which takes a second at most
 )
+INNER_FOLDERS = ("checkpoints", "evaluations", "first", "predictions")  # folders of a run directory without runs
 SETTLED = 2_000_000_000  # nanoseconds
 SCHEMA = (
     "CREATE TABLE keys (digest TEXT PRIMARY KEY, keys TEXT)",
@@ -86,7 +88,7 @@ def file_stamp(directory: Path | str, names: Iterable[str]) -> tuple[str, int]:
     marks, newest = [], 0
     for name in names:
         try:
-            status = os.stat(f"{directory}/{name}")
+            status = os.stat(f"{directory}/{name}")  # noqa: PTH116 (a Path takes three times as long)
         except OSError as error:
             marks.append(f"error {error.errno}")
             continue
@@ -116,7 +118,7 @@ def _stored(path: Path, part: str) -> Iterator[tuple[str, tuple[str, Value]]]:
 def _is_own(index: sqlite3.Connection) -> bool:
     """Return whether this version of the code has made the index; its tables must not be views, which could never end."""
     schema = index.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
-    return schema == [(sql,) for sql in SCHEMA] and index.execute("PRAGMA user_version").fetchone() == (_version(),)
+    return schema == [(sql,) for sql in SCHEMA] and index.execute("PRAGMA user_version").fetchone() == (code_version(),)
 
 
 def _store(path: Path, part: str, values: dict[str, tuple[str, Value]], removed: Iterable[str]) -> None:
@@ -144,7 +146,7 @@ def _write(path: Path, part: str, values: dict[str, tuple[str, Value]], removed:
         if not index.execute("SELECT 1 FROM sqlite_master").fetchone():
             for sql in SCHEMA:
                 index.execute(sql)
-            index.execute(f"PRAGMA user_version = {_version()}")
+            index.execute(f"PRAGMA user_version = {code_version()}")
         if not _is_own(index):
             raise sqlite3.DatabaseError("made by other code")
         index.executemany("DELETE FROM parts WHERE part = ? AND run = ?", [(part, run) for run in removed])
@@ -163,10 +165,38 @@ def _digest(*texts: str) -> str:
     return short_hash("\0".join(texts).encode())
 
 
+def runs_stamp(folder: Path, names: Sequence[str]) -> tuple[str, int]:
+    """Return a digest that changes with any file of a run under `folder`, and the time of the last change in nanoseconds.
+
+    Args:
+        names: names of files of a run directory.
+    """
+    sha256, newest = hashlib.sha256(), 0
+    for run in run_directories(folder):
+        stamp, changed = file_stamp(folder / run, names)
+        sha256.update(f"{run}\0{stamp}\n".encode(errors="surrogateescape"))
+        newest = max(newest, changed)
+    return sha256.hexdigest()[:16], newest
+
+
+def run_directories(work_dir: Path) -> list[str]:
+    """Return the paths of the run directories under `work_dir`, relative to it and sorted.
+
+    First runs, and the folders of wandb inside runs, are left out.
+    """
+    directories = []
+    for folder, folders, files in os.walk(work_dir):
+        is_run = "config.json" in files or "config.json" in folders  # a folder of this name is reported as damaged
+        if is_run and not folder.endswith(f"{os.sep}first"):
+            directories.append(os.path.relpath(folder, work_dir))
+        folders[:] = [name for name in folders if name != "wandb" and not (is_run and name in INNER_FOLDERS)]
+    return sorted(directories, key=lambda directory: Path(directory).parts)
+
+
 @cache
-def _version() -> int:
-    """Return a number of the code that reads runs; another code may read something else."""
+def code_version() -> int:
+    """Return a number of the code that reads runs and shows them; another code may read or show something else."""
     root, number = Path(__file__).parent.parent, zlib.crc32(__version__.encode())
-    for path in sorted(path for name in SOURCES for path in (root / name).rglob("*.py")):
+    for path in sorted(path for name in SOURCES for path in (root / name).rglob("*.*") if path.suffix != ".pyc"):
         number = zlib.crc32(path.read_bytes(), number)
     return number >> 1  # SQLite has 31 bits for it

@@ -67,4 +67,7 @@ def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]
     with names_file(path), open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))
-        writer.writerows([csv_cell(row.get(head, "")) for head in heads] for row in rows)
+        # Most cells are numbers, and there can be millions, so only the others are given to `csv_cell`.
+        writer.writerows(
+            [cell if type(cell) is float else csv_cell(cell) for cell in map(row.get, heads)] for row in rows
+        )

@@ -8,7 +8,6 @@ and only under the name localhost or 127.0.0.1. Requests under another name are 
 read the runs through the browser.
 """
 
-import hashlib
 import html
 import os
 import signal
@@ -22,13 +21,14 @@ from pathlib import Path
 
 from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
-from imbalance.report.collect import Row, collect, run_directories
+from imbalance.report.collect import Row, collect
 from imbalance.report.page import page
 from imbalance.report.page.contents import FILES, PageSize, page_contents
 from imbalance.report.page.examples import Example
 from imbalance.report.page.run_details import TaskKey
-from imbalance.report.run_index import file_stamp
+from imbalance.report.run_index import runs_stamp
 from imbalance.report.settings import default_metrics
+from imbalance.utils.read import short_hash
 
 HOST = "127.0.0.1"
 CONNECTION_TIMEOUT = 10.0  # seconds without a request, after which a connection is closed
@@ -54,13 +54,7 @@ class WatchedRuns:
 
     def stamp(self) -> str:
         """Return a digest of the sizes and times of the runs' files; any change of a file changes it."""
-        sha256 = hashlib.sha256()
-        for folder in self.folders:
-            for run in run_directories(folder):
-                sha256.update(
-                    f"{folder}\0{run}\0{file_stamp(folder / run, FILES)[0]}\n".encode(errors="surrogateescape")
-                )
-        return sha256.hexdigest()[:16]
+        return short_hash(" ".join(runs_stamp(folder, FILES)[0] for folder in self.folders).encode())
 
     def page(self) -> str:
         """Return the HTML of the page about the runs as they are now."""

@@ -8,15 +8,13 @@ import sys
 
 import pytest
 
+from imbalance.report import report as report_module
 from imbalance.report import run_index
 from imbalance.report.collect import collect
 from imbalance.report.page.contents import page_contents
 from imbalance.report.run_index import NAME, Part, read_each
-from imbalance.utils.read import seal
 from imbalance.utils.package import process_environment
-
-
-
+from imbalance.utils.read import seal
 
 
 @pytest.fixture
@@ -180,3 +178,29 @@ def test_the_content_of_the_page_is_remembered_too(runs, monkeypatch):
     before = page_contents(runs, rows)
     monkeypatch.setattr("imbalance.report.page.contents.read_content", lambda directory, size: 1 / 0)
     assert page_contents(runs, rows) == before
+
+
+def test_a_report_on_unchanged_runs_is_left_as_it_is(runs, tmp_path, monkeypatch, capsys):
+    pytest.importorskip("jinja2")
+    monkeypatch.setattr(report_module, "SETTLED", -1)
+    monkeypatch.setattr(report_module, "find_spec", lambda name: None)  # without figures
+
+    def report(metrics=("accuracy",)):
+        report_module.report(work_dir=str(runs), folder=str(tmp_path / "report"), metrics=metrics, pictured=0)
+        page = tmp_path / "report" / "index.html"
+        return page.stat().st_mtime_ns, capsys.readouterr().out
+
+    first, out = report()
+    again, same = report()
+    assert again == first and "left as they are" in same and "left as they are" not in out
+    assert same.partition("3 runs")[0].strip() in out  # the table is printed again
+    assert report(("balanced_accuracy",))[0] > first
+    last, _ = report()
+    write_run(runs / "made_up" / "default" / "seed=1", 1, 0.9)
+    changed, out = report()
+    assert changed > last and "left as they are" not in out
+    (tmp_path / "report" / "results.tex").write_text("edited")
+    report()
+    assert (tmp_path / "report" / "results.tex").read_text() != "edited"
+    (runs / "made_up" / "default" / "seed=2" / "config.json").write_text("{")
+    assert len({report()[0], report()[0]}) == 2  # so that what is left out is named each time

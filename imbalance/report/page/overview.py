@@ -15,7 +15,7 @@ from imbalance.config.metric_names import PARITY_METRICS, SCORE_METRICS, SUMMARY
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, mean_with_diverged, quantiles
 from imbalance.metrics.scores import equal_width_bins
-from imbalance.report.collect import Row
+from imbalance.report.collect import Row, values_under
 from imbalance.report.page.contents import RULES, Content, short
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
@@ -85,7 +85,7 @@ def overview(rows: Sequence[Row], contents: Sequence[Content], metrics: Sequence
                 "reliability": pooled_reliability([content["pooled"] for content in contents_of[i]]),
             }
         )
-    shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
+    shown = {key.removeprefix("test/") for keys in {tuple(run["metrics"][OWN_RULE]) for run in runs} for key in keys}
     order = [*metrics, *SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS]
     names = [name for name in dict.fromkeys(order) if name in shown]
     groups = evaluation_groups(rows, "test")
@@ -120,13 +120,13 @@ def run_overview(row: Row, content: Content, setting: int, shared: Shared) -> di
     """
     own = {}
     if row["status"] == "done":
-        own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None}
+        own = {key: value for key, value in values_under(row, "test/").items() if value is not None}
     by_rule = {OWN_RULE: content["scores"] | own}
     if row["status"] == "done" and row.get("config.head.name", "none") == "none":
         by_rule |= content["by_rule"]
     prefix = "test/group_accuracy/"
-    groups = {key.removeprefix(prefix): short(value) for key, value in own.items() if key.startswith(prefix)}
-    examples = {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")}
+    groups = {key.removeprefix(prefix): short(value) for key, value in values_under(own, prefix).items()}
+    examples = {key.removeprefix("test/examples/"): n for key, n in values_under(row, "test/examples/").items()}
     return {
         "setting": setting,
         "seed": row["seed"],

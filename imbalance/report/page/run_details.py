@@ -1,11 +1,11 @@
 """Collect the page's data about each run, with its misclassified examples."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from imbalance.report.collect import Row
+from imbalance.report.collect import Row, values_under
 from imbalance.report.page.contents import Content
 from imbalance.report.page.examples import Example, read_test_split, render_example
 from imbalance.report.page.overview import Overview, Shared
@@ -42,9 +42,10 @@ def run_details(
     rendered = {} if rendered is None else rendered
     index_of: dict[tuple[TaskKey, int], int] = {}  # by task and test row, the index in `examples`
     examples: list[Example] = []
-    common, most = overview["common"], NUMBERS // (len(rows) * 9)
+    hidden = {f"config.{key}" for key in overview["common"]}.union(NOT_COMPARED)
+    most = NUMBERS // (len(rows) * 9)
     details = [
-        details_of_run(work_dir / row["run"], row, content, common, shared, most)
+        details_of_run(work_dir / row["run"], row, content, hidden, shared, most)
         for row, content in zip(rows, contents)
     ]
     for i in choose_pictured(overview, pictured):
@@ -84,23 +85,22 @@ def choose_pictured(overview: Overview, pictured: int) -> list[int]:
     return order[:pictured]
 
 
-def details_of_run(
-    directory: Path, row: Row, content: Content, common: Mapping[str, Any], shared: Shared, most: int
-) -> Details:
+def details_of_run(directory: Path, row: Row, content: Content, hidden: Set[str], shared: Shared, most: int) -> Details:
     """Return the details of one run.
 
     Args:
         content: what `read_content` returns for the run.
-        common: config values that all runs share.
+        hidden: keys of the row that are not shown, such as those of config values that all runs share.
         shared: values of the page that several runs have.
         most: most metrics to show.
     """
-    config = {key.removeprefix("config."): value for key, value in row.items() if key.startswith("config.")}
     own = ("reason", "log", "confusion", "reliability", "errors")
     return {
         "command": f"python main.py --config={shlex.quote(str(directory / 'config.json'))}",
         "config": {
-            key: value for key, value in config.items() if key not in common and f"config.{key}" not in NOT_COMPARED
+            key.removeprefix("config."): value
+            for key, value in values_under(row, "config.").items()
+            if key not in hidden
         },
         "metrics": shared.entries(val_and_test_metrics(row, most)),
         "curves": shared.entries(content["curves"]),
@@ -112,10 +112,10 @@ def details_of_run(
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
     """Return a run's metrics on val and test; if there are more than `most`, without those of single classes."""
-    metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
-    if len(metrics) <= most:
-        return metrics
-    return {k: v for k, v in metrics.items() if k.count("/") == 1 or "/group_accuracy/" in k}
+    metrics = {key: value for key, value in values_under(row, "val/", "test/").items() if isinstance(value, float)}
+    if len(metrics) > most:
+        metrics = {k: value for k, value in metrics.items() if k.count("/") == 1 or "/group_accuracy/" in k}
+    return {key: round(value, 5) for key, value in metrics.items()}
 
 
 def _task_key(row: Row) -> TaskKey:
