@@ -203,7 +203,9 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
         BadInput: the config has no such key, or the value does not fit it.
     """
     if not isinstance(config, Mapping | ConfigDict | Experiment):
-        raise BadInput(f"config: {short_repr(config)} given; a config is needed, or the name or file of one")
+        raise BadInput(
+            f"config: {short_repr(config)} given; give a config, the name of a config, or the path of a config file"
+        )
     return _apply(ConfigDict(plain(config)), changes)
 
 
@@ -334,7 +336,7 @@ def run_directory(
 
 
 def without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a config without those keys that `upgrade_saved_config` adds to a config without them.
+    """Return the values of a config without each key that `upgrade_saved_config` would add again with the same value.
 
     A hash of the result stays the same when a version adds a key, so that a run is found in its old directory.
 
