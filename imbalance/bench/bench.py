@@ -16,7 +16,19 @@ from pathlib import Path
 
 import torch
 
-from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
+from imbalance.bench import (
+    bookkeeping,
+    evaluation,
+    features,
+    gpu_speed,
+    image_loading,
+    limits,
+    paper_loop,
+    scaling,
+    stacked,
+    startup,
+    steps,
+)
 from imbalance.bench.timing import Row
 from imbalance.utils.files import begins_with, output_path, write_atomic
 
@@ -29,6 +41,13 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "growth": scaling.rows,
     "sweep": stacked.rows,
     "features": features.rows,
+    "config": bookkeeping.config_rows,
+    "bookkeeping": bookkeeping.bookkeeping_rows,
+    "scores": bookkeeping.score_rows,
+    "predictions": bookkeeping.prediction_rows,
+    "report": bookkeeping.report_rows,
+    "compile": bookkeeping.compile_rows,
+    "limits": limits.rows,
     "gpu": gpu_speed.rows,
 }
 
