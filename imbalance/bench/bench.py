@@ -4,7 +4,7 @@
 
 Every number is the ratio of A's time (or memory) to B's, for the A and B in the first column, "part: A / B". A and B are
 measured in turns, in one process or in a process each. A row of the table has the median of several ratios, their range, and
-the bar: the required median. All parts take about ten minutes on two cores. If other programs run on the machine, the range
+the bar: the required median. All parts take about fifteen minutes on two cores. If other programs run on the machine, the range
 is wide and the median is unreliable.
 """
 

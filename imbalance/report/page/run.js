@@ -49,8 +49,9 @@ function summaryOf(run, details) {
 
 function curvesOf(run, details) {
   const plot = details.curves.epoch?.length > 1 ? curvePlot([{curves: details.curves, title: "", selected: run.selected ? [run.selected] : []}], Math.min(760, dialog.clientWidth - 40), 260) : null;
+  const groups = Object.keys(details.curves).some(key => key.startsWith("val/group_accuracy/")) ? " Thin lines are the groups of val." : "";
   return plot ? [heading("Learning curves"), element("figure", {}, named(plot, "Accuracy of this run by epoch")),
-                 element("p", {class: "faint"}, "In %. Thin lines are the groups of val. The vertical line is the selected epoch.")] : [];
+                 element("p", {class: "faint"}, `In %.${groups} The vertical line is the selected epoch.`)] : [];
 }
 
 function confusionOf({confusion}) {

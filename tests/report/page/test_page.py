@@ -254,6 +254,8 @@ def test_the_expected_best_is_the_mean_over_all_draws():
     for k in range(1, 8):
         assert found[k - 1] == pytest.approx(np.mean([max(draw) for draw in combinations(values, k)]))
     assert stats.rankdata(found).tolist() == list(range(1, 8))
+    many = expected_best(np.arange(1100.0))  # C(1100, 550) is no float
+    assert many[-1] == 1099 and many[0] == pytest.approx(549.5) and many[549] == pytest.approx(1101 * 550 / 551 - 1)
 
 
 def test_the_page_needs_its_files_in_the_package():
