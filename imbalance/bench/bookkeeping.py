@@ -102,8 +102,8 @@ def score_rows(repeats: int) -> Iterator[Row]:
     names, indicator = list(map(str, range(classes))), label_binarize(targets, classes=range(classes))
 
     def theirs() -> None:
-        roc_auc_score(indicator, logits, average=None)
-        average_precision_score(indicator, logits, average=None)
+        roc_auc_score(indicator, logits, average="macro")
+        average_precision_score(indicator, logits, average="macro")
 
     ours = ratios(theirs, lambda: score_metrics(logits, targets, names), halved(repeats))
     yield Row("scores: scikit-learn's AUROC and AUPRC / all scores", f"{size:,} × {classes:,} logits", ours, "≥ 2")
@@ -117,7 +117,8 @@ def prediction_rows(repeats: int) -> Iterator[Row]:
         columns = {"logits": torch.randn(len(labels), 100), **dict.fromkeys(("targets", "groups", "indices"), labels)}
 
         def compressed() -> None:
-            np.savez_compressed(Path(folder) / "compressed.npz", **{k: column.numpy() for k, column in columns.items()})
+            arrays: dict[str, Any] = {name: column.numpy() for name, column in columns.items()}
+            np.savez_compressed(Path(folder) / "compressed.npz", **arrays)
 
         ours = ratios(compressed, lambda: log.predictions("test", **columns), halved(repeats))
     yield Row("predictions: compressed / a run's file", f"{len(labels):,} × 100 logits", ours, "≥ 5")
@@ -178,5 +179,6 @@ def compile_rows(repeats: int) -> Iterator[Row]:
     """Compare steps that torch compiles with the same steps as they are."""
     config = digits_mlp()
     compiled = override(config, {"trainer.compile": "default"})
-    epochs = [our_epoch(values, make(values)) for values in (compiled, config)]
-    yield Row("compile: compiled / not, on this device", "epochs of an MLP, digits", ratios(*epochs, repeats, 3), "")
+    compiled_epoch, epoch = (our_epoch(values, make(values)) for values in (compiled, config))
+    measured = ratios(compiled_epoch, epoch, repeats, 3)
+    yield Row("compile: compiled / not, on this device", "epochs of an MLP, digits", measured, "")

@@ -5,6 +5,7 @@ A setting is a config file with overrides; its runs differ only in the seed.
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, SUMMARY_METRICS, top_k_named
@@ -72,7 +73,7 @@ def varying_keys(firsts: list[Row]) -> list[str]:
     return list(varying)
 
 
-def common_values(rows: list[Row], columns: list[str]) -> dict[str, Any]:
+def common_values(rows: Sequence[Row], columns: list[str]) -> dict[str, Any]:
     """Return the config values that are equal in all runs, by key, except for the keys in `columns`."""
     keys = [key for key in rows[0] if key.startswith("config.") and key not in NOT_COMPARED]
     return {

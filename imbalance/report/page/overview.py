@@ -195,7 +195,7 @@ def method_names(firsts: list[Row]) -> list[str]:
     return ["_".join(words[shared:]) for words in names]
 
 
-def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
+def chosen_by_val(rows: Sequence[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
     """Return the indices of the settings with the best mean val score, one for every config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
@@ -236,7 +236,7 @@ def _lowest_score(row: Row) -> float:
     return bounds(str(row.get("config.score", "")))[0]
 
 
-def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def tuning(rows: Sequence[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the best val score to expect after k settings have been tried, for each k, config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
