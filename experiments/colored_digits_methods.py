@@ -38,12 +38,11 @@ def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
 
 
 def ranking(name: str, lr: float = 0.1, **values: Any) -> Variant:
-    """Return the variant of the AUC margin loss that has another ranking objective.
+    """Return a variant of the config of the AUC margin loss, with the learning rate `lr` and another ranking objective.
 
     Args:
-        name: the objective.
-        lr: learning rate.
-        values: further keys of the objective, beside the classes to rank and the share of the ranking loss.
+        name: the ranking objective.
+        values: arguments of the objective, except the classes to rank and the share of the ranking loss.
     """
     return Variant(
         "colored_digits_aucm", {"objective": dict(name=name, positives=(1,), share=1.0, **values), "optim.lr": lr}

@@ -219,7 +219,12 @@ def ridges(products: np.ndarray, signs: np.ndarray, bias: bool) -> dict[float, g
 
 
 def balanced_accuracy(scores: np.ndarray, signs: np.ndarray, threshold: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return the balanced accuracy of each column of (N, A) scores at a threshold."""
+    """Return the (A,) balanced accuracies of the columns of (N, A) scores.
+
+    Args:
+        signs: (N,) 1 for the minority class, −1 for the majority class.
+        threshold: one threshold for all columns, or one for each column.
+    """
     above = scores > threshold
     return (above[signs > 0].mean(0) + (~above[signs < 0]).mean(0)) / 2
 

@@ -283,7 +283,7 @@ COMMANDS = {
         "imbalance.report.report:report",
         (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables; the first ranks the runs (default, three metrics: the one by which most runs "
                                 "select their epoch, then balanced_accuracy, then worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
-         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
+         flag("--pictured", "largest number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
               metavar="N")),
     ),
     "watch": Command(
@@ -293,7 +293,7 @@ COMMANDS = {
          flag("--port", "port on this machine; 0 for any free port", type=non_negative_integer, default=8000, metavar="N"),
          flag("--metrics", "test metrics to show; the first ranks the runs (default, three metrics: the one by which most runs "
               "select their epoch, then balanced_accuracy, then worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
-         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions; each refresh of the page then loads their data", type=non_negative_integer, default=0,
+         flag("--pictured", "largest number of runs for which the page shows the most confident wrong predictions; each refresh of the page loads the data of these runs", type=non_negative_integer, default=0,
               metavar="N")),
     ),
     "select": Command(
@@ -387,6 +387,12 @@ COMMANDS = {
         "imbalance.experiments.pairs:pairs",
         (flag("--data", "data sets, out of fashion and cifar (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
+    "reproduce leads_along_training": Command(
+        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of CIFAR-10.",
+        "imbalance.experiments.leads_along_training:leads_along_training",
+        (TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "reproduce limit_on_features": Command(

@@ -82,11 +82,11 @@ def load(path: str | Path) -> ConfigDict:
             f"--config: cannot read {path}: {error.strerror}; make it readable, or name another file"
         ) from None
     except Damaged as error:
-        raise BadInput(f"--config: {path} is no config: {error.reason}") from None
+        raise BadInput(f"--config: {path} is no config: {error.reason}; mend the file, or name another") from None
     except SyntaxError as error:
         raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
-        raise BadInput(f"--config: {path} is no config: {error}") from None
+        raise BadInput(f"--config: {path} is no config: {error}; mend the file, or name another") from None
     # The file may be any program, so look for get_config() before running it.
     no_function = BadInput(
         f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
@@ -245,7 +245,8 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     """Replace the value of an existing key of `config`; if the key is a section, a mapping replaces the whole section.
 
     Args:
-        section: the section that contains the key, such as "optim" for the key "optim.lr"; None if it does not exist.
+        section: the value of the section that contains the key (for the key "optim.lr", that of "optim"); None if the config
+            has no such section.
         key: the full key, such as "optim.lr".
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
