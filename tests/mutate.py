@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +151,14 @@ class Mutant(NamedTuple):
         text = self.path.read_text(encoding="utf-8").splitlines()[self.line - 1]
         return str(self.path.relative_to(ROOT / "imbalance")), text.strip(), self.shown
 
+    def compiles(self) -> bool:
+        """Return whether the mutant is valid code; a change inside an f-string may not be."""
+        try:
+            compile(self.source, str(self.path), "exec")
+        except SyntaxError:
+            return False
+        return True
+
     def rank(self, seed: int) -> str:
         """Return the place in the draw."""
         return hashlib.sha256(f"{seed} {self.path.relative_to(ROOT)} {self.shown} {self.number}".encode()).hexdigest()
@@ -175,10 +184,6 @@ def mutants_of(path: Path) -> list[Mutant]:
             before, text = source.encode()[begin:end].decode(), ast.unparse(ast.fix_missing_locations(new))
             text = f"({text})" if isinstance(new, ast.expr) and not isinstance(new, ast.Constant) else text
             mutant = source.encode()[:begin] + text.encode() + source.encode()[end:]
-            try:
-                compile(mutant, str(path), "exec")
-            except SyntaxError:  # inside an f-string, for one
-                continue
             shown = " ".join(f"{before} → {text}".split())
             numbers[shown] += 1
             is_in_function = old.lineno in in_functions
@@ -312,37 +317,29 @@ def run_pytest(copy: Path, arguments: list[str], plugin: object, seconds: float 
         time.sleep(0.05)
 
 
-def digest_of(test: str) -> str:
-    """Return the digest of the file of a test."""
-    return hashlib.sha256((ROOT / test.partition("::")[0]).read_bytes()).hexdigest()
-
-
-def add_to_record(copy: Path, tests: list[str], record: dict[str, dict]) -> bool:
-    """Record the lines of the tests that are not in the record or have changed, and return whether there were any."""
-    new = [test for test in tests if record.get(test, {}).get("digest") != digest_of(test)]
-    for test in new:
-        output = copy / "record.json"
-        output.unlink(missing_ok=True)
+def lines_by_test(copy: Path, test: str, folder: Path) -> dict:
+    """Return what `LineRecorder` wrote for a test file, and run the file if it is new or has changed since."""
+    file = test.partition("::")[0]
+    output = folder / f"{hashlib.sha256(test.encode() + (ROOT / file).read_bytes()).hexdigest()}.json"
+    if not output.exists():
         with open(os.devnull, "w") as nowhere:
             run_pytest(copy, [test], LineRecorder(copy, output), None, nowhere.fileno())
-        record[test] = json.loads(output.read_text()) | {"digest": digest_of(test)}
-    return bool(new)
+    return json.loads(output.read_text())
 
 
-def nodes_for(mutant: Mutant, tests: list[str], record: dict[str, dict]) -> dict[str, float]:
+def nodes_for(mutant: Mutant, records: list[dict]) -> dict[str, float]:
     """Return the tests that execute a changed line with their seconds, the quickest first, those of the module's name before.
 
     If only the import executes these lines, or a process that was not recorded, return all tests nearest to the module.
     """
     path, name, every, direct = str(mutant.path.relative_to(ROOT)), f"test_{mutant.path.stem}.py", {}, set()
-    for test in tests:
-        recorded = record[test]
+    for recorded in records:
         lines = recorded["owners"].get(path, {})
         owners = {owner for line in range(mutant.line, mutant.last + 1) for owner in lines.get(str(line), [])}
         every |= recorded["seconds"]
         direct |= {node for node in recorded["seconds"] if node in owners or node.partition("::")[0] in owners}
     if direct and mutant.is_in_function:
-        direct |= {node for test in tests for node in record[test]["with_processes"] if node in every}
+        direct |= {node for recorded in records for node in recorded["with_processes"] if node in every}
         every = {node: every[node] for node in direct}
     total, chosen = 0.0, {}
     for node in sorted(every, key=lambda node: (name not in node, every[node])):
@@ -375,7 +372,7 @@ def main() -> None:
     parser.add_argument(
         "--record",
         type=Path,
-        help="file that keeps the recorded lines for the next call; delete it after changes of imbalance/",
+        help="folder that keeps the recorded lines for the next call; empty it after changes of imbalance/",
     )
     args = parser.parse_args()
     for name in SLOW_IMPORTS:
@@ -383,22 +380,22 @@ def main() -> None:
     paths = [path for path in sorted((ROOT / "imbalance").glob("**/*.py")) if args.only in str(path)]
     paths = [path for path in paths if not str(path).endswith(NEEDS_GPU)]
     mutants = [mutant for path in paths for mutant in mutants_of(path)]
-    chosen = sorted(mutants, key=lambda mutant: mutant.rank(args.seed))[: args.sample]
-    record = json.loads(args.record.read_text()) if args.record and args.record.is_file() else {}
+    ranked = sorted(mutants, key=lambda mutant: mutant.rank(args.seed))
+    chosen = list(islice(filter(Mutant.compiles, ranked), args.sample))
     counts = dict(killed=0, lived=0, equivalent=0)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
+        if args.record:
+            args.record.mkdir(parents=True, exist_ok=True)
         for name in COPIED:
             take = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             take(ROOT / name, copy / name, **(dict(symlinks=True) if (ROOT / name).is_dir() else {}))
         for mutant in chosen:
-            tests = tests_of(mutant.path)
             if mutant.key() in EQUIVALENT:
                 outcome = "equivalent"
             else:
-                if add_to_record(copy, tests, record) and args.record:
-                    args.record.write_text(json.dumps(record))
-                nodes = nodes_for(mutant, tests, record)
+                records = [lines_by_test(copy, test, args.record or copy) for test in tests_of(mutant.path)]
+                nodes = nodes_for(mutant, records)
                 seconds = 30 + 5 * sum(nodes.values())
                 outcome = "killed" if is_killed(copy, mutant.path, mutant.source, list(nodes), seconds) else "lived"
             counts[outcome] += 1
