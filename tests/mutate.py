@@ -4,18 +4,17 @@ A mutant is one small change of one file of `imbalance/`: a comparison is turned
 and `or` swapped, or a statement dropped. The mutants are drawn by a hash of their text, so that a change elsewhere in the
 code draws the same mutants again. Everything runs in a copy of the repository.
 
-coverage.py first records which test executes which line, for the test files nearest to the drawn modules; `--record` keeps
-this record, and later calls record only test files that are new or have changed. Then the tests that execute the changed
-line run for each mutant, the quickest first. A mutant is killed if a test fails or takes too long, and lives otherwise. A
-mutant that lives is a missing test or superfluous code, or changes nothing. `EQUIVALENT` lists the mutants that change
-nothing, with the reason. Not part of the suite: 150 mutants take half an hour, with a new record.
+For each mutant the test files nearest to its module run, up to the first test that fails; tests that contain the name of the
+changed function or class run first. A mutant is killed if a test fails, and lives if none does within `--seconds`. A mutant
+that lives is a missing test or superfluous code, or changes nothing. `EQUIVALENT` lists the mutants that change nothing, with
+the reason. Not part of the suite: 150 mutants take half an hour.
 """
 
 import argparse
 import ast
 import hashlib
 import importlib
-import json
+import inspect
 import math
 import os
 import re
@@ -24,13 +23,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import coverage
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -79,7 +77,7 @@ SLOW = {
 }
 NEEDS_GPU = ("bench/gpu_checks.py", "bench/gpu_speed.py")  # no test of the suite can run these files as a whole
 NO_EFFECT = ("daemon", "flush", "non_blocking", "pin_memory", "stacklevel")  # arguments that change no result on a CPU
-MOST_SECONDS = 60  # of tests for one mutant; a test of the line that is not near the module is missing in any case
+TEST_SECONDS = 150  # for a test that ignores the time limit of pytest
 LEAST_TABLE = 50  # numbers of a table that was copied from a publication: a digest tests these, not single numbers
 
 # Mutants that change nothing a user could notice, by file, line and change, with the reason.
@@ -139,11 +137,10 @@ class Mutant(NamedTuple):
     """One change of one file."""
 
     path: Path
-    line: int  # first line of the change
-    last: int  # last line of the change
+    line: int
     shown: str
     source: str  # of the whole file
-    is_in_function: bool
+    name: str  # of the innermost function or class that contains the change, or of the module
     number: int  # among the mutants of the file with the same text
 
     def key(self) -> tuple[str, str, str]:
@@ -170,12 +167,7 @@ def mutants_of(path: Path) -> list[Mutant]:
     lines = source.encode().splitlines(keepends=True)
     starts = [sum(map(len, lines[:i])) for i in range(len(lines))]
     tree, numbers = ast.parse(source), Counter()
-    in_functions = {
-        line
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef)
-        for line in range(function.body[0].lineno, function.end_lineno + 1)
-    }
+    scopes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
     for node in walk(tree):
         for old, new in changes(node):
             if "cuda" in "".join(source.splitlines()[old.lineno - 1 : old.end_lineno]):
@@ -186,10 +178,9 @@ def mutants_of(path: Path) -> list[Mutant]:
             mutant = source.encode()[:begin] + text.encode() + source.encode()[end:]
             shown = " ".join(f"{before} → {text}".split())
             numbers[shown] += 1
-            is_in_function = old.lineno in in_functions
-            found.append(
-                Mutant(path, old.lineno, old.end_lineno, shown, mutant.decode(), is_in_function, numbers[shown])
-            )
+            around = [scope.name for scope in scopes if scope.lineno <= old.lineno <= scope.end_lineno]
+            name = next((name for name in reversed(around) if not name.startswith("_")), path.stem)
+            found.append(Mutant(path, old.lineno, shown, mutant.decode(), name, numbers[shown]))
     return found
 
 
@@ -214,154 +205,57 @@ def tests_of(path: Path) -> list[str]:
     return [str(file.relative_to(ROOT)) for file in chosen] + contract
 
 
-class LineRecorder:
-    """Pytest plugin that writes which lines of `imbalance/` each test executes, and how long the test takes.
+class NamedFirst:
+    """Pytest plugin that runs the tests whose code contains `name` first, and starts no test after `seconds`."""
 
-    Lines that a fixture of a wider scope than a test executes count for all tests of the file: only the first test
-    sets the fixture up. A test that starts a Python process counts for all lines, as that process is not recorded.
+    def __init__(self, name: str, seconds: float) -> None:
+        self.name, self.end = name, time.monotonic() + seconds
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Function]) -> None:
+        items.sort(key=lambda item: self.name not in inspect.getsource(item.function))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self) -> bool | None:
+        return True if time.monotonic() > self.end else None  # True says that the test has been run
+
+
+def is_killed(copy: Path, mutant: Mutant, seconds: float) -> bool:
+    """Return whether a test fails in the copy with this one file replaced.
+
+    Pytest runs in a process that is forked from this one, which has imported the slow libraries: a start costs a tenth.
     """
-
-    def __init__(self, root: Path, output: Path) -> None:
-        self.root, self.output, self.owner = root, output, "import"
-        self.coverage = coverage.Coverage(data_file=None, config_file=False, include=[f"{root}/imbalance/*"])
-        self.failed: set[str] = set()
-        self.seconds: dict[str, float] = defaultdict(float)
-        self.with_processes: set[str] = set()
-
-    def pytest_configure(self) -> None:
-        sys.addaudithook(self.audit)
-        self.coverage.start()
-
-    def audit(self, event: str, arguments: tuple) -> None:
-        is_python = event == "subprocess.Popen" and any(sys.executable == str(part) for part in arguments[1])
-        if is_python or event in ("os.fork", "os.posix_spawn"):
-            self.with_processes.add(self.owner)
-
-    def switch(self, owner: str) -> None:
-        self.owner = owner
-        self.coverage.switch_context(owner)
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        self.switch(item.nodeid)
-        yield
-        self.switch("import")
-
-    @pytest.hookimpl(hookwrapper=True)
-    def pytest_fixture_setup(self, fixturedef: Any, request: Any) -> Iterator[None]:
-        owner = self.owner
-        if fixturedef.scope != "function":
-            self.switch(owner.partition("::")[0])
-        yield
-        self.switch(owner)
-
-    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        self.seconds[report.nodeid] += report.duration
-        if report.failed:
-            self.failed.add(report.nodeid)
-            print(f"fails without any change: {report.nodeid}", flush=True)
-
-    def pytest_sessionfinish(self) -> None:
-        self.coverage.stop()
-        for node in self.failed:  # fails for every mutant, so that it says nothing about one
-            self.seconds.pop(node)
-        data = self.coverage.get_data()
-        owners: dict[str, dict[int, list[str]]] = {
-            str(Path(file).relative_to(self.root)): data.contexts_by_lineno(file) for file in data.measured_files()
-        }
-        self.output.write_text(
-            json.dumps(dict(owners=owners, seconds=self.seconds, with_processes=sorted(self.with_processes)))
-        )
-
-
-class Selection:
-    """Pytest plugin that keeps the given tests alone, in the given order."""
-
-    def __init__(self, nodes: list[str]) -> None:
-        self.places = {node: place for place, node in enumerate(nodes)}
-
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        items[:] = sorted((item for item in items if item.nodeid in self.places), key=lambda i: self.places[i.nodeid])
-
-
-def run_pytest(copy: Path, arguments: list[str], plugin: object, seconds: float | None, output: int) -> int | None:
-    """Run pytest in the copy and return its status, or None after a timeout.
-
-    The process is forked from this one, which has imported the slow libraries: a start costs a tenth.
-    """
+    target = copy / mutant.path.relative_to(ROOT)
+    original = target.read_text(encoding="utf-8")
+    target.write_text(mutant.source, encoding="utf-8")
     sys.stdout.flush()
     if (child := os.fork()) == 0:
         os.setsid()
         os.chdir(copy)
-        for stream in (1, 2):
-            os.dup2(output, stream)
-        folders = [str(copy), str(copy / "tests")]
+        folders, nowhere = [str(copy), str(copy / "tests")], os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
         os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         sys.path[:0] = folders
         sys.dont_write_bytecode = True
-        status = 3
+        status = pytest.ExitCode.INTERNAL_ERROR
         try:
-            status = int(pytest.main(["-q", "-p", "no:cacheprovider", *arguments], plugins=[plugin]))
+            plugin = NamedFirst(mutant.name, seconds)
+            status = pytest.main(["-qx", "-p", "no:cacheprovider", *tests_of(mutant.path)], plugins=[plugin])
         finally:
-            sys.stdout.flush()
-            os._exit(status)
-    begin = time.monotonic()
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return os.waitstatus_to_exitcode(status)
-        if seconds is not None and time.monotonic() - begin > seconds:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return None
+            os._exit(int(status))
+    begin, ended = time.monotonic(), 0
+    while not ended and time.monotonic() - begin < seconds + TEST_SECONDS:
         time.sleep(0.05)
-
-
-def lines_by_test(copy: Path, test: str, folder: Path) -> dict:
-    """Return what `LineRecorder` wrote for a test file, and run the file if it is new or has changed since."""
-    file = test.partition("::")[0]
-    output = folder / f"{hashlib.sha256(test.encode() + (ROOT / file).read_bytes()).hexdigest()}.json"
-    if not output.exists():
-        with open(os.devnull, "w") as nowhere:
-            run_pytest(copy, [test], LineRecorder(copy, output), None, nowhere.fileno())
-    return json.loads(output.read_text())
-
-
-def nodes_for(mutant: Mutant, records: list[dict]) -> dict[str, float]:
-    """Return the tests that execute a changed line with their seconds, the quickest first, those of the module's name before.
-
-    If only the import executes these lines, or a process that was not recorded, return all tests nearest to the module.
-    """
-    path, name, every, direct = str(mutant.path.relative_to(ROOT)), f"test_{mutant.path.stem}.py", {}, set()
-    for recorded in records:
-        lines = recorded["owners"].get(path, {})
-        owners = {owner for line in range(mutant.line, mutant.last + 1) for owner in lines.get(str(line), [])}
-        every |= recorded["seconds"]
-        direct |= {node for node in recorded["seconds"] if node in owners or node.partition("::")[0] in owners}
-    if direct and mutant.is_in_function:
-        direct |= {node for recorded in records for node in recorded["with_processes"] if node in every}
-        every = {node: every[node] for node in direct}
-    total, chosen = 0.0, {}
-    for node in sorted(every, key=lambda node: (name not in node, every[node])):
-        total += every[node]
-        if total < MOST_SECONDS or not chosen:
-            chosen[node] = every[node]
-    return chosen
-
-
-def is_killed(copy: Path, path: Path, mutant: str, nodes: list[str], seconds: float) -> bool:
-    """Whether one of the tests fails in the copy with this one file replaced."""
-    target = copy / path.relative_to(ROOT)
-    original = target.read_text(encoding="utf-8")
-    target.write_text(mutant, encoding="utf-8")
-    files = list(dict.fromkeys(node.partition("::")[0] for node in nodes))
-    with open(os.devnull, "w") as nowhere:
-        try:
-            status = run_pytest(copy, ["-x", *files], Selection(nodes), seconds, nowhere.fileno())
-        finally:
-            target.write_text(original, encoding="utf-8")
-    assert status != pytest.ExitCode.NO_TESTS_COLLECTED, path
-    return status != 0
+        ended, status = os.waitpid(child, os.WNOHANG)
+    if not ended:
+        os.killpg(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    target.write_text(original, encoding="utf-8")
+    if not ended:
+        return True
+    code = os.waitstatus_to_exitcode(status)
+    assert code != pytest.ExitCode.NO_TESTS_COLLECTED, mutant.path
+    return code != pytest.ExitCode.OK
 
 
 def main() -> None:
@@ -369,11 +263,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=10, help="how many mutants")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--only", default="", help="a part of the path of the files to change, as training/progress")
-    parser.add_argument(
-        "--record",
-        type=Path,
-        help="folder that keeps the recorded lines for the next call; empty it after changes of imbalance/",
-    )
+    parser.add_argument("--seconds", type=float, default=60, help="of tests for one mutant")
     args = parser.parse_args()
     for name in SLOW_IMPORTS:
         importlib.import_module(name)
@@ -385,8 +275,6 @@ def main() -> None:
     counts = dict(killed=0, lived=0, equivalent=0)
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder).resolve()
-        if args.record:
-            args.record.mkdir(parents=True, exist_ok=True)
         for name in COPIED:
             take = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
             take(ROOT / name, copy / name, **(dict(symlinks=True) if (ROOT / name).is_dir() else {}))
@@ -394,10 +282,7 @@ def main() -> None:
             if mutant.key() in EQUIVALENT:
                 outcome = "equivalent"
             else:
-                records = [lines_by_test(copy, test, args.record or copy) for test in tests_of(mutant.path)]
-                nodes = nodes_for(mutant, records)
-                seconds = 30 + 5 * sum(nodes.values())
-                outcome = "killed" if is_killed(copy, mutant.path, mutant.source, list(nodes), seconds) else "lived"
+                outcome = "killed" if is_killed(copy, mutant, args.seconds) else "lived"
             counts[outcome] += 1
             label = "LIVED" if outcome == "lived" else outcome
             print(f"{label:10}  {mutant.path.relative_to(ROOT)}:{mutant.line}  {mutant.shown[:100]}", flush=True)
