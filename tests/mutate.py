@@ -187,9 +187,9 @@ def mutants_of(path: Path) -> list[Mutant]:
 def tests_of(path: Path) -> list[str]:
     """Return the tests nearest to a module; slow files are left out.
 
-    Nearest are the test files of the mirrored folder that have its name or import it. If there are none, these are all
-    files of that folder, and the files of any folder that have its name or import it. For methods and training, two tests
-    of the contract are added.
+    Nearest are the test files of the mirrored folder that have its name or import it. If no file of that folder has its
+    name, these are also all files of that folder, and the files of any folder that have its name, that import it, or that
+    have the name of a module that imports it. For methods and training, two tests of the contract are added.
     """
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     package, _, name = module.rpartition(".")
@@ -198,8 +198,12 @@ def tests_of(path: Path) -> list[str]:
     )
     files = [file for file in sorted((ROOT / "tests").rglob("test_*.py")) if file.stem not in SLOW]
     of_folder = [file for file in files if file.parent == ROOT / "tests" / path.relative_to(ROOT / "imbalance").parent]
+    users = [file for file in (ROOT / "imbalance").rglob("*.py") if imports.search(file.read_text())]
+    of_users = {f"test_{user.stem}" for user in users}
     of_module = [file for file in files if file.stem == f"test_{name}" or imports.search(file.read_text())]
-    chosen = [file for file in of_module if file in of_folder] or sorted({*of_module, *of_folder})
+    chosen = [file for file in of_module if file in of_folder]
+    if not any(file.stem == f"test_{name}" for file in chosen):
+        chosen = sorted({*chosen, *of_folder, *of_module, *(file for file in files if file.stem in of_users)})
     is_method = "methods" in path.parts or "training" in path.parts
     contract = [f"tests/test_contract.py::test_{test}" for test in CONTRACT if is_method]
     return [str(file.relative_to(ROOT)) for file in chosen] + contract
