@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from imbalance.metrics.clusters import ahead_and_behind, contrast, dyadic_variance, holm
 
@@ -47,6 +48,12 @@ def test_pairs_are_counted_after_holms_correction():
     noise[5] -= 3
     assert ahead_and_behind(noise) == (5, 1)
     assert ahead_and_behind(np.zeros((4, 1, 3))) == (0, 0)
+
+
+def test_one_pair_is_counted_by_the_t_test_of_scipy():
+    for centre in (2.4, 2.6):
+        seeds = centre + np.array([-1.0, 0.0, 1.0])
+        assert ahead_and_behind(seeds[None]) == (int(stats.ttest_1samp(seeds, 0).pvalue < 0.05), 0)
 
 
 def test_a_level_contrast_lies_inside_the_margin():
