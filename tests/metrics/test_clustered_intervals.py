@@ -66,6 +66,8 @@ def test_a_level_contrast_lies_inside_the_margin():
 def test_there_is_no_interval_where_nothing_shows_the_variance():
     few = contrast(np.array([[0.1, 0.2], [0.3, 0.4]]), [(0, 1), (0, 2)])
     assert np.isnan([few.low, few.high, few.p]).all() and few.points() == "25.0" and not few.level(1)
+    two = contrast(np.random.default_rng(0).normal(size=(45, 2)), PAIRS)
+    assert two.low < two.value < two.high and 0 < two.p < 1
     one = contrast(np.full((45, 1), 0.02), PAIRS)
     assert np.isnan(one.low) and one.points(2) == "2.00"
     assert ahead_and_behind(np.ones((45, 1))) == (0, 0)

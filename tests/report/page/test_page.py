@@ -238,9 +238,15 @@ def test_a_picture_keeps_its_pixels():
 
     from PIL import Image
 
+    def decoded(example: np.ndarray) -> np.ndarray:
+        image = Image.open(io.BytesIO(base64.b64decode(picture(example).partition(",")[2])))
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    read = Image.open(io.BytesIO(base64.b64decode(picture(pixels).partition(",")[2])))
-    assert np.array_equal(np.asarray(read.convert("RGB")).transpose(2, 0, 1), pixels)
+    pixels[0, 0, :2] = 0, 255
+    assert np.array_equal(decoded(pixels), pixels)
+    assert np.array_equal(decoded(pixels / 50 - 2), pixels)  # floats are scaled from black to white
+    assert not decoded(np.full((3, 8, 8), 0.7)).any()
 
 
 def test_the_expected_best_is_the_mean_over_all_draws():
