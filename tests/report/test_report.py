@@ -181,7 +181,7 @@ def test_box_plots_share_the_names_of_their_settings(work_dir):
     for metrics in (["accuracy"], ["accuracy", "balanced_accuracy", "worst_group_accuracy"]):
         figure = plots.boxes(report.by_setting(collect(work_dir)), metrics)
         assert [axis.get_xlabel() for axis in figure.axes] == [f"test {m.replace('_', ' ')}, %" for m in metrics]
-        assert all(figure.axes[0].get_shared_y_axes().joined(figure.axes[0], axis) for axis in figure.axes)
+        assert all(figure.axes[0].get_shared_y_axes().joined(figure.axes[0], axis) for axis in figure.axes[1:])
 
 
 def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
