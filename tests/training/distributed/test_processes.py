@@ -360,4 +360,4 @@ def test_work_that_process_0_does_for_all_returns_its_result_or_raises_its_error
     accelerator = SimpleNamespace(is_main_process=True, num_processes=1)
     assert from_main(accelerator, lambda: 3) == 3
     with pytest.raises(NotADirectoryError):
-        from_main(accelerator, lambda: os.listdir(__file__))
+        from_main(accelerator, lambda: Path(__file__, "x").read_bytes())
