@@ -17,7 +17,7 @@ from imbalance.metrics.intervals import expected_best
 from imbalance.report.collect import collect
 from imbalance.report.page import embedded_json, page
 from imbalance.report.page.examples import picture, render_example
-from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
+from imbalance.report.page.overview import OWN_RULE, aggregates, chosen_by_val, method_names, overview, thinned
 from imbalance.report.page.run_details import run_details, surest_errors
 from imbalance.report.settings import common_values, varying_keys
 from imbalance.sweep.runs import make_run
@@ -79,6 +79,18 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
             r["test/balanced_accuracy"] for r in rows if r["name"].endswith(row["method"].partition(",")[0])
         )
         assert row["iqm"].value == pytest.approx(np.mean(values[1:-1]))  # a quarter of six is one run at each end
+
+
+def test_aggregates_are_of_the_settings_with_the_best_val_score_alone():
+    settings = [dict(task=task, method=method, chosen=chosen) for task in "ab" for method, chosen in (("erm", True), ("dro", True), ("dro", False))]  # fmt: skip
+    runs = [
+        dict(setting=i, seed=seed, metrics={OWN_RULE: {"test/accuracy": 0.1 * (i + 1) + 0.01 * seed}})
+        for i in range(len(settings))
+        for seed in range(4)
+    ]
+    rows = aggregates(settings, runs, ["accuracy"])["accuracy"]["rows"]
+    means = {row["method"]: row["iqm"].value for row in rows}
+    assert means == pytest.approx({"erm": 0.25 + 0.015, "dro": 0.35 + 0.015})
 
 
 def test_a_run_has_its_surest_errors_as_pictures(work_dir):
