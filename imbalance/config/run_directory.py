@@ -81,7 +81,7 @@ def read_run_config(directory: Path) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
-    """Return the arrays in predictions/<split>.npz of a run by name: logits (N, K), targets, groups, and indices (N,).
+    """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
 
     Raises:
         FileNotFoundError: the run has not ended yet.

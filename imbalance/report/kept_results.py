@@ -8,7 +8,8 @@ A row has the experiment (config, overrides, seed, a digest of the data), how it
 number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
 during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
 those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
-uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it.
+uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it. Rows from before
+this rule have a commit that ends in + if there were uncommitted changes, and in ? if no clone has the commit.
 
 Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
