@@ -186,6 +186,8 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (([0, 1], ["0", "1"]), {}, "targets are numbers such as 0 and predictions are texts such as '0'"),
         (([0, 1], ["0", "1"]), dict(classes=["0", "1"]), "predictions are texts such as '0'"),
         (([0, 1], HALVES), dict(classes=["0", "1"]), "targets: 0 is no class; the classes are '0', '1'"),
+        (([9, 10], [9, 10]), dict(classes=range(10)), "targets: 10 is no class; the classes are 0, .*, 8, 9; pass"),
+        (([9, 11], [9, 11]), dict(classes=range(11)), "targets: 11 is no class; the classes are 0, .*, 8, 9, …; pass"),
     ],
 )
 def test_a_wrong_argument_is_named_as_the_caller_wrote_it(arguments, options, words):

@@ -222,6 +222,9 @@ def test_every_row_is_compared_when_asked(tmp_path, images, monkeypatch):
     StoreCheck(folder, ["images.u8"]).remember()  # as if the disk had decayed below the file system
     assert damage(folder, (10, 3, 16, 16), every_row=False) == []
     assert [place.split()[-1] for place, _ in damage(folder, (10, 3, 16, 16), every_row=True)] == ["1", "4"]
+    os.utime(folder / "images.u8")
+    for _ in range(2):  # a check that finds damage is not remembered
+        assert len(damage(folder, (10, 3, 16, 16), every_row=False)) == 2
     checksums = np.load(folder / "checksums.npy")
     checksums[4] += 1
     np.save(folder / "checksums.npy", checksums)

@@ -163,6 +163,19 @@ def test_arrays_of_images_are_normalised_by_their_channels(tmp_path, layout):
     np.testing.assert_allclose(dataset.std, pixels.std((0, 2, 3)), rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((2, 8, 3, 3), (2, 3, 8, 3)),
+        ((2, 3, 8, 3), (2, 3, 8, 3)),
+        ((2, 8, 9, 1), (2, 1, 8, 9)),
+        ((2, 8, 9), (2, 1, 8, 9)),
+    ],
+)
+def test_images_keep_their_channels_first_where_that_is_possible(shape, expected):
+    assert input_array(Columns("file", {"image": np.zeros(shape, np.uint8)}), "image").shape == expected
+
+
 def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):
     """Two of its four methods, for two seeds and an epoch each."""
     (text,) = [block for block in blocks(page("how-to/data.md"), "sh") if "data.file=people.csv" in block]

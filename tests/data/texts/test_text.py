@@ -127,6 +127,7 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
         ("text", ("text", "target"), "'target' is the target, which must not be an input"),
         ("text", ("place",), "'place' is an attribute, which must not be an input"),
         ("text", ("text", "text"), "'text' appears twice"),
+        ("text", ("text", "place", "part"), "name one column of texts, or two for pairs"),
         ("vocabulary", 3, "'words' needs 5 or more"),
         ("max_tokens", 1, "must be 4 or more"),
         ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
