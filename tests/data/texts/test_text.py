@@ -361,6 +361,7 @@ def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
     saved = config.to_dict()
     del saved["data"]["skip_empty"]
     assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
+    assert upgrade_saved_config(saved | {"data": {"name": "folder"}})["data"]["reduce"] is False
 
 
 def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):
