@@ -83,7 +83,7 @@ def read_run_config(directory: Path) -> dict[str, Any]:
 
 
 def read_predictions(directory: Path, split: str, summary: Mapping[str, Any] | None = None) -> "dict[str, np.ndarray]":
-    """Return the arrays in predictions/<split>.npz of a run by name: logits (N, K), targets, groups, and indices (N,).
+    """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
 
     Args:
         summary: content of the run's summary.json; None to read the file.

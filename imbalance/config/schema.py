@@ -91,8 +91,8 @@ class Section(Mapping[str, Any]):
 def plain(value: Any, path: str = "config") -> Any:
     """Return a config, or a value in it, as dictionaries, tuples, texts, numbers and None.
 
-    A section, data class or `ConfigDict` becomes a dictionary, a list or array a tuple, a path a text, and a number of
-    NumPy or torch a number of Python.
+    Sections, data classes and `ConfigDict`s become dictionaries. Lists and arrays become tuples, paths become texts, and
+    numbers of NumPy or torch become numbers of Python.
 
     Args:
         path: full key of the value, for messages.

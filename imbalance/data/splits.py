@@ -256,10 +256,9 @@ class Dataset:
 
     @cached_property
     def crossed_groups(self) -> CrossedGroups | None:
-        """The class and the attribute of each group, for two classes whose groups are each one class with one attribute.
+        """The class and the attribute of each group; None unless each group is one of two classes with one attribute.
 
-        The name of such a group is the name of its class, a comma or a space, and the attribute. For all other data the
-        result is None.
+        The name of such a group is the name of its class, a comma or a space, and the attribute.
         """
         groups, targets = self.train.on_cpu["groups"], self.train.on_cpu["targets"]
         class_of_group = torch.zeros(self.num_groups, dtype=targets.dtype).scatter(0, groups, targets)

@@ -206,7 +206,7 @@ def in_8_bits(image: "PIL.Image.Image") -> "PIL.Image.Image":
 
 
 class UnacceptableImage(ValueError):
-    """Error for an image file that is not damaged, but too large, or has several images."""
+    """Error for an undamaged image file that is too large, or that has several images."""
 
 
 def check_pixels(what: str, width: int, height: int) -> None:

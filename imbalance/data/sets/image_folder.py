@@ -46,7 +46,7 @@ def list_folder(
         test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 if there is a
             folder for test.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: True to convert images of other modes (grey, palette, transparency, print, 16 bits); False to refuse
+        convert: True to convert images of other modes (grey, palette, transparency, CMYK, 16 bits); False to refuse
             them. Transparency is dropped, and 16 bits are scaled to 8.
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained

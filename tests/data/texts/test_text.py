@@ -132,7 +132,7 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
         ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
         ("train_per_group", (1, 2, 3, 4000), "4,000 of group 'yes, shop' given; train has"),
         ("tokenizer", str(tmp_path), "config.data."),
-        ("evaluated_by", ("place",), "place is not a number"),
+        ("evaluated_by", ("place",), "the value of 'place' is not a number"),
     ):
         other = config.copy_and_resolve_references()
         other.data[key] = value
