@@ -20,7 +20,7 @@ NOT_COMPARED = (
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return a tuple: the rule that selected a run's checkpoint, and the labels of val that the rule reads.
+    """Return `name`, the rule that selected a run's checkpoint, and `labels`, the labels of val that the rule reads.
 
     If `config.head` fits a head to val, the rule includes the head.
     """

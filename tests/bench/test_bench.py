@@ -1,6 +1,7 @@
 """The benchmark measures what it says; how fast anything is, only it can say."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -130,6 +131,7 @@ def test_every_part_gives_rows(monkeypatch):
     ]  # fmt: skip
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
+    assert found[8].ratios == [1, 1]  # memory grows by a byte with each byte of data
 
 
 def test_the_work_around_training_is_measured(monkeypatch):
@@ -179,6 +181,21 @@ def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
     fits, steps = features.scikit_learn_seconds(tmp_path / "features")
     assert 0 < steps < fits  # which take several
+
+
+def test_the_timed_fits_have_nearly_the_penalties_of_scikit_learn_and_all_differ(monkeypatch):
+    penalties, lbfgs = [], features.lbfgs
+
+    def observed(parameters, **options):
+        penalties.append(options["weight_decay"])
+        return lbfgs(parameters, **options)
+
+    monkeypatch.setattr(features, "lbfgs", observed)
+    features.fits_seconds(torch.eye(10), torch.arange(10) % 2, copies=3)
+    assert len(set(penalties)) == 3 * features.RATES
+    # scikit-learn minimises the sum of N losses plus the squared length over 2 C.
+    logarithms = [math.log10(2 / (10 * penalty)) for penalty in penalties]
+    assert logarithms == pytest.approx(3 * [2, 1, 0, -1, -2, -3, -4, -5], abs=0.01)
 
 
 def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):

@@ -127,6 +127,7 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
         ("text", ("text", "target"), "'target' is the target, which must not be an input"),
         ("text", ("place",), "'place' is an attribute, which must not be an input"),
         ("text", ("text", "text"), "'text' appears twice"),
+        ("text", ("text", "place", "part"), "name one column of texts, or two for pairs"),
         ("vocabulary", 3, "'words' needs 5 or more"),
         ("max_tokens", 1, "must be 4 or more"),
         ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
@@ -360,6 +361,7 @@ def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
     saved = config.to_dict()
     del saved["data"]["skip_empty"]
     assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
+    assert upgrade_saved_config(saved | {"data": {"name": "folder"}})["data"]["reduce"] is False
 
 
 def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):

@@ -19,7 +19,7 @@ from imbalance.report.collect import collect
 from imbalance.report.page import embedded_json, page
 from imbalance.report.page.contents import page_contents, surest_errors, thinned
 from imbalance.report.page.examples import picture, render_example
-from imbalance.report.page.overview import OWN_RULE, Shared, chosen_by_val, method_names, overview
+from imbalance.report.page.overview import OWN_RULE, Shared, aggregates, chosen_by_val, method_names, overview
 from imbalance.report.page.run_details import run_details
 from imbalance.report.settings import common_values, varying_keys
 from imbalance.sweep.runs import make_run
@@ -81,6 +81,18 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
             r["test/balanced_accuracy"] for r in rows if r["name"].endswith(row["method"].partition(",")[0])
         )
         assert row["iqm"].value == pytest.approx(np.mean(values[1:-1]))  # a quarter of six is one run at each end
+
+
+def test_aggregates_are_of_the_settings_with_the_best_val_score_alone():
+    settings = [dict(task=task, method=method, chosen=chosen) for task in "ab" for method, chosen in (("erm", True), ("dro", True), ("dro", False))]  # fmt: skip
+    runs = [
+        dict(setting=i, seed=seed, metrics={OWN_RULE: {"test/accuracy": 0.1 * (i + 1) + 0.01 * seed}})
+        for i in range(len(settings))
+        for seed in range(4)
+    ]
+    rows = aggregates(settings, runs, ["accuracy"])["accuracy"]["rows"]
+    means = {row["method"]: row["iqm"].value for row in rows}
+    assert means == pytest.approx({"erm": 0.25 + 0.015, "dro": 0.35 + 0.015})
 
 
 def test_a_run_has_its_surest_errors_as_pictures(work_dir):
@@ -241,9 +253,15 @@ def test_a_picture_keeps_its_pixels():
 
     from PIL import Image
 
+    def decoded(example: np.ndarray) -> np.ndarray:
+        image = Image.open(io.BytesIO(base64.b64decode(picture(example).partition(",")[2])))
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    read = Image.open(io.BytesIO(base64.b64decode(picture(pixels).partition(",")[2])))
-    assert np.array_equal(np.asarray(read.convert("RGB")).transpose(2, 0, 1), pixels)
+    pixels[0, 0, :2] = 0, 255
+    assert np.array_equal(decoded(pixels), pixels)
+    assert np.array_equal(decoded(pixels / 50 - 2), pixels)  # floats are scaled from black to white
+    assert not decoded(np.full((3, 8, 8), 0.7)).any()
 
 
 def test_the_expected_best_is_the_mean_over_all_draws():
