@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn import metrics
 
 from imbalance.errors import BadInput
@@ -111,6 +112,18 @@ def test_a_bootstrap_whose_resamples_agree_has_no_interval():
     table = evaluate([0, 1, 1], [0, 1, 1])
     assert table["macro_f1"].value == 1 and np.isnan(table["macro_f1"].interval.low)
     assert table["accuracy"].interval.low < 0.5 and table["worst_class_recall"].interval.low < 0.1
+
+
+@pytest.mark.parametrize("probabilities", [[1.0, 0.0], [0.5, 0.5]])
+def test_scores_that_are_equal_for_all_examples_have_no_interval(probabilities):
+    targets = np.zeros(20, int)
+    table = evaluate(targets, np.tile(probabilities, (20, 1)))
+    assert np.isnan([table[name].interval for name in ("nll", "brier")]).all()
+    varied = np.tile(probabilities, (20, 1)) * 0.9 + 0.05
+    varied[0] = 0.6, 0.4
+    low, high = evaluate(targets, varied)["nll"].interval
+    values = -np.log(varied[:, 0])
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 19, values.mean(), stats.sem(values)))
 
 
 def test_a_frame_has_a_row_a_metric(monkeypatch):
