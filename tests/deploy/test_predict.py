@@ -499,7 +499,11 @@ def test_empty_texts_are_counted_and_said(tmp_path, capsys):
     assert f"warning: {tmp_path / 'new.csv'}: 1 of 2 rows have an empty text (row 1 is" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        imbalance.load(directory, "cpu").predict(["a word", "another"])
+        model, texts = imbalance.load(directory, "cpu"), ["a word", "another", "yes no", "a", "no"]
+        together = model.predict(texts).probabilities
+    assert together.shape == (5, 2)
+    for size in (1, 2, 4):
+        np.testing.assert_allclose(model.predict(texts, batch_size=size).probabilities, together, rtol=1e-5)
 
 
 def test_no_name_in_the_predictions_is_a_formula(people, tmp_path, monkeypatch):
