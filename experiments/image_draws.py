@@ -17,7 +17,7 @@ from imbalance.report.tables import markdown
 
 
 def draws_table(folder: Path) -> str:
-    """Return a table of both losses, on the published images and on images that each seed draws.
+    """Return a table of cross-entropy and poly, on the published images and on images that each seed draws.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
@@ -51,7 +51,7 @@ def draw_of(row: Row) -> str:
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Return the standard deviation of fractions in percent, with a 95 % chi-square interval for normal values."""
+    """Return the standard deviation of fractions as text, in percent, with a 95 % interval that is exact for normal values."""
     from scipy import stats
 
     n, estimate = len(values), 100 * np.std(values, ddof=1)

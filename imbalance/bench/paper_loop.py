@@ -92,7 +92,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
     Args:
         whose: "ours" for the project's loop, "theirs" for the paper's.
         batches: number of batches in the epoch.
-        bf16: compute in bf16 and channels_last; for the project's loop.
+        bf16: compute in bf16 and channels_last; only for the project's loop.
     """
     changes = {"trainer.mixed_precision": "bf16", "trainer.channels_last": True} if bf16 else {}
     config = override(on_images("convnet", size=BATCH * batches, batch_size=BATCH), changes)
@@ -112,7 +112,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 
 
 def rows(repeats: int, batches: int = BATCHES) -> Iterator[Row]:
-    """Measure both loops, and yield the rows of the benchmark's table.
+    """Measure the paper's loop and this project's loop, and yield the rows of the benchmark's table.
 
     Args:
         batches: number of batches in an epoch.

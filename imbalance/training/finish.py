@@ -110,7 +110,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
-    log.line(console.final(values, learner.dataset.eval_dataset, config.score))
+    shown = values, learner.dataset.eval_dataset, config.score
+    log.line(console.final(*shown), lambda columns: console.final_on_terminal(*shown, columns))
     for warning in late_warnings:
         log.line(f"WARNING: {warning}")
     return log.summary(summary)
@@ -125,7 +126,7 @@ def describe_prior(run: Run) -> dict[str, Any]:
     config, context = run.config, run.learner.context
     natural = context.class_counts.double().cpu() / context.class_counts.sum().item()
     prior = training_prior(config, context, run.learner.weights, run.learner.loss)
-    if not isinstance(prior, str) and config.head.name != "none" and not config.debug:
+    if not isinstance(prior, str) and not config.debug:
         head_prior = tags_of(look_up(HEADS, config.head.name)).prior
         after_head = head_prior(prior, natural, config.head) if head_prior else None
         prior = f"config.head.name={config.head.name!r} replaces the last layer" if after_head is None else after_head

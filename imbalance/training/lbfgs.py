@@ -189,8 +189,7 @@ def iterate(problem: Problem, weights: Tensor, decay: Tensor, state: State) -> t
     step, change = (points - state.points).flatten(1), (gradients - state.gradients).flatten(1)
     change = change * ((step * change).sum(1) > 0)[:, None]
     steps, changes = (
-        [*past[max(0, len(past) + 1 - MEMORY) :], new]
-        for past, new in ((state.steps, step), (state.changes, change))
+        [*past[max(0, len(past) + 1 - MEMORY) :], new] for past, new in ((state.steps, step), (state.changes, change))
     )
     return State(points, gradients, outputs, values, steps, changes), lengths
 

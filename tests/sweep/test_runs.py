@@ -1,14 +1,14 @@
+import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from math import isnan
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.surroundings import surroundings
 
 from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
@@ -16,6 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
 from imbalance.sweep.runs import make_batches, make_run, run_all, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
+from imbalance.utils import workers
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -79,10 +80,11 @@ def test_a_stack_without_memory_is_trained_in_halves(tmp_path, monkeypatch, caps
     assert "out of memory for 4 stacked runs; going on with half as many" in capsys.readouterr().err
 
 
-def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path):
+def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path, capsys):
     rates = (0.05, 1e30, 0.1)
     runs = [make_run("digits_ce", SHORT | {"optim.lr": lr}, 0, str(tmp_path)) for lr in rates]
     summaries = run_all(runs, 1, 16)
+    assert "3 of 3 runs done" in capsys.readouterr().err.splitlines()[-1]
     assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
     assert [s["run_directory"] for s in summaries] == [str(run.directory) for run in runs]
     assert np.isnan(metric(summaries[1], "test/accuracy")) and 0 < metric(summaries[0], "test/accuracy") < 1
@@ -114,14 +116,6 @@ def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
     assert evaluations_of(tmp_path) == [{"epoch": 1}]
 
 
-def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
-    """What a worker sees, returned when all `n` have been asked: none can answer for another."""
-    (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < n:
-        time.sleep(0.01)
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
-
-
 @pytest.mark.parametrize(
     ("visible", "n", "seen", "most", "each"),
     [
@@ -133,6 +127,7 @@ def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
     ],
 )
 def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "SPAWN", multiprocessing.get_context("spawn"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -160,6 +160,8 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
     """
     from PIL import Image
 
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
     steps = recipe.steps[1:] if recipe.steps[:1] == (("reduce", 0),) else recipe.steps
     if steps and steps[0][0] == "convert":
         steps, image = steps[1:], converted(image, recipe.mode)
@@ -221,7 +223,7 @@ def in_8_bits(image: "PIL.Image.Image") -> "PIL.Image.Image":
 
 
 class UnacceptableImage(ValueError):
-    """Error for an image file that is not damaged, but too large, or has several images."""
+    """Error for an undamaged image file that is too large, or that has several images."""
 
 
 def check_pixels(what: str, width: int, height: int) -> None:
@@ -240,7 +242,7 @@ def decode_chunk(
     """Decode the image files `paths`, which are relative to `folder`; write their pixels to the file `store` if given.
 
     Args:
-        first: the position of the first of `paths` in the list of all images; its pixels are written there.
+        first: the position of the first of `paths` in the list of all images, and of its pixels in `store`.
         store: an existing file with space for the pixels of all images; None to check the files only.
 
     Returns:

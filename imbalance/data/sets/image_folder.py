@@ -47,7 +47,7 @@ def list_folder(
         test_fraction: the share of every class that becomes test, drawn by the run's seed; 0.0 if there is a
             folder for test.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: True to convert images of other modes (grey, palette, transparency, print, 16 bits); False to refuse
+        convert: True to convert images of other modes (grey, palette, transparency, CMYK, 16 bits); False to refuse
             them. Transparency is dropped, and 16 bits are scaled to 8.
         reduce: True to decode a JPEG at 1/2, 1/4 or 1/8 of its size if no side becomes shorter than `resize`. Photographs
             of 12 megapixels are then decoded four times as fast, but the pixels differ a little. False to decode all
@@ -156,7 +156,7 @@ def images_in(path: Path) -> list[Path]:
     A link to a missing file is in the result too, so that the missing image is reported and not left out.
 
     Raises:
-        BadInput: a folder cannot be read, or a link leads back to a folder around it.
+        BadInput: a folder cannot be read, or a link leads to a folder that contains the link.
     """
     images: list[Path] = []
 
@@ -164,7 +164,7 @@ def images_in(path: Path) -> list[Path]:
         status = folder.stat()
         here = status.st_dev, status.st_ino
         if here in around:
-            raise BadInput(f"{folder}: a link to a folder around it; remove the link")
+            raise BadInput(f"{folder}: a link to a folder that contains the link; remove the link")
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = folder / entry.name

@@ -24,14 +24,14 @@ PARTS = ("train", "val", "test")
 def list_imagenet_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of ImageNet-LT: 1000 classes of 1280 to 5 training images; the groups are the classes.
+    """List the images of ImageNet-LT: 1000 classes with 1280 down to 5 training images each; the groups are the classes.
 
-    Val has 20 images of each class from ImageNet's train folder, test the 50 of its val folder.
+    Of each class, val has 20 images from ImageNet's train folder, and test has the 50 images from ImageNet's val folder.
 
     Args:
         folder: the folder of ImageNet under data_dir, with train/<wnid>/ and val/<wnid>/.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -46,14 +46,14 @@ def list_imagenet_lt(
 def list_places_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of Places-LT: 365 classes of 4980 to 5 training images; the groups are the classes.
+    """List the images of Places-LT: 365 classes with 4980 down to 5 training images each; the groups are the classes.
 
-    Val has 20 images of each class, test 100.
+    Val has 20 images of each class, and test has 100.
 
     Args:
         folder: the folder under data_dir that the paths in the list files are relative to.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -68,7 +68,7 @@ def list_places_lt(
 def list_inaturalist2018(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of iNaturalist 2018: 8142 species of 1000 to 2 training images; the groups are the classes.
+    """List the images of iNaturalist 2018: 8142 species with 1000 down to 2 training images each; the groups are the species.
 
     The published protocol tests on the three val images of each species, and has no other val. Here the first of the three
     is val, and the other two are test.
@@ -76,7 +76,7 @@ def list_inaturalist2018(
     Args:
         folder: the folder under data_dir that contains train_val2018/.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.

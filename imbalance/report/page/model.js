@@ -4,6 +4,10 @@ const OVERVIEW = JSON.parse(document.getElementById("overview").textContent);
 const EXAMPLES = JSON.parse(document.getElementById("examples").textContent);
 const chosen = {task: null, metric: 0, rule: OVERVIEW.rules[0].name, baseline: null, words: [], every: false};
 
+// Values that several runs have are in the page once; `entries` makes an object of the index of its keys and its values.
+const shared = index => OVERVIEW.shared[index], entries = ([keys, ...values]) => Object.fromEntries(shared(keys).map((key, i) => [key, values[i]]));
+for (const run of OVERVIEW.runs) Object.assign(run, {groups: entries(run.groups), examples: shared(run.examples)});
+
 const runsOf = d3.group(OVERVIEW.runs.map((run, i) => ({...run, i})), run => run.setting);
 OVERVIEW.settings.forEach((setting, i) => { setting.i = i; setting.label = labelOf(setting); });
 
@@ -31,7 +35,8 @@ function meanText(over, metric) {
   if (over.low === null) return over.values.map(text).join(", ");
   if (over.high - over.low < 1e-12) return `${text(over.mean)} (all ${over.n} equal)`;
   const even = Math.abs(over.low + over.high - 2 * over.mean) < 1e-9;
-  return even ? `${text(over.mean)} ± ${text((over.high - over.low) / 2)}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
+  const half = (over.high - over.low) / 2, digit = Number((scaleOf(metric) * half).toPrecision(1));  // one digit instead of ± 0.0
+  return even ? `${text(over.mean)} ± ${Number(text(half)) ? text(half) : digit}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
 }
 
 const pText = p => p === null ? "" : p < 0.001 ? "< 0.001" : p.toFixed(3);
