@@ -372,11 +372,16 @@ def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "b.png"):
         save_image(tmp_path / name)
-    code = blocks(page("how-to/predict.md"), "python")[0].replace("runs/folder_ce/default/seed=0", directory)
+    with_package, _, without = blocks(page("how-to/predict.md"), "python")
     names = {}
-    exec(code, names)
+    exec(with_package.replace("runs/folder_ce/default/seed=0", directory), names)
     assert names["probabilities"].shape == (2, 2) and set(names["classes"]) <= {"land", "water"}
-    assert (tmp_path / "model.onnx").is_file()
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (31, 47), dtype=np.uint16))
+    for image in (Image.open(tmp_path / "a.jpg"), grey, Image.new("RGBA", (30, 40), (7, 80, 200, 0))):
+        image.save(tmp_path / "a.jpg", format="PNG")
+        exec(without, names)
+        of_logits = torch.from_numpy(names["logits"]).softmax(0)
+        np.testing.assert_allclose(of_logits, names["model"].predict("a.jpg").probabilities[0], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
