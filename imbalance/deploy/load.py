@@ -309,6 +309,8 @@ class TrainedModel:
             check_unmasked(examples)
             # torch takes no negative strides, and no bytes in another order than that of the machine.
             examples = np.ascontiguousarray(examples, examples.dtype.newbyteorder("="))
+            if not examples.flags.writeable:  # torch would warn
+                examples = examples.copy()
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):

@@ -130,6 +130,8 @@ def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tens
         BadInput: `values` are not K numbers that are at least 0 and sum to 1.
     """
     try:
+        # torch reads a Series of pandas by its row labels, and warns of read-only arrays, so NumPy copies both.
+        values = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
         shares = torch.as_tensor(values, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None

@@ -184,7 +184,7 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
         right: (G,) numbers of right predictions of each group.
         totals: (G,) numbers of examples of each group. A group without examples does not count.
     """
-    from scipy import stats
+    from scipy.special import betaincinv  # every run needs this interval, and scipy.stats takes a second to import
 
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     right_counts, total_counts = right_counts[total_counts > 0], total_counts[total_counts > 0]
@@ -192,8 +192,8 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
         return Interval(np.nan, np.nan)
     tail, wrong = (1 - LEVEL) / 2, total_counts - right_counts
     # The distribution has no quantile without a right prediction, where the low end is 0, or without a wrong one.
-    low = np.where(right_counts, stats.beta.ppf(tail, right_counts, wrong + 1), 0.0)
-    high = np.where(wrong, stats.beta.isf(tail / len(total_counts), right_counts + 1, wrong), 1.0)
+    low = np.where(right_counts, betaincinv(right_counts, wrong + 1, tail), 0.0)
+    high = np.where(wrong, 1 - betaincinv(wrong, right_counts + 1, tail / len(total_counts)), 1.0)
     return Interval(float(low.min()), float(high.min()))
 
 

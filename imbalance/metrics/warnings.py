@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.metric_names import PARITY_RATIOS, top_k_named
+from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, top_k_named
 from imbalance.config.schema import look_up
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
@@ -93,15 +93,20 @@ def run_warnings(
     if selects and not monitored and not config.debug:
         warnings.append(f"{monitor} had no value at any evaluation, so it selected no epoch")
     if selects and len(monitored) > 1:
+        is_ranking = monitor.split("/")[1] in RANKING_METRICS  # such a metric seldom has equal values
+        instead = f"use {'' if is_ranking else 'config.callbacks.monitor=val/auroc, or '}config.callbacks.select=last"
+        if config.head.name != "none":
+            instead += f", because config.head.name={config.head.name!r} changes the predictions after the selection"
         best = max(value for _, value in monitored)
         tied = [epoch for epoch, value in monitored if value == best]
         if len(tied) == len(monitored):
             warnings.append(
-                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected"
+                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected; {instead}"
             )
         elif len(tied) > 1:
             warnings.append(
-                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected"
+                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected; "
+                f"{instead}"
             )
         elif tied[0] == monitored[0][0]:
             warnings.append(

@@ -41,6 +41,10 @@ def evaluations(*values: float) -> list[dict]:
 def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
     found = run_warnings(config, evaluations(*values), {}, dataset, 2)
     assert len(found) == 1 and words in found[0]
+    if "first of these" in words:
+        assert found[0].endswith("; use config.callbacks.monitor=val/auroc, or config.callbacks.select=last")
+        config.head = dict(name="thresholds", metric="balanced_accuracy", rounds=1)
+        assert "changes the predictions after the selection" in run_warnings(config, evaluations(*values), {}, dataset, 2)[0]  # fmt: skip
     config.callbacks.update(select="last", patience=0)
     assert not run_warnings(config, evaluations(*values), {}, dataset, 2)  # nothing reads the monitor
 

@@ -14,8 +14,9 @@ from imbalance.config.metric_names import (
     shown,
 )
 from imbalance.data import Dataset
+from imbalance.metrics.intervals import worst_over_examples
 from imbalance.training.state.progress import Clock
-from imbalance.utils.output import duration
+from imbalance.utils.output import counted, duration
 
 SPLITS = ("val", "test")  # the splits that a run is judged on at its end
 
@@ -63,12 +64,15 @@ def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) ->
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 
 
-def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
+def final(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool = False) -> str:
     """Return what is printed at the end of a run: the metrics of every class and group on val and test, and the score.
+
+    For two classes, `auprc` is followed by that of the rarer class, which is often much lower than the mean of the two.
 
     Args:
         values: metrics of summary.json, by name.
         score: name of the metric that is the score.
+        debug: whether the run evaluated a single batch of each split.
     """
     tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
     if dataset.evaluation_names:
@@ -79,12 +83,17 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
     titles = [f"{title}, accuracy in %" for title in tables]
     width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *titles, "test, %")))
     known = (*SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS)
+    if dataset.num_classes == 2:
+        rarer = f"auprc/{dataset.class_names[int(dataset.class_counts(dataset.train).argmin())]}"
+        known = tuple(name for kind in known for name in ((kind, rarer) if kind == "auprc" else (kind,)))
     names = [name for name in known if not isnan(values.get(f"val/{name}", nan))]
     wide = max(width, *map(len, names))
     lines = ["", f"{'':{wide}}" + "".join(f"{split:>10}" for split in SPLITS)]
     for name in names:
         lines.append(f"{name:{wide}}" + "".join(f"{shown(values[f'{split}/{name}'], name):>10}" for split in SPLITS))
     lines.append(f"Metrics by group are over {describe_groups(values, 'test')}.")
+    if not debug:
+        lines.append(worst_group(values, dataset))
     for split in SPLITS:
         lines += ["", f"{f'{split}, %':{width}}" + "".join(f"{kind:>11}" for kind in CLASS_METRICS)]
         for name in dataset.class_names:
@@ -96,6 +105,26 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
             row = (f"{_percent(values[f'{split}/{kind}/{name}']):>10}" for split in SPLITS)
             lines.append(f"{name:{width}}" + "".join(row))
     return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
+
+
+def worst_group(values: Mapping[str, float], dataset: Dataset) -> str:
+    """Return a line about the worst group of the whole test split: its name, size and accuracy, and the 95 % interval.
+
+    The interval is that of the accuracy on the worst group, whichever group that truly is; see `worst_over_examples`.
+
+    Args:
+        values: metrics of summary.json, by name.
+    """
+    sizes = dict(zip(dataset.eval_group_names, dataset.eval_group_counts(dataset.test).tolist(), strict=True))
+    accuracies = {name: values[f"test/group_accuracy/{name}"] for name, size in sizes.items() if size}
+    worst = min(accuracies, key=lambda name: accuracies[name])
+    right = [round(accuracy * sizes[name]) for name, accuracy in accuracies.items()]
+    low, high = worst_over_examples(right, [sizes[name] for name in accuracies])
+    size = counted(sizes[worst], "example")
+    return (
+        f"Worst test group: {worst}, {_percent(accuracies[worst])} % of {size}; "
+        f"95 % interval of the worst group {_percent(low)} to {_percent(high)} %."
+    )
 
 
 def _counts(names: Sequence[str], counts: Tensor) -> str:
