@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -164,8 +165,25 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     old = f"--{old[2:].replace('-', '_')}" if old.startswith("--") else old
     if (new := RENAMED_FLAGS.get(old, "")) in flags:
         return f"{old} is now called {new}; type {new}{equals}{value} instead"
+    if COMMANDS[name].overrides and (key := config_key(old)):
+        typed = f"{prefix}{key}={value or '<value>'}"
+        near = difflib.get_close_matches(old, flags)
+        return f"{did_you_mean(old, near)} a key of the config is {typed}" if near else f"type {typed}"
     near = did_you_mean(old, flags) if word.startswith("-") else ""
     return near or f"imbalance {name} --help lists its arguments"
+
+
+def config_key(flag: str) -> str:
+    """Return the key of a config that a flag such as "--epochs" means, "trainer.epochs"; "" if no key has this name."""
+    from imbalance.config.experiment import Callbacks, Experiment, Trainer
+    from imbalance.config.registries import ENTRY_POINTS
+
+    keys = {"lr": "optim.lr", "learning_rate": "optim.lr", "weight_decay": "optim.weight_decay"}
+    for section, kind in (("", Experiment), ("trainer.", Trainer), ("callbacks.", Callbacks)):
+        keys |= {field.name: section + field.name for field in fields(kind)}
+    keys |= {section: f"{section}.name" for section in ENTRY_POINTS if "." not in section}
+    del keys["trainer"], keys["callbacks"]
+    return keys.get(flag.removeprefix("--"), "")
 
 
 def run_command(command: Command, arguments: Mapping[str, Any]) -> int:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
+from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import transform, unfamiliar_values
 from imbalance.data.tables.values import check_unmasked
@@ -50,10 +51,13 @@ class Predictions(NamedTuple):
         model was trained with importance weights, with a balancing sampler, or with a loss that shifts logits by class,
         these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
+    shares: (K,) the class shares for which the probabilities are corrected, such as those that `prior="estimated"` found;
+        None without the argument `prior`.
     """
 
     probabilities: np.ndarray
     classes: list[str]
+    shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ class TrainedModel:
         Args:
             examples: depends on the training data of the model:
 
-                - images: paths of image files, Pillow images, or a uint8 array or tensor (N, *input_shape);
+                - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
                 - columns: a data frame, or a mapping from names to columns;
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
@@ -124,7 +128,11 @@ class TrainedModel:
         logits = torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
         shares = self.estimated(logits) if is_estimated(prior) else prior
         probabilities = at_prior(logits, self.prior_shift(shares))
-        return Predictions(probabilities.numpy(), [self.class_names[i] for i in probabilities.argmax(1).tolist()])
+        classes = [self.class_names[i] for i in probabilities.argmax(1).tolist()]
+        if shares is None:
+            return Predictions(probabilities.numpy(), classes)
+        natural = torch.tensor(self.about["prior"]["natural"], dtype=torch.float64)
+        return Predictions(probabilities.numpy(), classes, class_shares(shares, natural).numpy())
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
         """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.
@@ -231,6 +239,10 @@ class TrainedModel:
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
             return
+        if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
+            folder, examples = examples, images_in(Path(examples))
+            if not examples:
+                raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
         if is_table(examples):

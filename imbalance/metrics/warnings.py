@@ -8,7 +8,9 @@ import torch
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, top_k_named
+from imbalance.config.registries import registries
 from imbalance.config.schema import look_up
+from imbalance.config.tags import tags_of
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
 from imbalance.methods.objectives.registry import OBJECTIVES
@@ -24,6 +26,7 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     - each class and group without examples;
     - a val metric in config.callbacks.monitor or config.score that depends on classes or groups with few val examples;
     - an objective that compares several augmented copies of an example, if the data set has no augmentation;
+    - a loss, and weights or a sampler, that correct the same imbalance;
     - a loss whose gradients overflow float16.
     """
     evaluated = dataset.eval_dataset
@@ -59,6 +62,8 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
             "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
             "config.data.augment"
         )
+    if line := corrected_twice(config):
+        warnings.append(line)
     loss = config.loss
     if config.trainer.mixed_precision == "fp16" and loss.name == "poly" and loss.left == "exponential":
         # The slope α·exp(α(1 − m)) of the loss is the largest float16 number at this margin m.
@@ -68,6 +73,21 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
             "with such an example is skipped; use config.trainer.mixed_precision='bf16', or another config.loss.left"
         )
     return warnings
+
+
+def corrected_twice(config: Experiment) -> str:
+    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else ""."""
+    registry = registries()
+    if not tags_of(look_up(registry["loss"], config.loss.name)).balances:
+        return ""
+    for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
+        name = getattr(config, section).name
+        if tags_of(look_up(registry[section], name)).balances:
+            return (
+                f"config.loss.name={config.loss.name!r} and config.{section}.name={name!r} both correct the imbalance, so it is "
+                f"corrected twice; use config.{section}.name={other!r}, or another loss"
+            )
+    return ""
 
 
 def run_warnings(
