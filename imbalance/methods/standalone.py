@@ -243,7 +243,9 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
     def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:
             raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
-        if by == "group" and len(torch.unique(torch.stack([targets, labels[by]]), dim=1).T) > len(torch.unique(labels[by])):
+        if by == "group" and len(torch.unique(torch.stack([targets, labels[by]]), dim=1).T) > len(
+            torch.unique(labels[by])
+        ):
             warnings.warn(
                 "groups: a group has examples of several classes, so weights and draws by group do not balance the classes; "
                 "if these are attributes, pass class × attribute: groups=targets * number of attributes + attributes",

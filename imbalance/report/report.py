@@ -225,7 +225,9 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
-    print(f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')} (a setting is a config with overrides)")
+    print(
+        f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')} (a setting is a config with overrides)"
+    )
 
 
 def check_folder(folder: Path, flag: str = "--folder") -> None:

@@ -118,6 +118,15 @@ def test_a_loaded_model_predicts_image_files_as_its_run_did_without_its_data(pic
     )
 
 
+def test_a_folder_is_predicted_as_its_images(pictures, tmp_path):
+    directory, folder = pictures
+    model = imbalance.load(directory)
+    paths = sorted((folder / "land").iterdir())
+    np.testing.assert_array_equal(model.predict(folder / "land").probabilities, model.predict(paths).probabilities)
+    with pytest.raises(BadInput, match="a folder without image files; this model takes image files"):
+        model.predict(str(tmp_path))
+
+
 def test_a_model_converts_images_as_its_training_did(pictures, tmp_path):
     """Of a run with convert=True; the images are the middle grey in four modes, and transparent."""
     model = imbalance.load(pictures[0])

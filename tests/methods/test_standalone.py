@@ -267,7 +267,9 @@ def test_labels_of_a_filtered_series_and_of_a_read_only_array_are_taken(recwarn)
 
 def test_labels_that_are_texts_are_refused_with_the_call_that_numbers_them():
     for labels in (["cat", "dog"], np.array(["cat", "dog"]), FilteredSeries(["cat", "dog"])):
-        with pytest.raises(BadInput, match=r"^targets: texts such as .*'cat'.* given; number them, as by numpy.unique\(targets"):
+        with pytest.raises(
+            BadInput, match=r"^targets: texts such as .*'cat'.* given; number them, as by numpy.unique\(targets"
+        ):
             example_weights("importance", labels, by="class", exponent=1.0)
 
 

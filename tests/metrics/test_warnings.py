@@ -69,6 +69,22 @@ def test_a_self_head_whose_early_model_is_not_earlier_gets_a_warning(config, dat
     ] * warns
 
 
+@pytest.mark.parametrize(("loss", "weights", "sampler", "warns"), [
+    ("balanced_softmax", "importance", "shuffle", "config.weights.name='importance' both correct"),
+    ("balanced_softmax", "uniform", "balanced", "config.sampler.name='balanced' both correct"),
+    ("balanced_softmax", "uniform", "shuffle", None),
+    ("cross_entropy", "importance", "shuffle", None),
+])  # fmt: skip
+def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
+    config, dataset, loss, weights, sampler, warns
+):
+    config.loss = dict(name=loss)
+    config.weights = dict(name=weights, **({"by": "class", "exponent": 1.0} if weights == "importance" else {}))
+    config.sampler = dict(name=sampler, **({"by": "class"} if sampler == "balanced" else {}))
+    lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+    assert len(lines) == (warns is not None) and all(warns in line for line in lines)
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
 def test_the_exponential_part_of_poly_gets_a_warning_where_its_gradient_overflows_float16(config, dataset, alpha):
     config.loss = dict(name="poly", alpha=alpha, left="exponential")
