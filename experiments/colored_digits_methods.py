@@ -1,4 +1,4 @@
-"""Compare methods on colored digits by worst-group accuracy, and list the group labels that each reads in training.
+"""Compare methods on colored digits by worst-group accuracy, and list the group labels that each method reads in training.
 
     imbalance reproduce colored_digits_methods             # the table
     imbalance reproduce colored_digits_methods --tune      # the val results by which learning rates were chosen
@@ -6,8 +6,7 @@
 
 Each method is a config with the overrides in METHODS, trained over ten seeds. The first seven methods have the same tuning
 budget: their learning rate is the best of LEARNING_RATES by val worst-group accuracy at the selected epoch, over three seeds
-that the table does not use. The later methods were tuned at seed 0, as the configs and the comments in METHODS say. All runs
-together take minutes.
+that the table does not use. The other methods have other tuning budgets, see docs/results.md. All runs together take minutes.
 """
 
 from collections.abc import Mapping
@@ -30,22 +29,20 @@ DEFERRED = dict(name="deferred", by="class", beta=0.9999, start_epoch=80)
 
 
 def erm_with(lr: float = 0.1, **sections: Mapping[str, Any]) -> Variant:
-    """Return ERM with another learning rate and other sections, as a variant of its config.
+    """Return a variant of the config of ERM, with the learning rate `lr` and new sections.
 
     Args:
-        lr: learning rate.
-        sections: new sections by name, such as `loss`.
+        sections: the new sections by name, such as `loss`.
     """
     return Variant("colored_digits_erm", {**sections, "optim.lr": lr})
 
 
 def ranking(name: str, lr: float = 0.1, **values: Any) -> Variant:
-    """Return the variant of the AUC margin loss that has another ranking objective.
+    """Return a variant of the config of the AUC margin loss, with the learning rate `lr` and another ranking objective.
 
     Args:
-        name: the objective.
-        lr: learning rate.
-        values: further keys of the objective, beside the classes to rank and the share of the ranking loss.
+        name: the ranking objective.
+        values: arguments of the objective, except the classes to rank and the share of the ranking loss.
     """
     return Variant(
         "colored_digits_aucm", {"objective": dict(name=name, positives=(1,), share=1.0, **values), "optim.lr": lr}

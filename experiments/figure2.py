@@ -30,7 +30,7 @@ SEEDS = range(10)
 def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return random inputs (n, n + 2) and the targets (n,) of n examples; the target is 1 for the minority.
 
-    The coordinates are two along the class means, and n in the span of the noise.
+    Two coordinates of an input are along the class means, and n are in the span of the noise.
 
     Args:
         minority: number of minority examples.
@@ -51,10 +51,14 @@ def errors(direction: np.ndarray) -> np.ndarray:
 
 
 def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[str, np.ndarray]:
-    """Return `errors` by classifier: "margin" for the max-margin classifier, and each exponent ρ for the limit of the poly loss.
+    """Return the three `errors` of each classifier, by name.
+
+    "margin" is the max-margin classifier. The other names are the exponents ρ, such as "1", each for the limit of the poly
+    loss with this exponent.
 
     Args:
         minority: number of minority examples.
+        exponents: the exponents ρ.
     """
     inputs, targets = draw(minority, seed)
     inputs = inputs / np.sqrt(DIMENSIONS)  # keeps numbers near 1 and does not change the directions
@@ -67,7 +71,7 @@ def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[s
 
 
 def figure2(*, folder: str) -> None:
-    """Print our errors beside the published values, and write figure 2 to `folder`."""
+    """Print our errors beside those of the independent computation, and write figure 2 to `folder`."""
     left = {m: [limit_errors(m, seed, EXPONENTS_LEFT) for seed in SEEDS] for m in MINORITIES}
     right = [limit_errors(MINORITIES[-1], seed, EXPONENTS_RIGHT) for seed in SEEDS]
     print(

@@ -3,9 +3,9 @@
     imbalance reproduce figure3 --data=cifar --seeds=10
 
 The data sets are CIFAR-10 cat/dog and CelebA. On each, cross-entropy and the polynomially tailed loss (`poly`) are trained
-without importance weights, with them, and with importance weights to a higher power. A CIFAR run takes hours on two cores; a
-CelebA run needs a GPU. After a stop, the same command resumes the runs. With --no-train the command trains nothing, and shows
-the runs so far, including unfinished runs.
+without importance weights, with them, and with importance weights to a higher power. Each training run
+takes hours on two cores for CIFAR, and needs a GPU for CelebA. After a stop, the same command resumes the runs. With --no-train
+the command trains nothing, and shows all runs that were started before, including unfinished ones.
 """
 
 from imbalance.experiments.paper_rows import compare, last

@@ -4,7 +4,8 @@
 
 The runs are those of figure 3 that have importance weights, so after figure 3 this command trains nothing. Each run is shown
 at the epoch with the best val accuracy, averaged over groups. So the selection reads the groups of val; for CIFAR the groups
-are the classes. With --no-train the command trains nothing, and shows the runs so far, including unfinished runs.
+are the classes. With --no-train the command trains nothing, and shows all runs that were started before, including
+unfinished ones.
 """
 
 from imbalance.experiments.figure3 import ROWS as FIGURE3_ROWS

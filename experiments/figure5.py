@@ -2,8 +2,8 @@
 
     imbalance reproduce figure5 --data=cifar --seeds=10
 
-The data sets are CIFAR-10 cat/dog and CelebA. A CIFAR run takes hours on two cores; a CelebA run needs a GPU. With --no-train
-the command trains nothing, and shows the runs so far, including unfinished runs.
+The data sets are CIFAR-10 cat/dog and CelebA. Each training run takes hours on two cores for CIFAR, and needs a GPU for
+CelebA. With --no-train the command trains nothing, and shows all runs that were started before, including unfinished ones.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ POLY = {"loss": dict(name="poly", alpha=2.0, left="logistic")}
 
 
 def undersampled(by: str) -> dict[str, Any]:
-    """Return the override that draws one undersampled training set, the same in all epochs."""
+    """Return the override that undersamples the training set by "class" or "group", once for all epochs."""
     return {"sampler": dict(name="reject", by=by, redraw=False)}
 
 

@@ -44,7 +44,7 @@ ROWS = (
 
 
 def gaussian_limit(*, work_dir: str, jobs: int, stacked: int) -> None:
-    """Train the runs that are not done yet, and print the exact balanced error for every row of ROWS and exponent.
+    """Train the runs that are not done yet, and print the exact balanced error for every row of ROWS and every exponent.
 
     Args:
         stacked: largest number of runs that one process trains as one stacked model.

@@ -51,7 +51,7 @@ def draw_of(row: Row) -> str:
 
 
 def deviation(values: Sequence[float]) -> str:
-    """Return the standard deviation of fractions in percent, with a 95 % chi-square interval for normal values."""
+    """Return the standard deviation of fractions as text, in percent, with a 95 % interval that is exact for normal values."""
     from scipy import stats
 
     n, estimate = len(values), 100 * np.std(values, ddof=1)

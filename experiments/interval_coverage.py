@@ -117,7 +117,7 @@ def seeds_row(name: str, num_seeds: int) -> list[str]:
     The standard deviation of the scores of a task is 3 points.
 
     Args:
-        name: distribution of the scores, "normal" or exponential.
+        name: distribution of the scores: "normal", or any other text for an exponential distribution.
         num_seeds: number of scores for each task.
     """
     rng = np.random.default_rng(0)

@@ -14,7 +14,7 @@ features. The limits of training are computed as convex problems by `imbalance.t
 descent of 10² to 10⁶ steps is compared with its own limit instead.
 
 A problem takes half a second. Rows are added to results/limit_on_features.csv.gz seed by seed, and a problem with a row is
-not computed again. So if you type a command again that was stopped, it goes on where it was.
+not computed again. So to go on with a command that was stopped, type the command again.
 """
 
 import itertools
@@ -144,15 +144,15 @@ def make_problem(features: Features, pair: tuple[int, int], seed: int, ratio: in
 
 
 def class_weights(signs: np.ndarray, exponent: float) -> np.ndarray:
-    """Return importance weights of one over the class count to the power `exponent`, with mean 1."""
+    """Return the importance weight of each example: (1 / count of its class)^exponent, divided by the mean of these."""
     weights = np.where(signs > 0, (signs > 0).sum(), (signs < 0).sum()).astype(float) ** -exponent
     return weights / weights.mean()
 
 
 def classifiers(problem: Problem, preprocessing: str, seed: int) -> dict[str, dict[float, gram.Linear]]:
-    """Return the classifiers by arm, then by tuned value; their coefficients are those of the unsigned examples.
+    """Return the classifiers of each arm, by tuned value; an arm that is not tuned has the one value nan.
 
-    An arm that is not tuned has the one value nan.
+    The coefficients of a classifier are already multiplied by the signs of the examples.
     """
     bias = preprocessing != "centred"
     signs, products = problem.signs, problem.train @ problem.train.T
@@ -199,7 +199,15 @@ def poly_name(alpha: float, exponent: float) -> str:
 
 
 def ridges(products: np.ndarray, signs: np.ndarray, bias: bool) -> dict[float, gram.Linear]:
-    """Return a weighted logistic regression for each ridge penalty; each starts at the solution for the penalty before it."""
+    """Return a weighted logistic regression for each of PENALTIES, with coefficients as in `classifiers`.
+
+    Each fit starts at the solution for the next larger penalty.
+
+    Args:
+        products: (n, n) inner products of the examples.
+        signs: (n,) 1 for the minority class, −1 for the majority class.
+        bias: whether the classifiers have a bias.
+    """
     solutions, solution = {}, None
     for penalty in reversed(PENALTIES):
         solution = gram.ridge(products, signs, class_weights(signs, 1.0), penalty, bias, solution)
@@ -211,13 +219,21 @@ def ridges(products: np.ndarray, signs: np.ndarray, bias: bool) -> dict[float, g
 
 
 def balanced_accuracy(scores: np.ndarray, signs: np.ndarray, threshold: np.ndarray | float = 0.0) -> np.ndarray:
-    """Return the balanced accuracy of each column of (N, A) scores at a threshold."""
+    """Return the (A,) balanced accuracies of the columns of (N, A) scores.
+
+    Args:
+        signs: (N,) 1 for the minority class, −1 for the majority class.
+        threshold: one threshold for all columns, or one for each column.
+    """
     above = scores > threshold
     return (above[signs > 0].mean(0) + (~above[signs < 0]).mean(0)) / 2
 
 
 def best_threshold(scores: np.ndarray, signs: np.ndarray) -> float:
-    """Return the median of the best thresholds among the midpoints between neighbouring (N,) scores."""
+    """Return the threshold on (N,) scores with the best balanced accuracy, a midpoint between neighbouring scores.
+
+    If several midpoints are equally good, return their median.
+    """
     order = np.argsort(scores)
     ordered, positive = scores[order], signs[order] > 0
     accuracy = (np.cumsum(~positive) / (~positive).sum() + 1 - np.cumsum(positive) / positive.sum())[:-1]
@@ -230,8 +246,8 @@ def best_threshold(scores: np.ndarray, signs: np.ndarray) -> float:
 def judge(problem: Problem, arms: Mapping[str, Mapping[float, gram.Linear]]) -> dict[str, Any]:
     """Return the cells of a row: for each arm the test balanced accuracy at threshold 0 and at val's threshold, and AUROC.
 
-    A tuned arm has two more cells. One has the values that val chose, for threshold 0 and for val's threshold. The other has
-    the test accuracies of all its values, at val's thresholds.
+    A tuned arm has two more cells. One has two tuned values: the best on val at threshold 0, and the best at val's threshold.
+    The other has the test accuracy of each tuned value, at val's threshold.
     """
     flat = [(arm, value, solution) for arm, solutions in arms.items() for value, solution in solutions.items()]
     direction = problem.train.T @ np.column_stack([solution.coefficients for *_, solution in flat])
@@ -263,10 +279,11 @@ def judge(problem: Problem, arms: Mapping[str, Mapping[float, gram.Linear]]) -> 
 
 
 def descend(problem: Problem, steps: Sequence[int] = STEPS) -> dict[str, Any]:
-    """Run gradient descent on the mean loss of [x, 1], from zero, and evaluate it after each number of steps in STEPS.
+    """Run gradient descent for each arm, and return the cells of a row: the results after each number of `steps`.
 
-    The learning rate is one over the largest curvature of the mean loss. The cells of an arm and number of steps are the
-    test balanced accuracy at threshold 0 and at val's threshold, and the angle to the limit in degrees.
+    Gradient descent starts at zero, on the mean loss of a linear classifier of [x, 1]. The learning rate is one over the
+    largest curvature of the mean loss. The results are the test balanced accuracy at threshold 0 and at val's threshold,
+    and the angle to the limit in degrees.
     """
     signs, n = problem.signs, len(problem.signs)
     inputs, val, test = (
@@ -368,7 +385,8 @@ class Cell(NamedTuple):
     """The results at one ratio and preprocessing, for the seeds that are complete.
 
     pairs: the 45 unordered pairs of classes.
-    rows: the row of each (pair, role order, seed), a (45, 2, S) array of objects.
+    rows: the row of each pair, of each of the two choices of the minority class, and of each seed: a (45, 2, S) array of
+        objects.
     unsolved: the number of rows whose problem no solver has solved; their seeds are left out.
     """
 
@@ -377,7 +395,7 @@ class Cell(NamedTuple):
     unsolved: int
 
     def values(self, arm: str, judgement: str) -> np.ndarray:
-        """Return the (45, 2, S) values of an arm, such as `values("hard margin", "at 0")`."""
+        """Return the (45, 2, S) values of an arm by a judgement, such as `values("hard margin", "at 0")`."""
         return numbers(self.rows.ravel().tolist(), f"{arm}: {judgement}").reshape(self.rows.shape)
 
 
@@ -402,12 +420,12 @@ def cell_of(rows: Sequence[Row], ratio: int, preprocessing: str) -> Cell | None:
 
 
 def difference(cell: Cell, first: str, second: str, judgement: str) -> np.ndarray:
-    """Return the (45, 2, S) values of the arm `first` minus those of the arm `second`, both with the same judgement."""
+    """Return the (45, 2, S) values of the arm `first` minus those of the arm `second`, both by `judgement`, such as "at 0"."""
     return cell.values(first, judgement) - cell.values(second, judgement)
 
 
 def primary(cell: Cell) -> dict[str, Contrast]:
-    """Return the three primary contrasts, and under "threshold" the part of (a) that is a threshold."""
+    """Return the contrasts in PRIMARY by key, and under "threshold" contrast a minus contrast b."""
     parts = {key: difference(cell, *arms) for key, arms in PRIMARY.items()}
     return {
         key: contrast(values, cell.pairs) for key, values in [*parts.items(), ("threshold", parts["a"] - parts["b"])]
@@ -441,13 +459,13 @@ def outcome(cell: Cell) -> str:
 
 
 def outcome_text(folder: Path) -> str:
-    """Return the outcome of the primary cell from the kept results."""
+    """Return the outcome of the primary cell, raw features at the ratio 10, from the tables in `folder`."""
     cell = cell_of(kept_results.read(STUDY, folder), 10, "raw")
     return outcome(cell) + "\n" if cell else "No two seeds of the primary cell have finished yet.\n"
 
 
 def cells(folder: Path) -> Iterator[tuple[int, str, Cell]]:
-    """Yield every ratio and preprocessing with at least two complete seeds, with its results."""
+    """Yield a ratio, a preprocessing and their results, for each pair of these two with at least two complete seeds."""
     rows = kept_results.read(STUDY, folder)
     for preprocessing, ratio in itertools.product(PREPROCESSINGS, RATIOS):
         if cell := cell_of(rows, ratio, preprocessing):
@@ -455,7 +473,7 @@ def cells(folder: Path) -> Iterator[tuple[int, str, Cell]]:
 
 
 def contrasts_table(folder: Path) -> str:
-    """Return a table of the three contrasts at every ratio and preprocessing that was run."""
+    """Return a table of the contrasts in PRIMARY at every ratio and preprocessing with at least two complete seeds."""
     heads = ["features", "ratio", "seeds", "(a) poly IW^1 − hard margin, threshold 0", "of which threshold",
              "(b) both with val's thresholds", "(c) poly IW^1 − ridge, tuned", "pairs ahead, behind in (a); (b); (c)"]  # fmt: skip
     table = []
@@ -471,7 +489,7 @@ def contrasts_table(folder: Path) -> str:
 
 
 def arms_table(folder: Path) -> str:
-    """Return a table of all arms in the primary cell, each with its difference from the hard margin or from ridge."""
+    """Return a table of all arms in the primary cell (see `outcome_text`), each compared with the hard margin and with ridge."""
     cell = cell_of(kept_results.read(STUDY, folder), 10, "raw")
     if not cell:
         return "No two seeds of the primary cell have finished yet.\n"
@@ -493,7 +511,7 @@ def arms_table(folder: Path) -> str:
 
 
 def descent_table(folder: Path) -> str:
-    """Return a table of gradient descent: the gain of weights and the angle to the limit after each number of steps."""
+    """Return a table of gradient descent: the gain of importance weights and the angle to the limit after each number of steps."""
     rows = [row for row in kept_results.read(DESCENT_STUDY, folder) if row["solved"] == "yes"]
     if not rows:
         return "No descent has finished yet.\n"
@@ -518,7 +536,7 @@ def descent_table(folder: Path) -> str:
 
 
 def draw(folder: str) -> None:
-    """Draw the primary contrasts, one point for each pair of classes, and the accuracy by the power of the weights."""
+    """Draw the primary contrasts, one point for each pair of classes, and the accuracy by the power of the importance weights."""
     cell = cell_of(kept_results.read(STUDY, Path(folder)), 10, "raw")
     if not cell:
         return
@@ -585,7 +603,7 @@ def limit_on_features(
         seeds: the number of seeds.
         ratios: the numbers of majority images for each minority image, out of RATIOS.
         preprocessings: keys of PREPROCESSINGS.
-        descent: run gradient descent in place of the limits.
+        descent: run gradient descent instead of computing the limits.
         results: folder that holds the tables of results, such as results/.
     """
     folder = Path(results)

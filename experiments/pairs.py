@@ -88,9 +88,9 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
     return make_run(f"{data}_pair_{loss}", {**settings.common, **overrides}, seed, settings.work_dir)
 
 
-def train(settings: Settings, batches: Iterable[list[Run]]) -> None:
-    """Train the runs that have no row in results/pairs.csv.gz, each batch as one stacked model, and add their rows."""
-    run_and_keep(batches, settings.jobs, STUDY, settings.folder, IDENTITY)
+def train(settings: Settings, stacks: Iterable[list[Run]]) -> None:
+    """Train the runs that have no row in results/pairs.csv.gz, each list as one stacked model, and add their rows."""
+    run_and_keep(stacks, settings.jobs, STUDY, settings.folder, IDENTITY)
 
 
 def tune(settings: Settings, data: str) -> None:
@@ -278,9 +278,9 @@ def train_accuracy(rows: list[Row]) -> np.ndarray:
 
 
 def methods_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of the methods: how many runs interpolate, for which share of training, and how accurate they are.
+    """Return a table with one row for each method on each data set; all values are over the runs of the method.
 
-    Accuracies on test are means over all runs.
+    A row has the share of runs that interpolate, the mean share of training after that, and mean accuracies.
     """
     heads = [
         "data", "method", "rate", "runs", "of which interpolate", "train accuracy", "of training from there on",
@@ -312,10 +312,11 @@ class Comparison(NamedTuple):
 
 
 def compare(scores: np.ndarray, others: np.ndarray, pairs: Sequence[str]) -> Comparison:
-    """Compare two methods by the differences of their runs on the same pair and seed.
+    """Compare a method with another by the differences of the two accuracies on the same pair and seed.
 
     Args:
-        scores, others: (P, S) accuracies of the two methods.
+        scores: (P, S) accuracies of the method.
+        others: (P, S) accuracies of the other method, which are subtracted.
         pairs: the P pairs, such as "cat+dog".
     """
     differences = scores - others
@@ -353,7 +354,10 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
 
 
 def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of how much more importance weights gain under poly than under cross-entropy, and early-stopped than last."""
+    """Return a table of differences between two gains of importance weights.
+
+    The two gains are under poly and under cross-entropy, or at the best epoch on val and at the last epoch.
+    """
     heads = ["data", "difference of two gains of importance weights", "IW^1", "IW^1.5"]
     last, early = COLUMNS
     table = []
@@ -384,7 +388,7 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
 
 
 def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
-    """Return a table that compares importance weights with none, for each loss at one learning rate for both.
+    """Return a table that compares each loss with importance weights and without, both at the same learning rate.
 
     Only pairs with all runs of the loss count.
 
@@ -414,8 +418,8 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
     """Return a table of the rank correlation of the poly loss's gain with the share of training past interpolation.
 
     A correlation is over the pairs of a data set. The gain is that of `past_and_gain`. The partial correlation holds the
-    difficulty of a pair fixed, its mean accuracy over all methods. Pairs share classes, so the p-values that
-    independent pairs would have are not shown.
+    difficulty of a pair fixed, which is the mean accuracy of all methods on the pair. Pairs share classes, so the p-values
+    that independent pairs would have are not shown.
     """
     from scipy import stats
 
@@ -443,7 +447,7 @@ def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np
     both with importance weights to the power `exponent`.
 
     Args:
-        name: which epoch's test score is taken, a key of COLUMNS.
+        name: the epoch of the test scores, a key of COLUMNS.
     """
     poly, ce = (methods[loss, exponent] for loss in ("poly", "ce"))
     return (poly.after.mean(1) + ce.after.mean(1)) / 2, poly.test[name] - ce.test[name]

@@ -66,7 +66,7 @@ def compare(
         rows: for each data set, the rows of the figure and their configs.
         choose: returns the evaluation that the figure shows, from all evaluations of a run.
         data: data sets in `rows`; if none, all.
-        train: False to train nothing, and show the runs so far.
+        train: False to train nothing, and show all runs that were started before.
         overrides: config values by key, for all runs, such as `data_dir`.
         stacked: largest number of runs that one process trains as one stacked model.
     """
@@ -103,7 +103,9 @@ def last(evaluations: Sequence[Line]) -> Line:
 
 
 def best_group_average(evaluations: Sequence[Line]) -> Line:
-    """Return the first evaluation with the best val accuracy, averaged over groups ("re-weighted" in the paper).
+    """Return the evaluation with the best mean val accuracy of the groups; the first if several are equally good.
+
+    The paper calls this rule "re-weighted".
 
     `imbalance select` has a rule of this name, which reads saved logits. This function reads metrics.jsonl, which unfinished
     runs have too.

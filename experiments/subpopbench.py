@@ -79,7 +79,8 @@ class Method(NamedTuple):
     title: name in the published tables.
     overrides: function from a draw and "group" or "class" to config values by key. Without attributes, SubpopBench takes
         each class for a group, so "group" becomes "class".
-    needs_attributes: whether the method differs from ERM, or from its published form, if attributes are unknown.
+    needs_attributes: whether the method cannot be used if attributes are unknown, because it would then be ERM, or not the
+        published method.
     """
 
     title: str
@@ -104,7 +105,7 @@ def irm(draw: Draw, by: str) -> dict[str, Any]:
 
 
 def alignment(name: str, **values: Any) -> Callable[[Draw, str], dict[str, Any]]:
-    """Return the function of the overrides of CORAL or MMD, which share a hyperparameter."""
+    """Return the function `Method.overrides` of CORAL or MMD; both draw the hyperparameter "mmd_gamma"."""
 
     def overrides(draw: Draw, by: str) -> dict[str, Any]:
         penalty = draw("mmd_gamma", 1.0, power(-1, 1))
@@ -182,7 +183,7 @@ QUOTED_RULE = {"known": "val worst group", "unknown": "val worst class"}  # of t
 
 
 def seed_hash(*values: Any) -> int:
-    """Return the hash of SubpopBench, by which a hyperparameter has the same random value in all methods."""
+    """Return the hash by which SubpopBench seeds random values, so that a hyperparameter has the same value in all methods."""
     return int(hashlib.md5(str(values).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
 
 
@@ -193,7 +194,7 @@ def point(data: str, method: str, setting: int, seed: int, attributes: str, step
         data, method: keys of DATA and METHODS.
         setting: number of the setting; 0 for the default values, and a number above 0 for random values.
         attributes: "known" or "unknown" in training.
-        steps: number of training steps; 0 for that of the protocol. An epoch is the smallest unit, so steps are rounded.
+        steps: number of training steps; 0 for that of the protocol. It is rounded to whole epochs.
     """
 
     def draw(name: str, default: Any, random_value: Callable[[np.random.RandomState], Any]) -> Any:
@@ -224,7 +225,7 @@ def point(data: str, method: str, setting: int, seed: int, attributes: str, step
 
 
 def has_head(method: str) -> bool:
-    """Return whether the method trains a new last layer after the network."""
+    """Return whether the method trains a new last layer once the network has been trained."""
     return method in ("crt", "dfr")
 
 
@@ -257,7 +258,7 @@ def read_checkpoints(directory: Path, final_only: bool) -> Checkpoints | None:
 def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
     """Return the metrics in COLUMNS by name, as fractions.
 
-    `adjusted` is the mean over the groups, without weights. `worst precision` and `worst F1` are of the worst class.
+    `adjusted` is the mean accuracy of the groups, without weights. `worst precision` and `worst F1` are of the worst class.
 
     Args:
         logits: (N, K) logits on test.
@@ -303,7 +304,7 @@ def subpopbench(
     Args:
         data: keys of DATA.
         methods: keys of METHODS; if none, all that can be trained with these `attributes`.
-        attributes: "known" or "unknown" in training; val and test always have them.
+        attributes: "known" or "unknown" in training; they are always known in val and test.
         trials: number of settings for each method, the default setting included.
         steps: number of training steps of every run; 0 for those of the protocol.
         dry_run: print the number of runs and of steps, train nothing.
@@ -318,7 +319,7 @@ def subpopbench(
         if name in METHODS and name not in usable:
             raise BadInput(
                 f"--methods={name}: the method reads the attributes of train, which --attributes=unknown withholds; "
-                f"leave it out, or type --attributes=known"
+                f"leave {name} out, or type --attributes=known"
             )
     check_names("--methods", methods, usable)
     methods, common = methods or usable, check_common_overrides(overrides)

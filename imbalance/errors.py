@@ -74,7 +74,7 @@ class Interrupted(BaseException):
         return f"{signal.Signals(self.args[0]).name}: stopped; the same command {RESUME_HINT}"
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch whose text says so.
 
     cuBLAS and cuDNN have memory of their own, and report its end by a status such as CUBLAS_STATUS_ALLOC_FAILED.

@@ -218,6 +218,9 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         names, labels = None, (targets,)
         if groups is not None:
             attribute = as_categories(column_or_1d(groups), "groups").sorted(None)
+            if missing := [value for value in attribute.values if value in MISSING]:
+                row = int(np.flatnonzero(attribute.codes == attribute.values.index(missing[0]))[0])
+                raise BadInput(f"groups[{row}] is missing; leave out the example, or give it a value of its own")
             names, labels = attribute.values, (targets, attribute.codes)
         train = val = np.arange(len(targets))
         if self.validation_fraction:

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.server import SERVER
 from ml_collections import ConfigDict
 
 from imbalance.config.resolve import load
+from imbalance.utils import workers
 
 pytest.register_assert_rewrite("crossings")  # so that a crossing that fails shows its values
 ROOT = Path(__file__).parent.parent
@@ -23,6 +25,10 @@ CONFIG_FILES = {name: ROOT / "configs" / f"{name}.py" for name in TABLE["ROWS"]}
 # The parent of pytest (nohup, a service) may ignore SIGHUP. Every process that a test starts would then ignore it, too.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
+# A sync waits for the disk, so that a run of many checkpoints takes twice as long. No test needs the wait: those of power
+# losses watch the calls. Like fsync, fstat fails if the file is closed.
+os.fsync = os.fstat
+workers.SPAWN = SERVER  # worker processes start in no time; tests/sweep/test_runs.py has some that are spawned
 
 
 def imported_by(statement: str) -> set[str]:
@@ -33,6 +39,23 @@ def imported_by(statement: str) -> set[str]:
             [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
         ).stdout.split()
     )
+
+
+# Files that take longest. They begin first, so that at the end no worker is left alone with one of them.
+LONGEST = (
+    "test_crossings", "test_contract", "test_site", "test_docs_run", "test_least", "test_package", "test_fuzz",
+    "test_processes", "test_device", "test_sharding", "test_stacked", "test_predict", "test_sweep", "test_bench",
+    "test_config_table", "test_gpu_queue",
+)  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.option.loadscopereorder = False  # xdist would begin with the files of most tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

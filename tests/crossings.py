@@ -30,7 +30,8 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers.data_files import make_folder, make_table, save_image, write_csv, write_people
-from helpers.jobs import SERVER, at_call, free_port
+from helpers.jobs import at_call, free_port
+from helpers.server import SERVER
 from helpers.texts import write_texts
 from ml_collections import ConfigDict
 
@@ -337,9 +338,7 @@ class Scene:
         self.config = load(self.file)
         self.run = folder / "runs" / kind / "default" / "seed=0"
         self.finished, self.diverges = STATUS[state] == "done", state == "diverged"
-        # Workers of a sweep start from a server that has imported torch, in the folder in which a shell would start them.
-        monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: SERVER)
-        monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(folder))
+        monkeypatch.setattr(multiprocessing.process, "ORIGINAL_DIR", str(folder))  # where a shell would start them
         monkeypatch.chdir(folder)
 
     # Trains by the command line, or by a program where only a program can
@@ -377,7 +376,10 @@ class Scene:
         before = contents(self.folder)
         ended = act()
         assert ended.status == 2, ended
-        assert_one_line("".join(line for line in ended.err.splitlines(True) if " runs done, " not in line))
+        progress = " runs done", "; run directories in "
+        assert_one_line(
+            "".join(line for line in ended.err.splitlines(True) if not any(map(line.__contains__, progress)))
+        )
         assert re.search(words, ended.err), ended.err
         assert contents(self.folder) == before
         assert not (created and created.exists())

@@ -8,7 +8,7 @@ import json
 import fuzz
 import pytest
 from fuzz_api import API_KINDS
-from helpers.jobs import SERVER
+from helpers.server import SERVER
 
 EXAMPLES = {"configs": 30, "overrides": 30, "tables": 30, "pictures": 150}  # a few seconds
 EXAMPLES |= dict.fromkeys(API_KINDS, 200)

@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.commands import call_all
 from helpers.least import make_least
 
 from imbalance.utils.package import process_environment
@@ -30,29 +31,29 @@ def test_the_environment_has_the_fewest_packages(least):
     assert subprocess.run([least, "-c", code], capture_output=True, text=True).stdout == "['torch']\n"
 
 
-@pytest.mark.timeout(600)  # five processes that import torch
+@pytest.mark.timeout(600)  # three processes that import torch
 def test_a_run_a_sweep_and_a_report_need_only_the_fewest_packages(least, tmp_path):
-    done = call(least, tmp_path, "train", "--config=digits_poly", SHORT)
-    assert done.returncode == 0, done.stderr
-    summary = json.loads(
-        (tmp_path / json.loads(done.stdout.splitlines()[-1])["run_directory"] / "summary.json").read_text()
-    )
+    grid = ("--config=digits_poly", "--grid=optim.lr=0.01,0.1", "--seeds=2", "--jobs=1", SHORT)
+    commands = [("train", "--config=digits_poly", SHORT), *[("sweep", *grid)] * 2, ("sweep", *grid, "--study=named"), ("report",)]  # fmt: skip
+    trained, *swept, named, reported = call_all(least, tmp_path, process_environment(OMP_NUM_THREADS="1"), commands)
+
+    status, out, err = trained
+    assert status == 0, err
+    summary = json.loads((tmp_path / json.loads(out.splitlines()[-1])["run_directory"] / "summary.json").read_text())
     assert summary["versions"]["wandb"] is None and summary["versions"]["torch"]
 
-    grid = ("--config=digits_poly", "--grid=optim.lr=0.01,0.1", "--seeds=2", "--jobs=1", SHORT)
-    for _ in range(2):  # the second time everything is done
-        swept = call(least, tmp_path, "sweep", *grid)
-        assert swept.returncode == 0, swept.stderr
-        assert swept.stdout.count("| digits_poly | 2 |") == 2
-        told = json.loads(swept.stdout.splitlines()[-1])
+    for status, out, err in swept:  # the second time everything is done
+        assert status == 0, err
+        assert out.count("| digits_poly | 2 |") == 2
+        told = json.loads(out.splitlines()[-1])
         assert told["study"] is None and told["trials"] == {"done": 4}
-    assert "4 of 4 runs done (4 before this command)" in swept.stderr
-    named = call(least, tmp_path, "sweep", *grid, "--study=named")
-    assert named.returncode == 2 and "a study needs optuna, which is not installed" in named.stderr
+    assert "4 of 4 runs done (4 before this command)" in swept[1][2]
+    status, _, err = named
+    assert status == 2 and "a study needs optuna, which is not installed" in err
 
-    reported = call(least, tmp_path, "report")
-    assert reported.returncode == 0, reported.stderr
-    assert "matplotlib is not installed; type pip install matplotlib" in reported.stdout
+    status, out, err = reported
+    assert status == 0, err
+    assert "matplotlib is not installed; type pip install matplotlib" in out
     assert {"results.md", "index.html"} <= {path.name for path in (tmp_path / "report").iterdir()}
     assert not list((tmp_path / "report").glob("*.png"))
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import ROOT
+from helpers.commands import call_all
 
 import imbalance
 
@@ -81,9 +82,9 @@ def command(installed: Path, folder: Path, *arguments: str) -> str:
     return call(installed, folder, str(installed / "bin" / "imbalance"), *arguments)
 
 
-@pytest.mark.timeout(900)  # eight processes that import torch: half a minute, on a busy machine minutes
+@pytest.mark.timeout(900)  # six processes that import torch: half a minute, on a busy machine minutes
 def test_an_empty_folder_and_the_wheel_are_enough_to_train_compare_sweep_report_predict_and_export(installed, tmp_path):
-    """From a CSV file to predictions, by the installed command alone."""
+    """From a CSV file to predictions, by the installed command, and by the installed package in one process for the commands between."""
     rows = [f"{i % 7 + 3 * (i % 2)},{'ab'[i % 2 ^ (i % 5 == 0)]},{i % 2}" for i in range(200)]
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "table.csv").write_text("\n".join(["size,kind,target", *rows]) + "\n")
@@ -91,20 +92,24 @@ def test_an_empty_folder_and_the_wheel_are_enough_to_train_compare_sweep_report_
 
     trained = command(installed, tmp_path, "train", "--config=arrays_erm", *short)
     run = json.loads(trained.splitlines()[-1])["run_directory"]
-    table = command(installed, tmp_path, "compare", "--config=arrays_erm,arrays_dro", "--seeds=2", "--jobs=1", *short)
-    assert "| arrays_dro |" in table
+    commands = [
+        ("compare", "--config=arrays_erm,arrays_dro", "--seeds=2", "--jobs=1", *short),
+        ("sweep", "--config=arrays_ce", "--grid=optim.lr=0.01,0.1", "--seeds=1", "--jobs=1", *short),
+        ("report",),
+        ("export", run, "model.safetensors"),
+    ]
     pytest.importorskip("optuna", reason="the extra 'sweep' is not installed")
-    grid = ("--config=arrays_ce", "--grid=optim.lr=0.01,0.1", "--seeds=1", "--jobs=1")
-    assert "optim.lr" in command(installed, tmp_path, "sweep", *grid, *short)
     pytest.importorskip("matplotlib", reason="the extra 'report' is not installed")
-    command(installed, tmp_path, "report")
+    ended = call_all(installed / "bin" / "python", tmp_path, elsewhere(), commands)
+    assert [status for status, _, _ in ended] == [0] * 4, ended
+    (_, table, _), (_, grid, _), *_ = ended
+    assert "| arrays_dro |" in table and "optim.lr" in grid
     assert (tmp_path / "report").is_dir()
+    assert (tmp_path / "model.safetensors").stat().st_size > 0
 
     (tmp_path / "new.csv").write_text("kind,size\na,3\nb,9\nc,1\n")
     assert "3 predictions" in command(installed, tmp_path, "predict", run, "new.csv")
     assert (tmp_path / "predictions.csv").read_text().startswith("file,row,class,0,1\nnew.csv,0,")
-    command(installed, tmp_path, "export", run, "model.safetensors")
-    assert (tmp_path / "model.safetensors").stat().st_size > 0
 
 
 def test_the_version_is_the_same_everywhere():

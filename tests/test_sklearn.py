@@ -231,6 +231,7 @@ def test_numbers_of_numpy_are_values_of_a_section():
         ({"callbacks": {"patience": 2}}, (X, Y), "but callbacks.patience=2 reads validation examples"),
         ({}, (np.where(X > 11, np.inf, X), Y), "infinity"),
         ({}, (X, Y, SEX[:-1]), "inconsistent numbers of samples"),
+        ({}, (X, Y, np.where(np.arange(160) == 7, np.nan, 1.0)), "groups[7] is missing"),
     ],
 )  # fmt: skip
 def test_a_wrong_parameter_is_a_value_error(parameters, data, words):

@@ -85,6 +85,7 @@ def smoke(work_dir: Path, resolution: str) -> str:
         "-q",
         "-p",
         "no:cacheprovider",
+        "--timeout=600",  # the first import of a new CUDA build of torch takes minutes from a cold disk
         f"--rootdir={ROOT}",
         *(ROOT / path for path in SMOKE),
     ]

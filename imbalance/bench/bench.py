@@ -47,7 +47,7 @@ def bench(*, only: Sequence[str], repeats: int, output: str | None) -> None:
 
     Args:
         only: names of parts to measure, from the keys of PARTS.
-        repeats: number of ratios for each row; half as many for rows of which each ratio starts new processes.
+        repeats: number of ratios for each row, which is halved for rows of which each ratio starts new processes.
         output: a JSON file to write all ratios to.
     """
 

@@ -129,16 +129,23 @@ def quietly(call: Callable[[], object]) -> None:
 
 
 def stacked_seconds(folder: Path) -> float:
-    """Return the seconds that it takes to train the heads of `heads` as one stacked model, and to write their files."""
+    """Return the seconds that it takes to train all 96 heads as one stacked model, and to write their files.
+
+    Args:
+        folder: folder that `make_features` has written.
+    """
     with tempfile.TemporaryDirectory() as work_dir:
         runs = [(config, Path(work_dir) / str(i)) for i, config in enumerate(heads(folder, Path(work_dir)))]
         return seconds(lambda: quietly(lambda: train_stacked(runs)))
 
 
 def process_seconds(folder: Path) -> float:
-    """Return an estimate of the seconds that it takes to train the heads of `heads` in a process each.
+    """Return an estimate of the seconds that it takes to train all 96 heads in a process each.
 
     Only TIMED such processes are timed.
+
+    Args:
+        folder: folder that `make_features` has written.
     """
     with tempfile.TemporaryDirectory() as work_dir:
         flags = [f"--config.data.folder={folder}", f"--config.work_dir={work_dir}", "--config=configs/features_erm.py"]
@@ -225,9 +232,12 @@ def solver_rows(folder: Path, repeats: int) -> Iterator[Row]:
 
 
 def stacked_epoch(folder: Path) -> Callable[[], None]:
-    """Return a function that trains the next epoch of the heads of `heads` as one stacked model.
+    """Return a function that trains all 96 heads for one more epoch, as one stacked model.
 
     The function evaluates nothing and writes no files.
+
+    Args:
+        folder: folder that `make_features` has written.
     """
     configs = heads(folder, Path())
     accelerator, dataset = start_accelerator(configs[0]), load_dataset(configs[0])
@@ -245,11 +255,11 @@ def stacked_epoch(folder: Path) -> Callable[[], None]:
 
 
 def head_rows(folder: Path, repeats: int) -> list[Row]:
-    """Compare stacked linear heads with other ways to train as many, and return the rows of the benchmark's table.
+    """Compare stacked linear heads with other ways to train the same number of heads, and return the rows of the benchmark's table.
 
     Args:
         folder: folder for the features and run directories.
-        repeats: number of ratios in each row.
+        repeats: twice the number of ratios in each row; see `halved`.
     """
     epoch, processes, fits, steps = stacked_epoch(folder), [], [], []
     for _ in range(halved(repeats)):

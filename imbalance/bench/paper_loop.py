@@ -92,7 +92,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
     Args:
         whose: "ours" for the project's loop, "theirs" for the paper's.
         batches: number of batches in the epoch.
-        bf16: compute in bf16 and channels_last; for the project's loop.
+        bf16: compute in bf16 and channels_last; only for the project's loop.
     """
     changes = {"trainer.mixed_precision": "bf16", "trainer.channels_last": True} if bf16 else {}
     config = override(on_images("convnet", size=BATCH * batches, batch_size=BATCH), changes)

@@ -154,8 +154,8 @@ def override_texts(text: str) -> dict[str, OverrideText]:
 def config_list(text: str) -> list[str]:
     """Split `text` at its commas into names and paths of configs.
 
-    A comma can also belong to a path, such as that of a run directory. So the longest text that is an existing path is
-    not split.
+    A comma can also belong to a path, such as that of a run directory. So a part of `text` that is an existing path is
+    not split; of several such parts with the same beginning, the longest is taken.
     """
     parts, names = text.split(","), []
     while parts:
@@ -190,7 +190,7 @@ STACKED = flag(
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
 TRAINING = (WORK_DIR, JOBS, STACKED)
 STUDY = (
-    flag("--study", "name of the Optuna study (default: names of the configs and the overrides of all trials, or of the protocol)", type=file_name, metavar="NAME"),
+    flag("--study", "name of the Optuna study (default: for protocol and subpopbench, their own name; for sweep, the names of the configs and the overrides that all trials share)", type=file_name, metavar="NAME"),
     flag("--storage", "journal:<file>, or URL of a database for Optuna (default: a journal in <work_dir>/sweeps/<study>)", default="", metavar="URL"),
     flag("--launcher", "where the workers run: on this machine, or as Slurm jobs", choices=["local", "slurm"], default="local"),
     flag("--slurm", "parameter for submitit, which submits the Slurm jobs, such as timeout_min=60 or slurm_partition=gpu; may be repeated",
@@ -205,7 +205,7 @@ BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "f
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
-    "--train", "train the runs that are not finished; --no-train shows finished runs only", action=argparse.BooleanOptionalAction, default=True
+    "--train", "train the runs that are not finished; --no-train trains nothing, and shows the results so far", action=argparse.BooleanOptionalAction, default=True
 )  # fmt: skip
 FIGURE = (
     flag("--data", "data sets, out of cifar and celeba (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
@@ -298,9 +298,9 @@ COMMANDS = {
     "report": Command(
         "Make tables, figures and a page of all runs under a work_dir.",
         "imbalance.report.report:report",
-        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables; the first ranks the runs (default: the metric by which most runs select, "
-                                "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
-         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
+        (WORK_DIR, FOLDER, flag("--metrics", "test metrics of the tables; the first ranks the runs (default, three metrics: the one by which most runs "
+                                "select their epoch, then balanced_accuracy, then worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
+         flag("--pictured", "largest number of runs for which the page shows the most confident wrong predictions, as images or table rows", type=non_negative_integer, default=20,
               metavar="N")),
     ),
     "watch": Command(
@@ -308,9 +308,9 @@ COMMANDS = {
         "imbalance.report.watch:watch",
         (Flag(("folders",), {"nargs": "+", "metavar": "FOLDER", "help": "folder of runs, or a single run directory"}),
          flag("--port", "port on this machine; 0 for any free port", type=non_negative_integer, default=8000, metavar="N"),
-         flag("--metrics", "test metrics to show; the first ranks the runs (default: the metric by which most runs select, "
-              "balanced_accuracy, worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
-         flag("--pictured", "number of runs for which the page shows the most confident wrong predictions; each refresh of the page then loads their data", type=non_negative_integer, default=0,
+         flag("--metrics", "test metrics to show; the first ranks the runs (default, three metrics: the one by which most runs "
+              "select their epoch, then balanced_accuracy, then worst_group_accuracy)", type=comma_list(), default=[], metavar="METRIC,…"),
+         flag("--pictured", "largest number of runs for which the page shows the most confident wrong predictions; each refresh of the page loads the data of these runs", type=non_negative_integer, default=0,
               metavar="N")),
     ),
     "select": Command(
@@ -326,7 +326,7 @@ COMMANDS = {
         "Compute the test accuracy of finished runs under other class shares, from saved logits.",
         "imbalance.report.shift:shift",
         (WORK_DIR,
-         flag("--ratios", "largest share of a class divided by the smallest, in each pair of a forward and a backward long tail",
+         flag("--ratios", "ratios of the largest class share to the smallest; each ratio gives a forward and a backward long tail",
               type=comma_list(positive_number), default=[50, 25, 10, 5, 2], metavar="R,…"),
          flag("--output", "CSV file to write, with a row for each run and prior", metavar="FILE")),
     ),
@@ -402,8 +402,14 @@ COMMANDS = {
     "reproduce pairs": Command(
         "Compare the polynomially tailed loss with cross-entropy on every pair of classes of a data set.",
         "imbalance.experiments.pairs:pairs",
-        (flag("--data", "data sets to use: fashion, cifar or both (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
+        (flag("--data", "data sets, out of fashion and cifar (default: both)", type=comma_list(), default=[], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
+    "reproduce leads_along_training": Command(
+        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of CIFAR-10.",
+        "imbalance.experiments.leads_along_training:leads_along_training",
+        (TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "reproduce limit_on_features": Command(
@@ -414,7 +420,7 @@ COMMANDS = {
          flag("--ratios", "numbers of majority images for each minority image, out of 10, 2 and 50", type=comma_list(int, ("10", "2", "50")), default=[10], metavar="N,…"),
          flag("--preprocessings", "preprocessings of the features, out of raw, standardised and centred",
               type=comma_list(valid=("raw", "standardised", "centred")), default=["raw"], metavar="NAME,…"),
-         flag("--descent", "run gradient descent of 100 to 1,000,000 steps in place of the limits: minutes for each pair", action="store_true"), RESULTS),
+         flag("--descent", "run gradient descent of 100 to 1,000,000 steps instead of computing the limits; takes minutes for each pair", action="store_true"), RESULTS),
     ),
     "reproduce interval_coverage": Command(
         "Measure how often the intervals of a worst group, of a mean over groups and over few seeds contain the true value.",
@@ -437,7 +443,7 @@ COMMANDS = {
         "Run the work that needs a GPU, in short pieces.",
         "imbalance.bench.gpu_queue:pack",
         (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
-         flag("--only", "kinds of work to do", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
+         flag("--only", "kinds of jobs to run", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
          flag("--on_cpu", "run the jobs that need a GPU also on a machine without one, to try out the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
@@ -446,7 +452,7 @@ COMMANDS = {
         "Measure the speed of training, and compare it with reference code.",
         "imbalance.bench.bench:bench",
         (flag("--only", "measurements to make", type=comma_list(valid=BENCH), default=list(BENCH), metavar="PART,…"),
-         flag("--repeats", "number of measurements of each ratio; half as many if a measurement starts new processes", type=positive_integer, default=5, metavar="N"),
+         flag("--repeats", "number of measurements of each ratio of two times; for measurements that start new processes, the command halves it", type=positive_integer, default=5, metavar="N"),
          flag("--output", "JSON file to write all ratios to", metavar="FILE")),
     ),
     "completion": Command(

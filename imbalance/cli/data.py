@@ -119,7 +119,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
 
 
 def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], list[str]]:
-    """Return the problems of an image data set in its metadata, splits and images, and a list of notes.
+    """Return a tuple: the problems in the metadata, splits and images of an image data set, and a list of notes.
 
     The notes tell which images are left out and which are duplicates. Every image is opened, and its pixels are
     compared with those in the store, the file of decoded images.

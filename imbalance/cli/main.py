@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -23,7 +24,7 @@ from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, LostPeer, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
-from imbalance.utils.output import guard_streams, one_line, print_safely
+from imbalance.utils.output import counted, guard_streams, one_line, print_safely
 
 # A process that still beats when another one has ended would print torch's stack trace below the message that counts.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -60,6 +61,7 @@ def call(argv: Sequence[str]) -> int:
         check_launch()
         arguments = arguments_of(name, rest)
         check_configs(arguments)
+        announce(name, arguments)
         return run_command(COMMANDS[name], arguments)
     except BadInput as error:
         return refuse(str(error))
@@ -147,6 +149,30 @@ def check_configs(arguments: Mapping[str, Any]) -> None:
     names = arguments.get("config") or ()
     for name in (names,) if isinstance(names, str) else names:
         config_file(name)
+
+
+def announce(name: str, arguments: Mapping[str, Any]) -> None:
+    """Print on stderr which runs a command will train, before its imports and checks take seconds.
+
+    A command prints nothing here if it trains no runs, or only one.
+
+    Args:
+        name: name of the command, such as "compare".
+        arguments: the values of all flags, by name.
+    """
+    reads_only = arguments.get("config") == [] or not arguments.get("train", True) or arguments.get("dry_run")
+    if "jobs" not in arguments or reads_only:
+        return
+    search = arguments.get("search", [])
+    seeds = 1 if search else arguments.get("seeds", 1)
+    parts = [
+        ", ".join(arguments.get("config") or arguments.get("data") or []),
+        " × ".join([*arguments.get("grid", []), *search]),
+        f"seeds 0 to {seeds - 1}" if seeds > 1 else "",
+        f"run directories in {arguments['work_dir']}",
+        counted(arguments["jobs"], "worker"),
+    ]
+    print(one_line(f"{name}: {'; '.join(filter(None, parts))}"), file=sys.stderr, flush=True)
 
 
 def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
@@ -262,6 +288,7 @@ def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
 
 def run(config: Any, directory: Path) -> int:
     """Train `config` in `directory`, print the result, and return the exit status."""
+    from imbalance.config.user_modules import user_code_error
     from imbalance.training.distributed import heartbeat
     from imbalance.training.loop import train
 
@@ -288,6 +315,8 @@ def run(config: Any, directory: Path) -> int:
         return error.exit_status
     except (BadInput, OSError):
         raise
+    except SystemExit as error:  # a module of the user's own; its status could be 0
+        raise user_code_error(traceback.extract_tb(error.__traceback__)[-1].filename, error) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise BadInput(

@@ -57,7 +57,7 @@ class Trainer:
         images_on_device: for data sets of image files: copies all images to the device before training, instead of
             batch by batch. Other data sets are always copied before training.
         compile: mode of torch.compile; "no": not compiled; "reduce-overhead" records CUDA graphs.
-        deterministic: makes repeated runs on a GPU give the same bits too, at some cost in speed.
+        deterministic: makes repeated runs on a GPU give the same bits, at some cost in speed.
         shard: splits the model, its gradients and its optimiser's state over the processes, to save memory (FSDP2).
         activation_checkpointing: computes the activations of each block again in the backward pass, to save memory.
     """
@@ -349,7 +349,7 @@ def check_methods(config: Experiment) -> None:
         if optim.splits and config.section(section).name != needed:
             raise BadInput(
                 f"config.{section}.name: {config.section(section).name!r} given, but config.optim.name={config.optim.name!r} "
-                f"divides the losses of a batch by class; use config.{section}.name={needed!r}, or config.optim.name='sam'"
+                f"splits a batch by class; use config.{section}.name={needed!r}, or config.optim.name='sam'"
             )
     if optim.passes > 1 and config.trainer.compile == "reduce-overhead":
         raise BadInput(

@@ -106,7 +106,9 @@ def check_labels(
             f"config.data.attributes; this data set has {len(classes)} classes and the groups {', '.join(groups)}"
         )
     if any(k > len(classes) for k in top_k_named(name)):
-        raise BadInput(f"config.{key}: {name!r} given; this data set has only {len(classes)} classes")
+        raise BadInput(
+            f"config.{key}: {name!r} given; this data set has only {len(classes)} classes, so k must be at most {len(classes)}"
+        )
     kind, _, label = name.partition("/")[2].partition("/")
     if not eval_groups and kind in (*TRAINING_GROUP_METRICS, "training_group_accuracy"):
         instead = name.replace("worst_training_", "worst_").replace("training_group", "group")

@@ -82,11 +82,11 @@ def load(path: str | Path) -> ConfigDict:
             f"--config: cannot read {path}: {error.strerror}; make it readable, or name another file"
         ) from None
     except Damaged as error:
-        raise BadInput(f"--config: {path} is no config: {error.reason}") from None
+        raise BadInput(f"--config: {path} is no config: {error.reason}; mend the file, or name another") from None
     except SyntaxError as error:
         raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
-        raise BadInput(f"--config: {path} is no config: {error}") from None
+        raise BadInput(f"--config: {path} is no config: {error}; mend the file, or name another") from None
     # The file may be any program, so look for get_config() before running it.
     no_function = BadInput(
         f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
@@ -203,7 +203,9 @@ def override(config: Mapping[str, Any] | ConfigDict | Experiment, changes: Mappi
         BadInput: the config has no such key, or the value does not fit it.
     """
     if not isinstance(config, Mapping | ConfigDict | Experiment):
-        raise BadInput(f"config: {short_repr(config)} given; a config is needed, or the name or file of one")
+        raise BadInput(
+            f"config: {short_repr(config)} given; give a config, the name of a config, or the path of a config file"
+        )
     return _apply(ConfigDict(plain(config)), changes)
 
 
@@ -243,7 +245,8 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     """Replace the value of an existing key of `config`; if the key is a section, a mapping replaces the whole section.
 
     Args:
-        section: the section that contains the key, such as "optim" for the key "optim.lr"; None if it does not exist.
+        section: the value of the section that contains the key (for the key "optim.lr", that of "optim"); None if the config
+            has no such section.
         key: the full key, such as "optim.lr".
     """
     last, current = key.rpartition(".")[2], value_at(config, key)
@@ -334,7 +337,7 @@ def run_directory(
 
 
 def without_added_keys(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of a config without those keys that `upgrade_saved_config` adds to a config without them.
+    """Return the values of a config without each key that `upgrade_saved_config` would add again with the same value.
 
     A hash of the result stays the same when a version adds a key, so that a run is found in its old directory.
 

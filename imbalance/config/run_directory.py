@@ -101,7 +101,7 @@ def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
 
 
 def read_logits(directory: Path, split: str) -> "dict[int, np.ndarray]":
-    """Return the (N, K) logits of every evaluation of a split that a run saved, by epoch.
+    """Return the (N, K) logits that a run saved at each evaluation of a split, by epoch.
 
     They are in the files evaluations/<split>-<epoch>.npy.
     """
@@ -137,8 +137,8 @@ def damaged_files(directory: Path, summary: Mapping[str, Any]) -> dict[str, str]
     """Return the damaged files of a finished run, by name, each with the reason.
 
     A user may have removed large files to save space, and logits of evaluations can be many gigabytes. So files in
-    evaluations/ are not read, and a missing file counts as damaged only if its name begins with an entry of
-    `REWRITTEN`.
+    evaluations/ are not read, and a missing file counts as damaged only if a finished run can write the file
+    again from its last checkpoint; see `REWRITTEN`.
     """
     damaged = {}
     # Older runs recorded no digests, but no model can be loaded without these two files.

@@ -107,7 +107,10 @@ def plain(value: Any, path: str = "config") -> Any:
             if not isinstance(key, str):
                 raise BadInput(f"{path}: the key {short_repr(key)} given; a key must be a text, such as 'seed'")
             if "." in key and path.startswith("config"):
-                raise BadInput(f"{path}: the key {short_repr(key)} given; in a config, write a section in a section")
+                raise BadInput(
+                    f"{path}: the key {short_repr(key)} given; a key must have no point: write one section inside another, "
+                    "such as optim=dict(lr=0.1)"
+                )
         return {key: plain(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, os.PathLike):
         return os.fspath(value)
@@ -166,12 +169,13 @@ def look_up(table: Table[T], name: Any) -> Callable[..., T]:
     functions = load_user_module(str(Path(file).resolve()))
     function = name.rpartition(":")[2]
     if function not in functions:
-        raise BadInput(f"{file} has no {function!r}{suggestion(function, functions)}")
+        other = suggestion(function, functions) if functions else "; define a function or class of this name"
+        raise BadInput(f"{file} has no {function!r}{other}")
     return functions[function]
 
 
 def bind(table: Table[T], section: Mapping[str, Any], **provided: Any) -> Callable[..., T]:
-    """Return the function that `section` names as a `functools.partial` with its arguments.
+    """Return a `functools.partial`: the function that `section` names, with the arguments in `section` and `provided`.
 
     Args:
         table: the functions that the section can name.
@@ -344,7 +348,7 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
 
 
 def suggestion(word: Any, valid: Iterable[str]) -> str:
-    """Return the end of a message that `word` is unknown: the most similar valid word, and all other valid words."""
+    """Return the end of a message about an unknown `word`: the most similar valid word, if any, and all valid words."""
     near = difflib.get_close_matches(str(word), valid, n=1)
     return (f"; did you mean {near[0]}?" if near else ";") + f" valid: {', '.join(valid)}"
 

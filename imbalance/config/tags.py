@@ -26,7 +26,8 @@ class Tags:
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
-            up to a common factor. It gets its arguments by name: those of the run, the epoch, and the sampler's section.
+            up to a common factor. It gets the values of the sampler's section as keyword arguments, and further arguments
+            if its signature names them: `epoch`, and fields of `imbalance.methods.context.RunContext`.
         full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
             objective adds for earlier layers.
@@ -44,8 +45,8 @@ class Tags:
         seeded: for a data set: a function that takes its section and returns whether the data depend on the seed. None:
             the data depend on the seed exactly if the data set takes the argument `seed`.
         passes: for an optimiser: the number of forward and backward passes in a step.
-        splits: true for an optimiser that divides the losses of a batch by class; a config with an objective other than
-            "average", or with mixing, is then refused.
+        splits: true for an optimiser that treats the losses of different classes differently; a config with an
+            objective other than "average", or with mixing, is then refused.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
             pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to

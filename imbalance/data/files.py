@@ -47,7 +47,7 @@ def read_csv(
 
     Returns:
         The names of all columns; the rows, each with one field for each column; the line number of each of these rows in
-        the file; and a problem for each row with more or fewer fields, which is left out.
+        the file; and a problem for each row with more or fewer fields; such rows are left out.
     """
     rows, lines, problems = [], [], []
     records = csv_records(file, delimiter)
@@ -95,7 +95,7 @@ def csv_records(file: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def width_problem(file: Path, line: int, width: int, needed: int) -> Problem:
-    """Return the problem that line `line` has `width` fields, while the heading of the file has `needed` fields."""
+    """Return the problem of a line that has `width` fields, although the heading of the file has `needed` fields."""
     return Problem(f"{file} line {line}", f"{width} fields, but the heading has {needed}; each line needs as many")
 
 

@@ -17,13 +17,14 @@ from imbalance.data.splits import Dataset, Split
 from imbalance.utils.read import short_hash
 
 PARTS = ("inputs", "targets", "groups", "rows", "evaluation groups")  # the arrays of a split that are hashed
+COLUMNS = "input columns"  # part of the names in a digest; digests of older versions lack it
 
 
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Return the digest of a data set in types that JSON can hold; the data set must be on the CPU.
 
     For each split, the digest has the number of examples and a hash of each array that `PARTS` names. It also has one
-    hash of the class and group names. The array "rows" is `Split.indices`: the row of each example in its file or
+    hash of the class and group names, and for a table one of the names of its input columns. The array "rows" is `Split.indices`: the row of each example in its file or
     array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
@@ -33,6 +34,9 @@ def digest(dataset: Dataset) -> dict[str, Any]:
         *([dataset.evaluation_names] if dataset.evaluation_names else []),
     ]
     parts["names"] = {"classes and groups": short_hash(json.dumps(names).encode())}
+    if features := dataset.preprocessing.get("features"):
+        columns = [column["column"] for kind in ("numeric", "categorical") for column in features[kind]]
+        parts["names"][COLUMNS] = short_hash(json.dumps(columns).encode())
     if dataset.probe:
         parts |= {f"new classes: {key}": value for key, value in digest(dataset.probe).items()}
     return parts
@@ -48,7 +52,7 @@ def split_digest(split: Split) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Compare two digests: return a line of text for each split that differs, and one if class or group names differ.
+    """Compare two digests: return a line of text for each split that differs, and one if names differ.
 
     Args:
         before, now: results of `digest`.
@@ -56,7 +60,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     lines = []
     for part in dict.fromkeys([*before, *now]):
         part_now, part_before = now.get(part, {}), before.get(part, {})
-        changed = [key for key in dict.fromkeys([*part_before, *part_now]) if part_before.get(key) != part_now.get(key)]
+        keys = [key for key in dict.fromkeys([*part_before, *part_now]) if key != COLUMNS or key in part_before]
+        changed = [key for key in keys if part_before.get(key) != part_now.get(key)]
         if "examples" in changed:
             count_now, count_before = part_now.get("examples", 0), part_before.get("examples", 0)
             lines.append(f"{part}: now {count_now:,} examples, before {count_before:,}")

@@ -129,7 +129,7 @@ def check_population(dataset: Dataset) -> Dataset:
 
 
 def missing_examples(dataset: Dataset) -> list[str]:
-    """Return a line for each class, and a line for each group, that has no example in a split of `dataset`."""
+    """Return a line for each class and group without examples in a split of `dataset`, once for each such split."""
     evaluated = dataset.eval_dataset
     return [
         problem.cause

@@ -123,7 +123,7 @@ class Split:
 
 
 class CrossedGroups(NamedTuple):
-    """The number of the class, and of the attribute, of each of G groups."""
+    """The class index and the attribute index of each of G groups."""
 
     classes: tuple[int, ...]
     attributes: tuple[int, ...]
@@ -284,7 +284,7 @@ class Dataset:
         return self.group_counts(split) if split.eval_group_mask is None else split.on_cpu["eval_group_mask"].sum(0)
 
     def labels(self, split: Split, by: By) -> tuple[Tensor, Tensor]:
-        """Return a tuple: the (N,) class or group of each example of `split`, and the number of examples of each.
+        """Return the (N,) class or group of each example of `split`, and the number of examples of each class or group.
 
         Args:
             by: "class" for classes, "group" for groups.
@@ -319,8 +319,8 @@ def imbalanced_counts(available: Sequence[int] | np.ndarray, profile: Profile, r
             0 to keep as many as possible.
 
     Returns:
-        (K,) int64. Without a total, "exp" gives `int(max · ratio^(-i/(K-1)))`, rounded like the published data sets. With
-        a total, the counts are rounded by largest remainder and sum to the total.
+        (K,) int64. Without a total, "exp" gives class i `int(n · ratio^(-i/(K-1)))` examples, where n is min(available),
+        rounded like the published data sets. With a total, the counts are rounded by largest remainder and sum to it.
 
     Raises:
         BadInput: `total` and `ratio` need more examples of a class than are available, or leave a class empty.

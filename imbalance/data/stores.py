@@ -2,8 +2,9 @@
 
 A store can have many gigabytes, so comparing all of its checksums at each start would cost seconds or minutes. A file whose
 stamp (size, mtime and ctime) equals the stamp of its last complete check counts as unchanged. Each write through the file
-system changes the ctime, and no program can set it. Only decay below the file system keeps the stamp; the stores of images
-and features compare some rows at each opening, and `imbalance data verify` compares all.
+system changes the ctime, and no program can set it. Only an error of the disk can
+change the content and keep the stamp. To find such errors, each opening of a store of images or features compares the
+checksums of some rows, and `imbalance data verify` compares those of all rows.
 """
 
 import json

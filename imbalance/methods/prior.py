@@ -61,7 +61,10 @@ def effective_prior(
         mass = mass if factor is None else mass * factor.cpu().double()
     largest = mass.new_zeros(num_classes).scatter_reduce(0, targets, mass, "amax")
     if (mass < (1 - EQUAL) * largest[targets]).any():
-        return "examples of one class count unequally in training, by group for example"
+        return (
+            "examples of one class count unequally in training, by group for example, which changes how the inputs of the class "
+            "are distributed; to have a prior, train with weights and sampler by='class'"
+        )
     prior = mass.new_zeros(num_classes).index_add(0, targets, mass) * shift.cpu().double().exp()
     return prior / prior.sum()
 

@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.metrics.intervals import half_text
+
 
 class Contrast(NamedTuple):
     """A mean difference with its 95 % interval and its two-sided p-value.
@@ -29,7 +31,7 @@ class Contrast(NamedTuple):
         """
         if np.isnan(self.low):
             return f"{100 * self.value:.{digits}f}"
-        return f"{100 * self.value:.{digits}f} ± {50 * (self.high - self.low):.{digits}f}"
+        return f"{100 * self.value:.{digits}f} ± {half_text(50 * (self.high - self.low), digits)}"
 
 
 def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:

@@ -93,7 +93,7 @@ def evaluate(
     Intervals of accuracies, recalls and other shares are Wilson's, those of the worst group or class and of means are
     `worst_over_examples` and `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
     cover all rates at once. `nll` and `brier` have normal intervals; `mcc`, `g_mean` and F1 have bootstrap intervals.
-    The areas and the calibration errors have none, so their ends are nan.
+    The areas and the calibration errors have none, so their ends are nan. In `nll` a probability of 0 counts as 2e-308.
 
     Args:
         targets: (N,) the class of each example: numbers or names.
@@ -197,7 +197,7 @@ def check_lengths(**arrays: Array) -> None:
 
 
 def check_present(name: str, values: Any, labels: Array) -> None:
-    """Raise `BadInput` if a label is missing: None, nan, or the missing value of a series.
+    """Raise `BadInput` if a list mixes texts and numbers, or a label is missing: None, nan, or the NA of a series.
 
     Args:
         values: the labels as the caller gave them; NumPy turns the nan in a list of texts into the text "nan".
@@ -209,6 +209,8 @@ def check_present(name: str, values: Any, labels: Array) -> None:
     row = next((row for row, item in enumerate(items) if is_missing(item)), None)
     if row is not None:
         raise BadInput(f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give it a value of its own")
+    if labels.dtype.kind == "U" and len({isinstance(item, str) for item in items}) > 1:
+        raise BadInput(f"evaluate: {name}: values of several types given; give only texts or only numbers")
 
 
 def is_missing(item: Any) -> bool:

@@ -68,7 +68,7 @@ class Mean(NamedTuple):
             return f"{rounded(self.value)} (all {self.n} equal)"
         if abs(self.low + self.high - 2 * self.value) > 1e-9:
             return f"{rounded(self.value)} ({rounded(self.low)} to {rounded(self.high)})"
-        return f"{rounded(self.value)} ± {rounded(self.half)}"
+        return f"{rounded(self.value)} ± {half_text(scale * self.half, digits)}"
 
 
 class Interval(NamedTuple):
@@ -80,6 +80,12 @@ class Interval(NamedTuple):
     def percent(self) -> str:
         """Return the interval in percent, such as `60.2 to 64.5`."""
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+
+def half_text(half: float, digits: int) -> str:
+    """Return half the width of an interval as text with `digits` decimals, or with one significant digit instead of `0.0`."""
+    text = f"{half:.{digits}f}"
+    return text if float(text) or not half else f"{half:.1g}"
 
 
 def mean(values: Sequence[float] | np.ndarray, low: float = -np.inf, high: float = np.inf) -> Mean:

@@ -112,11 +112,14 @@ def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, An
 def selected_by_rules(evaluations: list[dict[str, Any]]) -> dict[str, Any]:
     """Return cells of a row: for each rule in RULES, the epoch that it selects and the test accuracies at that epoch.
 
-    There are no such cells if test was not evaluated during training.
+    Further cells have the balanced accuracy at every evaluated epoch. There are no cells if test was not evaluated during
+    training.
     """
     if not evaluations or "test/accuracy" not in evaluations[-1]:
         return {}
-    values = {}
+    values = {"path: epochs": "|".join(str(line["epoch"]) for line in evaluations)}
+    for split in ("val", "test"):
+        values[f"path: {split} balanced"] = "|".join(text(line[f"{split}/balanced_accuracy"]) for line in evaluations)
     for rule, metric in RULES.items():
         line = max(evaluations, key=lambda line: -math.inf if line[metric] is None else line[metric])  # None: 0/0
         values |= {f"{rule}: epoch": line["epoch"]} | accuracies(f"{rule}: test", line, "test")

@@ -36,7 +36,8 @@ def launch(
         raise BadInput(
             f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
         )
-    jobs = min(jobs, studies.count_left(location, search))
+    left = studies.count_left(location, search)
+    jobs = min(jobs, left)
     if not jobs:
         return
     if launcher == "slurm":
@@ -46,7 +47,7 @@ def launch(
         return
     with worker_pool(jobs) as pool:
         workers = [pool.submit(studies.work, location, search, True, jobs, stacked) for _ in range(jobs)]
-        show_status(location, workers, jobs)
+        show_status(location, workers, jobs, left)
         for worker in workers:
             worker.result()  # raises what the worker raised
 
@@ -80,17 +81,17 @@ def train_in_study(
     return [Path(studies.result(trial)["run_directory"]) for trial in of_points]
 
 
-def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int) -> None:
+def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, left: int) -> None:
     """Show how many trials are done, every few seconds, until the workers have ended.
 
     Args:
         workers: futures of the worker processes.
         jobs: number of workers, by which the remaining time is estimated.
+        left: number of trials to train, also of those that a search has yet to add.
     """
-    study, done_before, interval, lowest = open_study(location), None, INTERVAL, None
+    study, done_before, lowest, pending = open_study(location), None, None, set(workers)
     with StatusLine() as line:
         while True:
-            pending = wait(workers, timeout=interval, return_when=FIRST_EXCEPTION).not_done
             if any(worker.done() and worker.exception() for worker in workers):
                 return  # `launch` raises the exception
             began = time.monotonic()
@@ -104,9 +105,11 @@ def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int) -
                     scores.setdefault(setting, []).append(math.nan if trial.value is None else trial.value)
             done = sum(trial.state.is_finished() for _, trial in trials)
             done_before = done if done_before is None else done_before
-            running = min(jobs, len(trials) - done) if pending else 0
-            text = status_text(len(trials), done, done_before, running, scores, line.seconds, lowest or 0.0)
-            line.show(text, last=not pending)
-            interval = max(INTERVAL, (time.monotonic() - began) / SHARE_OF_READING)
+            total = max(len(trials), done_before + left)
+            running = min(jobs, total - done) if pending else 0
+            text = status_text(total, done, done_before, running, scores, line.seconds, lowest or 0.0)
+            line.show(text, done, last=not pending)
             if not pending:
                 return
+            interval = max(INTERVAL, (time.monotonic() - began) / SHARE_OF_READING)
+            pending = wait(workers, timeout=interval, return_when=FIRST_EXCEPTION).not_done

@@ -24,8 +24,8 @@ from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
-from imbalance.sweep.status_line import StatusLine, status_text
-from imbalance.utils.workers import WorkerPool
+from imbalance.sweep.status_line import QUIET, StatusLine, status_text
+from imbalance.utils import workers
 
 
 class Run(NamedTuple):
@@ -88,19 +88,30 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
 
 
 def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
-    """Train one run, and return its summary in a list.
+    """Train batches of runs in worker processes, and return the summary of each run by its run directory.
 
     Args:
-        busy: True to wait a second before training, because another process is training the run.
+        batches: lists of runs; the runs of a list are trained as one stacked model.
+        jobs: number of worker processes.
     """
     runs, summaries = [run for batch in batches for run in batch], {}
     done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
+    lowest = bounds(runs[0].config.score)[0]
     with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
-        line.show(status_text(len(runs), 0, 0, min(jobs, len(pending)), {}, line.seconds))
-        while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+        while True:
+            scores: dict[str, list[float]] = {}
+            for directory, summary in summaries.items():
+                setting = "/".join(directory.parts[-3:-1])
+                scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
+            running = sum(map(len, list(pending.values())[:jobs]))
+            read = len(done_before & summaries.keys())
+            text = status_text(len(runs), len(summaries), read, running, scores, line.seconds, lowest)
+            line.show(text, len(summaries), last=not pending)
+            if not pending:
+                return summaries
+            finished, _ = wait(pending, timeout=QUIET, return_when=FIRST_COMPLETED)
             for future in finished:
                 batch = pending.pop(future)
                 try:
@@ -115,16 +126,6 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     }
                     continue
                 summaries |= {run.directory: summary for run, summary in zip(batch, new)}
-                scores: dict[str, list[float]] = {}
-                for directory, summary in summaries.items():
-                    setting = "/".join(directory.parts[-3:-1])
-                    scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
-                running = min(jobs, len(pending))
-                read = len(done_before & summaries.keys())
-                lowest, _ = bounds(runs[0].config.score)
-                text = status_text(len(runs), len(summaries), read, running, scores, line.seconds, lowest)
-                line.show(text, last=not pending)
-    return summaries
 
 
 def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
@@ -221,7 +222,7 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
 
 
 @contextlib.contextmanager
-def worker_pool(n: int) -> Iterator[WorkerPool]:
+def worker_pool(n: int) -> Iterator[workers.WorkerPool]:
     """Return a context manager for a pool of `n` new processes, which end when this process ends.
 
     The processes share the machine's cores and GPUs. Each process gets an equal share of the cores as threads, but at
@@ -234,7 +235,7 @@ def worker_pool(n: int) -> Iterator[WorkerPool]:
     share = max(1, (os.cpu_count() or 1) // n)
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with WorkerPool(n, _begin, (multiprocessing.get_context("spawn").Value("i", 0), gpus)) as pool:
+        with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus)) as pool:
             try:
                 yield pool
             except BaseException:

@@ -9,6 +9,7 @@ on average, of the classes on average, and over all examples. All rules are appl
 paired by seed. The oracle selects by test, so it shows how much the usable rules leave to gain.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from imbalance.report.collect import collect
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import check_common_overrides, make_run, run_all
+from imbalance.utils.output import counted
 
 
 def select(
@@ -56,25 +58,29 @@ def select(
             f"--config.{next(iter(overrides))}: overrides apply to the runs that --config trains; add --config=<names>, "
             "or leave the override out"
         )
-    values_of, read = {}, []
-    for row in collect(folder):
-        directory = folder / row["run"]
-        if (wanted is not None and row["run"] not in wanted) or row["status"] != "done":
-            continue
-        if all(any(directory.glob(f"evaluations/{split}-*.npy")) for split in ("val", "test")):
-            (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
-            read.append(row)
-            metrics = [metric(test) for metric in METRICS.values()]
-            for name, _, rule in RULES:
-                if "inferred" in name and val.inferred is None:
-                    continue
-                chosen = rule(val, test, share, row["seed"])
-                values = (epochs[chosen], *(metric[chosen] for metric in metrics))
-                values_of.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
-    if not values_of:
+    read = [
+        row
+        for row in collect(folder)
+        if (wanted is None or row["run"] in wanted)
+        and row["status"] == "done"
+        and all(any((folder / row["run"]).glob(f"evaluations/{split}-*.npy")) for split in ("val", "test"))
+    ]
+    if not read:
         raise BadInput(
             f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train such runs"
         )
+    print(f"reading the logits of {counted(len(read), 'run')}", file=sys.stderr, flush=True)
+    values_of = {}
+    for row in read:
+        directory = folder / row["run"]
+        (epochs, val), (_, test) = evaluations(directory, "val"), evaluations(directory, "test")
+        metrics = [metric(test) for metric in METRICS.values()]
+        for name, _, rule in RULES:
+            if "inferred" in name and val.inferred is None:
+                continue
+            chosen = rule(val, test, share, row["seed"])
+            values = (epochs[chosen], *(metric[chosen] for metric in metrics))
+            values_of.setdefault((row["name"], row["overrides"]), {}).setdefault(name, []).append(values)
     print(
         f"Test, %: mean ± 95 % t-interval over n seeds. The rule for few labels reads the groups of {share:.0%} of val."
     )

@@ -20,9 +20,16 @@ def data_part(point: Mapping[str, Any]) -> dict[str, Any]:
 
 def summary_digest(summary: Mapping[str, Any]) -> str | None:
     """Return a short hash of the digest of the data in a summary.json; None if an old version wrote no digest."""
-    from imbalance.data.identity import short_hash
+    from imbalance.data.identity import COLUMNS, short_hash
 
-    return short_hash(json.dumps(summary["data"], sort_keys=True).encode()) if "data" in summary else None
+    if "data" not in summary:
+        return None
+    # A score does not depend on the names of input columns, and trials of older versions were hashed without them.
+    data = {
+        part: {key: value for key, value in hashes.items() if key != COLUMNS}
+        for part, hashes in summary["data"].items()
+    }
+    return short_hash(json.dumps(data, sort_keys=True).encode())
 
 
 def recorded_digest(result: Mapping[str, Any]) -> str | None:

@@ -133,7 +133,8 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
-    log.line(console.final(values, learner.dataset.eval_dataset, config.score, config.debug))
+    shown = values, learner.dataset.eval_dataset, config.score, config.debug
+    log.line(console.final(*shown), lambda columns: console.final_on_terminal(*shown, columns))
     for warning in late_warnings:
         log.line(f"WARNING: {warning}")
     return log.summary(summary)

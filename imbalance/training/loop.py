@@ -91,7 +91,8 @@ def run(
         overrides: values by key, as after `--config.` on the command line.
         directory: run directory. The default is the one that the command line uses, and for a config made in Python
             `work_dir/<data>_<loss>/<hash of the config>/seed=<n>`. If `data` has the splits, a hash of the data is part
-            of the default, so that each fold of a cross-validation has a run directory of its own.
+            of the default, so that each fold of a cross-validation has a run directory of its own. A data frame without
+            splits adds no hash: another frame in the same run directory is refused, so pass `directory` with it.
         data: tensors, arrays, torch data sets or a Dataset, to use instead of the data that `config.data` names, see
             `imbalance.data.as_dataset`; or a data frame, with `target` to name the column of the classes. The saved
             config then has the data `name="in_memory"`.
@@ -146,7 +147,7 @@ def train(
             log.line(
                 f"{directory}: this run was done before, so nothing was trained; its score, {config.score}, is {score}"
             )
-            return summary
+            return {**summary, "run_directory": str(directory)}  # the run may have been moved since
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
         try:

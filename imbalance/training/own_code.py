@@ -64,7 +64,7 @@ def own_errors(config: Experiment, path: str) -> Iterator[None]:
         yield
     except BadInput:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not is_own(config, path) or is_out_of_memory(error):
             raise
         file = Path(user_module_file(config.section(path).name)).resolve()

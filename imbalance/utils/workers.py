@@ -6,6 +6,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import Any
 
+SPAWN = get_context("spawn")  # a fork of a process with threads, or with a GPU, may hang
+
 
 class WorkerPool(ProcessPoolExecutor):
     """Pool of new processes that ignore Ctrl-C, because the terminal also sends it to the parent process, which stops them.
@@ -19,8 +21,7 @@ class WorkerPool(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, initializer: Callable[..., None], initargs: tuple = ()) -> None:
-        spawn = get_context("spawn")  # a fork of a process with threads, or with a GPU, may hang
-        super().__init__(workers, spawn, _begin, (initializer, initargs))
+        super().__init__(workers, SPAWN, _begin, (initializer, initargs))
 
     def submit(self, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Let a process call the function; start a process if all are busy and there are fewer than `workers`."""

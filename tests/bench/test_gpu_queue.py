@@ -84,7 +84,7 @@ def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsy
     )
     monkeypatch.setattr(gpu_queue, "make_jobs", lambda **_: [short, long])
     out = ""
-    for minutes in (0.2, 0.4, 0.8, 1.6):  # on a busy machine a run may be stopped before it has begun
+    for minutes in (0.12, 0.2, 0.4, 0.8, 1.6):  # on a busy machine a run may be stopped before it has begun
         assert packed(tmp_path, "rows", minutes=minutes) == 0
         out += capsys.readouterr().out
         if found := list((tmp_path / "runs").rglob("*epochs=100000*/seed=0/summary.json")):

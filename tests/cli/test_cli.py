@@ -13,6 +13,7 @@ import pytest
 from conftest import CONFIG_FILES, ROOT
 
 from imbalance.cli import completion, listing
+from imbalance.cli import main as main_module
 from imbalance.cli.commands import COMMANDS
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
 from imbalance.config import files
@@ -166,8 +167,36 @@ def test_a_mistake_is_one_line_that_says_what_to_type(line, capsys, monkeypatch,
     monkeypatch.chdir(tmp_path)
     assert call(line.split()) == 2
     said = capsys.readouterr()
-    assert MISTAKES[line] in said.err and said.err.count("\n") == 1 and not said.out, said.err
+    *announced, refused = said.err.splitlines()
+    assert MISTAKES[line] in refused and len(announced) <= line.startswith(("sweep", "compare")), said.err
+    assert all("; run directories in runs; " in text for text in announced) and not said.out
     assert not list(tmp_path.rglob("config.json"))
+
+
+@pytest.mark.parametrize(
+    ("line", "announced"),
+    [
+        (
+            "compare --config=digits_ce,digits_poly --seeds=3 --jobs=2",
+            "compare: digits_ce, digits_poly; seeds 0 to 2; run directories in runs; 2 workers\n",
+        ),
+        (
+            "sweep --config=digits_ce --grid=optim.lr=1,2 --grid=loss.name=ce,poly --seeds=1 --jobs=1 --work_dir=w",
+            "sweep: digits_ce; optim.lr=1,2 × loss.name=ce,poly; run directories in w; 1 worker\n",
+        ),
+        (
+            "protocol --data=digits --seeds=2 --jobs=1",
+            "protocol: digits; seeds 0 to 1; run directories in runs; 1 worker\n",
+        ),
+        ("select --jobs=1", ""),
+        ("reproduce figure3 --no-train --jobs=1", ""),
+        ("train --config=digits_ce", ""),
+    ],
+)
+def test_a_command_that_trains_many_runs_says_so_before_any_import(line, announced, capsys, monkeypatch):
+    monkeypatch.setattr(main_module, "run_command", lambda command, arguments: 0)
+    assert call(line.split()) == 0
+    assert capsys.readouterr() == ("", announced)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,25 @@
-"""The command line, each case in a process of its own as a user has it."""
+"""The command line of main.py: in this process, and in new processes for a run and for bad usage."""
 
 import json
 
 import pytest
+from conftest import ROOT
+
+from imbalance.cli.main import call
 
 CONFIG = "--config=configs/digits_poly.py"
+
+
+@pytest.fixture
+def train(monkeypatch, tmp_path, capsys):
+    """Return a function that does as `python main.py …` in this process, and returns exit status, stdout and stderr."""
+    monkeypatch.chdir(ROOT)
+
+    def here(*args: str) -> tuple[int, str, str]:
+        status = call(["train", *args, *([f"--config.work_dir={tmp_path / 'runs'}"] if args else [])])
+        return status, *capsys.readouterr()
+
+    return here
 
 
 @pytest.mark.parametrize(
@@ -38,12 +53,18 @@ CONFIG = "--config=configs/digits_poly.py"
         ([CONFIG, "--config.score=val/recall/cat"], "'cat' must be one of 0, 1, 2"),
     ],
 )
-def test_bad_usage_is_one_line_and_status_2(main, args, words):
-    done = main(*args)
-    assert done.returncode == 2
-    assert words in done.stderr
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "{" not in done.stdout
+def test_bad_usage_is_one_line_and_status_2(train, args, words):
+    status, out, err = train(*args)
+    assert status == 2
+    assert words in err
+    assert err.count("\n") == 1, err
+    assert "{" not in out
+
+
+def test_bad_usage_of_main_is_one_line_and_status_2(main):
+    done = main(CONFIG, "--config.seed=18446744073709551616")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "config.seed: 18446744073709551616 given" in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -59,44 +80,44 @@ def test_bad_usage_is_one_line_and_status_2(main, args, words):
         ("other.py", "def get_config():\n    return {}\n", "returns dict, not a ConfigDict"),
     ],
 )
-def test_a_file_that_is_no_config_is_one_line(main, tmp_path, name, text, words):
+def test_a_file_that_is_no_config_is_one_line(train, tmp_path, name, text, words):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    done = main(f"--config={path}")
-    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    status, _, err = train(f"--config={path}")
+    assert status == 2 and words in err and err.count("\n") == 1, err
 
 
-def test_a_config_file_with_a_bug_is_one_line_that_says_where(main, tmp_path):
+def test_a_config_file_with_a_bug_is_one_line_that_says_where(train, tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("def get_config():\n    return {}['nothing']\n")
-    done = main(f"--config={path}")
-    assert done.returncode == 2
-    assert "broken.py, line 2: KeyError: 'nothing'" in done.stderr and "Traceback" not in done.stderr
+    status, _, err = train(f"--config={path}")
+    assert status == 2
+    assert "broken.py, line 2: KeyError: 'nothing'" in err and "Traceback" not in err
 
 
-def test_dry_run_prints_the_resolved_config_and_trains_nothing(main, tmp_path):
-    done = main(CONFIG, "--config.optim.lr=0.5", "--dry_run")
-    assert done.returncode == 0
-    text, _, directory = done.stdout.strip().rpartition("\n")
+def test_dry_run_prints_the_resolved_config_and_trains_nothing(train, tmp_path):
+    status, out, _ = train(CONFIG, "--config.optim.lr=0.5", "--dry_run")
+    assert status == 0
+    text, _, directory = out.strip().rpartition("\n")
     assert json.loads(text)["optim"]["lr"] == 0.5
     assert directory.endswith("/digits_poly/optim.lr=0.5/seed=0")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_saved_config_runs_again_beside_the_run_that_saved_it(main, config, tmp_path):
+def test_a_saved_config_runs_again_beside_the_run_that_saved_it(train, config, tmp_path):
     """Under the same name, with its overrides and the new ones; lists are tuples again."""
     saved = tmp_path / "elsewhere" / "digits_poly" / "optim.lr=0.5" / "seed=3" / "config.json"
     saved.parent.mkdir(parents=True)
     saved.write_text(json.dumps(config.to_dict()))
-    done = main(f"--config={saved}", "--config.trainer.batch_size=32", "--dry_run")
-    assert done.returncode == 0, done.stderr
-    text, _, directory = done.stdout.strip().rpartition("\n")
+    status, out, err = train(f"--config={saved}", "--config.trainer.batch_size=32", "--dry_run")
+    assert status == 0, err
+    text, _, directory = out.strip().rpartition("\n")
     config.trainer.batch_size, config.work_dir = 32, str(tmp_path / "runs")
     assert json.loads(text) == json.loads(json.dumps(config.to_dict()))
     assert directory == f"{tmp_path}/runs/digits_poly/optim.lr=0.5,trainer.batch_size=32/seed=0"
 
 
-def test_a_run_ends_with_its_result_and_is_not_run_again(main, tmp_path):
+def test_a_run_ends_with_its_result_and_is_not_run_again(main, train, tmp_path):
     args = (CONFIG, "--config.trainer.epochs=20", "--config.seed=4")
     first = main(*args)
     assert first.returncode == 0, first.stderr
@@ -105,17 +126,17 @@ def test_a_run_ends_with_its_result_and_is_not_run_again(main, tmp_path):
     assert result["status"] == "done" and 0 < result["score"] < 1
     assert all(word in first.stdout for word in ("recall", "precision", "accuracy", "score: val/balanced_accuracy"))
 
-    again = main(*args)
-    assert again.returncode == 0
-    assert "done before" in again.stdout
-    assert json.loads(again.stdout.splitlines()[-1]) == result
+    status, out, _ = train(*args)
+    assert status == 0
+    assert "done before" in out
+    assert json.loads(out.splitlines()[-1]) == result
 
 
-def test_a_non_finite_loss_is_one_line_and_status_3(main, tmp_path):
-    done = main(CONFIG, "--config.optim.lr=1e20")
-    assert done.returncode == 3
-    assert done.stderr.startswith("non-finite loss") and done.stderr.count("\n") == 1
-    assert all(word in done.stderr for word in ("step 1", "epoch 1", "learning rate 1e+20", "row numbers"))
-    assert json.loads(done.stdout.splitlines()[-1])["status"] == "diverged"
+def test_a_non_finite_loss_is_one_line_and_status_3(train, tmp_path):
+    status, out, err = train(CONFIG, "--config.optim.lr=1e20")
+    assert status == 3
+    assert err.startswith("non-finite loss") and err.count("\n") == 1
+    assert all(word in err for word in ("step 1", "epoch 1", "learning rate 1e+20", "row numbers"))
+    assert json.loads(out.splitlines()[-1])["status"] == "diverged"
     (summary,) = (tmp_path / "runs").rglob("summary.json")
     assert json.loads(summary.read_text())["status"] == "diverged"

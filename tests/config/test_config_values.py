@@ -43,7 +43,7 @@ def test_values_of_other_types_are_the_same_config(config):
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        (3, r"^config: 3 given; a config is needed, or the name or file of one$"),
+        (3, r"^config: 3 given; give a config, the name of a config, or the path of a config file$"),
         (None, "^config: None given"),
         ((10**5000,), "^config: a value of type tuple given"),
         ([1], r"^config: \[1\] given"),

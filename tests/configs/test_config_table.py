@@ -114,20 +114,12 @@ def test_the_files_of_a_user_fail_nothing(tmp_path):
     files = sorted(str(path) for path in (copy / "tests").rglob("test_*.py") if path.stem in TESTED)
     assert len(files) == len(TESTED)
     kept = "self_contained or can_be_overridden or table or row or comment or published or three or both or lists"
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-k",
-        f"({kept}) and not fail_nothing",
-        *files,
-    ]
+    others = " or ".join(name for name in ROWS if name != "digits_ce")  # whose tests see no other file than their own
+    chosen = f"({kept}) and not fail_nothing and not ({others})"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", chosen, *files]
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 3 * len(ROWS)
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 40
 
 
 def test_a_file_in_a_folder_of_configs_replaces_no_file_above_it(tmp_path, monkeypatch):

@@ -17,9 +17,11 @@ from ml_collections.config_dict import create
 
 import imbalance
 from imbalance.data import load
-from imbalance.data.identity import dataset_duplicates, differences, digest
+from imbalance.data.identity import COLUMNS, dataset_duplicates, differences, digest
+from imbalance.data.sets.arrays import arrays
 from imbalance.data.splits import Dataset, Split, class_split
 from imbalance.errors import BadInput, Interrupted
+from imbalance.sweep.trial_data import summary_digest
 from imbalance.training import loop
 from imbalance.training.loop import train
 from imbalance.training.stacked.train import train_stacked
@@ -284,3 +286,21 @@ def test_copies_are_reported_across_splits_and_under_other_labels():
 def test_equal_checksums_of_different_images_are_no_copies(monkeypatch):
     monkeypatch.setattr("imbalance.data.splits.zlib.crc32", lambda _: 0)
     assert dataset_duplicates(dataset_of(torch.rand(60, 4), np.arange(60) % 2)) == []
+
+
+def test_swapped_names_of_input_columns_are_other_data(tmp_path):
+    """Training gives the same numbers, but a model finds its columns by name, so its predictions would not be these."""
+
+    def digest_of(names: str) -> dict:
+        rows = "".join(f"{i},{i * i % 7},{i % 2}\n" for i in range(40))
+        (tmp_path / "table.csv").write_text(f"{names},y\n{rows}")
+        return digest(
+            arrays(str(tmp_path), 0, file="table.csv", delimiter=",", numeric=(), categorical=(), missing=("",), target="y",
+                        classes=("0", "1"), attributes=(), split="", val_fraction=0.2, test_fraction=0.2)
+        )  # fmt: skip
+
+    before, now = digest_of("u,v"), digest_of("v,u")
+    assert differences(before, now) == ["names: other input columns"]
+    assert summary_digest({"data": before}) == summary_digest({"data": now})  # a score does not depend on names
+    del before["names"][COLUMNS]  # as an older version wrote it
+    assert differences(before, now) == []

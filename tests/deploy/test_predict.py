@@ -140,6 +140,11 @@ def test_a_model_converts_images_as_its_training_did(pictures, tmp_path):
     np.testing.assert_array_equal(model.predict(images).probabilities, expected)
 
 
+def test_an_image_without_pixels_is_refused(pictures):
+    with pytest.raises(BadInput, match="0×5 pixels; an image has at least one"):
+        imbalance.load(pictures[0]).predict([Image.new("RGB", (0, 5))])
+
+
 def test_a_model_of_arrays_converts_images_of_other_modes(pictures):
     """Training on arrays has no config value that could refuse them."""
     model = imbalance.load(pictures[0])

@@ -1,8 +1,7 @@
-"""Runs of main.py in new processes, which start quickly: a server that has imported torch once forks them."""
+"""Runs of main.py in new processes, forked from the server."""
 
 import itertools
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -16,21 +15,13 @@ from typing import Any
 import pytest
 import torch
 from conftest import ROOT
+from helpers.server import SERVER
 from ml_collections import ConfigDict
 from torch import nn
 
 from imbalance.models import MODELS, with_head
 from imbalance.training import loop
 from imbalance.training import step as step_module
-
-# The server imports `helpers`. Paths that were there before stay: some machines list all their packages in PYTHONPATH.
-os.environ["PYTHONPATH"] = os.pathsep.join(
-    [str(ROOT), str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
-)
-os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as in imbalance/cli/main.py, which the server has not imported
-os.environ["OMP_NUM_THREADS"] = "1"  # as in tests/conftest.py: sums depend on it, so a run ends alike in any process
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["__main__", "helpers.warm"])
 
 
 class Job:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from conftest import imported_by
 from examples import each, names, settings
-from helpers.jobs import SERVER, free_port, run
+from helpers.jobs import free_port, run
 from helpers.pages import blocks, page
+from helpers.server import SERVER
 from torch.utils.data import DataLoader, TensorDataset
 
 from imbalance.config.registries import registries

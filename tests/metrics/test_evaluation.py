@@ -169,6 +169,7 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (([0, 1], [0, 1], ["a", np.nan]), {}, r"groups\[1\] is nan"),
         (([0, 1], [0, 1], np.array([np.nan, 1.0])), {}, r"groups\[0\] is nan"),
         (([0, 1], [0, 1], np.array([1, "a"], dtype=object)), {}, "groups: values of several types"),
+        (([0, "0", 1], ["0", 0, 1]), {}, "targets: values of several types"),
         (([0, 1], ["0", "1"]), {}, "targets are numbers such as 0 and predictions are texts such as '0'"),
         (([0, 1], ["0", "1"]), dict(classes=["0", "1"]), "predictions are texts such as '0'"),
         (([0, 1], HALVES), dict(classes=["0", "1"]), "targets: 0 is no class; the classes are '0', '1'"),

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from imbalance.metrics.clusters import Contrast
 from imbalance.metrics.intervals import (
     bounds,
     caveat,
@@ -25,7 +26,9 @@ def test_the_interval_of_a_mean_is_the_textbook_one():
 def test_equal_values_are_no_certainty(value):
     """Three accuracies of a group of 20 examples near 1 are equal in half of all cases."""
     assert mean([value, value, np.nan, value], 0, 1).percent() == f"{100 * value:.1f} (all 3 equal)"
-    assert mean([value, value, value + 1e-6]).percent() == f"{100 * value:.1f} ± 0.0"
+    # The standard deviation is 1e-6 / √3, so half the interval in percent is 1e-4 · 4.30 / 3.
+    assert mean([value, value, value + 1e-6]).percent() == f"{100 * value:.1f} ± 0.0001"
+    assert Contrast(0.001, 0.001 - 3e-4, 0.001 + 3e-4, 0.01, 9).points() == "0.1 ± 0.03"
 
 
 def test_fewer_than_three_values_are_shown_instead_of_an_interval():

@@ -67,7 +67,9 @@ def test_a_metric_that_is_no_fraction_is_not_in_percent_and_warnings_are_repeate
     assert head.startswith("| test/nll |") and f"| {mean:.3f} " in row
     warned = [summary for summary in summaries if summary["warnings"]]
     assert warned and f"WARNING: {len(warned)} of 3 runs: " in err
-    assert err.startswith("0 of 3 runs done")
+    announced, begun, *_ = err.splitlines()
+    assert announced.startswith("compare: colored_digits_erm; seeds 0 to 2; run directories in ")
+    assert begun == "0 of 3 runs done, 3 running"
 
 
 def test_warnings_that_differ_only_in_numbers_are_one():

@@ -1,14 +1,14 @@
+import multiprocessing
 import os
 import subprocess
 import sys
-import time
 from math import isnan
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.surroundings import surroundings
 
 from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
@@ -16,6 +16,7 @@ from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
 from imbalance.sweep.runs import make_batches, make_run, run_all, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
+from imbalance.utils import workers
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -114,14 +115,6 @@ def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
     assert evaluations_of(tmp_path) == [{"epoch": 1}]
 
 
-def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
-    """What a worker sees, returned when all `n` have been asked: none can answer for another."""
-    (folder / str(os.getpid())).touch()
-    while len(list(folder.iterdir())) < n:
-        time.sleep(0.01)
-    return os.environ.get("CUDA_VISIBLE_DEVICES"), os.environ["OMP_NUM_THREADS"]
-
-
 @pytest.mark.parametrize(
     ("visible", "n", "seen", "most", "each"),
     [
@@ -133,6 +126,7 @@ def surroundings(folder: Path, n: int) -> tuple[str | None, str]:
     ],
 )
 def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_path, monkeypatch):
+    monkeypatch.setattr(workers, "SPAWN", multiprocessing.get_context("spawn"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,6 +1,5 @@
 """Storages of studies: who gets a trial, and when a worker counts as dead."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -10,6 +9,7 @@ import threading
 import time
 
 import pytest
+from helpers.server import SERVER
 
 from imbalance.errors import BadInput
 from imbalance.sweep import lease
@@ -19,7 +19,6 @@ from imbalance.sweep.storage import StudyLocation, open_storage, open_study
 optuna = pytest.importorskip("optuna")
 sqlalchemy = pytest.importorskip("sqlalchemy")  # Optuna needs it
 STATES = optuna.trial.TrialState
-SPAWN = multiprocessing.get_context("spawn")
 
 
 @pytest.fixture(params=["journal", "sqlite"])
@@ -125,8 +124,8 @@ def hold_one(place, ready):
 
 def test_a_killed_workers_trial_goes_to_another_at_once_on_one_machine(place):
     add_trials(place, 2)
-    ready = SPAWN.Event()
-    process = SPAWN.Process(target=hold_one, args=(place, ready))
+    ready = SERVER.Event()
+    process = SERVER.Process(target=hold_one, args=(place, ready))
     process.start()
     assert ready.wait(60)
     with studies.Worker(place, None, 1, 1) as worker:

@@ -335,7 +335,7 @@ def test_a_stop_survives_the_way_back_from_a_worker():
     assert str(pickle.loads(pickle.dumps(Interrupted(signal.SIGTERM)))).startswith("SIGTERM: stopped")
 
 
-def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(main):
+def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(monkeypatch, capfd):
     """The YAML expanded as `wandb agent` does it, by wandb's own functions, with values of the space's ends."""
     yaml, utils = pytest.importorskip("yaml"), pytest.importorskip("wandb.sdk.launch.sweeps.utils")
     said = yaml.safe_load((ROOT / "experiments" / "wandb_sweep.yaml").read_text())
@@ -347,9 +347,9 @@ def test_the_command_that_wandbs_agent_makes_is_one_that_main_understands(main):
         for arg in (filled[part[2:-1]] if part.startswith("${") else [part])
     ]  # fmt: skip
     assert said["program"] == "main.py" and said["command"][:3] == ["${env}", "${interpreter}", "${program}"]
-    result = main(*command, "--dry_run")
-    assert result.returncode == 0, result.stderr
-    text, _, directory = result.stdout.strip().rpartition("\n")
+    monkeypatch.chdir(ROOT)
+    assert call(["train", *command, "--dry_run"]) == 0  # main.py is `imbalance train`
+    text, _, directory = capfd.readouterr().out.strip().rpartition("\n")
     found = flatten(json.loads(text))
     assert all(found[key.removeprefix("config.")] == value for key, value in values.items())
     assert found["logger.mode"] == "online" and directory.endswith("/optim.lr=0.001,weights.exponent=2.0/seed=0")

@@ -50,6 +50,11 @@ class Broken(nn.Module):
         return logits[:, 99]
 
 
+class Exits(nn.Module):
+    def forward(self, logits, targets, groups):
+        raise SystemExit(0)
+
+
 def three():
     return 3
 
@@ -179,6 +184,7 @@ FAULTS = [
 ]
 RAISED = [
     ("loss", "Broken", r"own.py, line \d+: IndexError: "),
+    ("loss", "Exits", r"own.py, line \d+: SystemExit: 0"),
     ("model", "narrow", "own.py: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ("optim.schedule", "three", "own.py: TypeError: "),
 ]

@@ -73,6 +73,13 @@ def test_a_finished_run_without_a_score_says_so(config, tmp_path):
     assert loop.train(config, tmp_path)["score"] is None
 
 
+def test_a_finished_run_that_was_moved_says_where_it_is(config, tmp_path):
+    before = loop.train(config, tmp_path / "before")
+    (tmp_path / "before").rename(tmp_path / "now")
+    again = loop.train(config, tmp_path / "now")
+    assert (again["run_directory"], again["score"]) == (str(tmp_path / "now"), before["score"])
+
+
 def test_a_finished_run_on_a_read_only_disk_is_done(config, tmp_path, monkeypatch, capsys):
     before = loop.train(config, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

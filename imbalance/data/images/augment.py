@@ -211,7 +211,7 @@ def draws(indices: Tensor, draw_ids: Tensor, names: Sequence[Augmentation], seed
     Args:
         indices: (N,) the index of each drawn example.
         draw_ids: (N,) a number for each drawn example, from the function `draw_ids`.
-        seed: seed of the run, or of a view.
+        seed: the seed of the run; for each further view of the examples, a seed derived from it.
     """
     drawn = [uniforms(derived_seed(seed, name), indices, draw_ids, AUGMENTATIONS[name].count) for name in names]
     return [numbers.cpu() if AUGMENTATIONS[name].on_cpu else numbers for name, numbers in zip(names, drawn)]

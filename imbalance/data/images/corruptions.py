@@ -1,8 +1,9 @@
 """Corrupt 32×32 images as the published code of CIFAR-10-C does (Hendrycks and Dietterich, ICLR 2019).
 
 Each corruption takes (N, 32, 32, 3) float32 images from 0 to 1, a severity from 1 to 5, and a generator. It returns images
-whose values may leave 0 to 1. The published code draws random numbers for one image at a time, without a seed. So the images here have the published distribution, not the published bits.
-The motion blur follows ImageMagick, which the published code calls; the others are the published formulas.
+whose values may be below 0 or above 1. The published code draws random numbers for one image at a time, without a seed.
+So the images here have the published distribution, not the published bits. The motion blur follows ImageMagick, which the
+published code calls; all other corruptions are the published formulas.
 """
 
 from collections.abc import Callable

@@ -143,6 +143,8 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
     """
     from PIL import Image
 
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
     steps = recipe.steps
     if steps and steps[0][0] == "convert":
         steps, image = steps[1:], converted(image, recipe.mode)
@@ -223,7 +225,7 @@ def decode_chunk(
     """Decode the image files `paths`, which are relative to `folder`; write their pixels to the file `store` if given.
 
     Args:
-        first: the position of the first of `paths` in the list of all images; its pixels are written there.
+        first: the position of the first of `paths` in the list of all images, and of its pixels in `store`.
         store: an existing file with space for the pixels of all images; None to check the files only.
 
     Returns:

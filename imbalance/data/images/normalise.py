@@ -16,8 +16,8 @@ def normaliser(
 ) -> Callable[[Tensor], Tensor]:
     """Return the function that turns a batch of `dataset` into the model's input.
 
-    The function turns uint8 images into `dtype`, with mean 0 and standard deviation 1 over the training set, in the
-    memory format `layout`. It does not change floats and tokens.
+    The function normalises uint8 images by `dataset.mean` and `dataset.std`, and returns them as `dtype` in the memory
+    format `layout`. It does not change the values of floats and tokens.
     """
     if dataset.train.inputs.is_floating_point() and len(dataset.input_shape) == 3:
         return lambda batch: batch.contiguous(memory_format=layout)

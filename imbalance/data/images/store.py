@@ -67,7 +67,8 @@ def open_store(
         BadInput: a file is missing, cannot be decoded or is listed twice; the disk is full; the store is damaged.
     """
     if np.prod(recipe.shape[1:], dtype=object) > MAX_PIXELS:
-        raise BadInput(f"config.data.size: {recipe.shape[1]} given; an image must have at most {MAX_PIXELS:,} pixels")
+        side = recipe.shape[1]
+        raise BadInput(f"config.data.size: {side} given; {side}×{side} pixels are more than the allowed {MAX_PIXELS:,}")
     stamps, problems = file_stamps(folder, paths, where)
     raise_first(problems)
     base = store_base(data_dir, name, paths, recipe)
@@ -260,7 +261,9 @@ def build(
         return directory
     except OSError as error:
         raise BadInput(
-            full if error.errno == errno.ENOSPC else f"config.data_dir: cannot write {temporary}: {error.strerror}"
+            full
+            if error.errno == errno.ENOSPC
+            else f"config.data_dir: cannot write {temporary}: {error.strerror}; {ELSEWHERE}"
         ) from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -295,7 +298,7 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
 
 
 def other_spelling(path: Path) -> str:
-    """Return the end of the message that the file `path` is missing.
+    """Return the end of the message about the missing file `path`.
 
     If there is a file whose name looks the same but has another Unicode form, the end says so; otherwise it is "".
     """

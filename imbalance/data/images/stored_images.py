@@ -96,7 +96,7 @@ class StoredImages:
         return batch
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
-        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
+        """Return `self[index]`; `dim` is always 0. Callers use this method, because for tensors it is faster than indexing."""
         return self[index]
 
 

@@ -178,7 +178,7 @@ def columns_dataset(
 
 
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
-    """Return the (N,) int64 index of each value of the column `name` in `valid`, and a list of problems.
+    """Return the (N,) int64 index in `valid` of each value of the column `name`, and a list of problems.
 
     A value that is not in `valid` has the index -1, and a problem.
     """
@@ -243,7 +243,7 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 
 
 def unusable_row(inputs: torch.Tensor) -> int | None:
-    """Return the first row of floats (N, …) with a value that is not finite or too large for float32, or None."""
+    """Return the position of the first row with a value that is nan, infinite or too large for float32, or else None."""
     largest = min(
         torch.finfo(torch.float32).max, torch.finfo(inputs.dtype).max
     )  # float32's largest value is inf in float16

@@ -48,7 +48,7 @@ def corrupted_cifar10(
     augment: tuple[Augmentation, ...],
     download: bool,
 ) -> Dataset:
-    """Return CIFAR-10 with one corruption in nearly all training images of a class, and another corruption for each class.
+    """Return CIFAR-10; nearly all training images of a class have the same corruption, a different one for each class.
 
     The group is 10 · class + corruption. In val and test each class has each of the ten corruptions equally often.
 
@@ -57,7 +57,8 @@ def corrupted_cifar10(
             files that the published code writes, CorruptedCIFAR10-Type<t>-Skewed<conflicting>-Severity<severity>/.
         conflicting: the share of each class's training images that have one of the nine other corruptions; 0.05, 0.02,
             0.01 and 0.005 in the literature.
-        severity: 1 to 4, as in the names of the published files. The corruptions themselves have severity + 1 of 5.
+        severity: 1 to 4, as in the names of the published files. The images have level
+            severity + 1 of the levels 1 to 5 of CIFAR-10-C.
         draw_seed: the seed of the noise of "made"; config.seed does not change the images.
         val_fraction: the share of every group of the 10,000 test images that becomes val. The published protocol
             evaluates the test set after every epoch, and has no val.
@@ -84,7 +85,7 @@ def colored_fashion(
     val_fraction: Fraction,
     augment: tuple[Augmentation, ...],
 ) -> Dataset:
-    """Return Fashion-MNIST with one colour in nearly all training images of a class, and another colour for each class.
+    """Return Fashion-MNIST; nearly all training images of a class have the same colour, a different one for each class.
 
     This is colored MNIST of Nam et al., made from Fashion-MNIST. The group is 10 · class + colour. In val and test each
     class has each of the ten colours equally often.

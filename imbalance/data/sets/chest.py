@@ -92,7 +92,7 @@ def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: 
 
 
 def patient_races(folder: Path) -> dict[int, int]:
-    """Return the race, see `race`, by the number of the patient, from CHEXPERT DEMO.xlsx or .csv in `folder`."""
+    """Return the race (see `race`) of each patient, by patient number, from CHEXPERT DEMO.xlsx or .csv in `folder`."""
     file = folder / f"{DEMOGRAPHICS}.csv"
     records = (row for _, row in csv_records(file, ",")) if file.exists() else excel_rows(folder)
     heading = next(records, [])

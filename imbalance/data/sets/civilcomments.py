@@ -36,8 +36,8 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
-            which then need less padding; 0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
+            that they need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download civilcomments` says how to get it"
     path = find_path(data_dir, FILES, "CivilComments", hint)

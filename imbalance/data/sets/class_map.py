@@ -90,7 +90,7 @@ def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset
 
 
 def new_labels(dataset: Dataset, pairs: ClassMap, key: str) -> tuple[str, ...]:
-    """Check the map `pairs` from old classes to new labels, and return its labels in the order of first appearance.
+    """Check the map `pairs` from old classes to new labels, and return its distinct labels by first appearance.
 
     Args:
         dataset: the data set with the old classes.

@@ -81,7 +81,7 @@ def read(folder: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """Read an IDX file, also gzipped: return its uint8 array, which must have `dims` dimensions.
+    """Return the uint8 array, of `dims` dimensions, in an IDX file, which may be gzipped.
 
     Its bytes are: two zeros, the type (8), the number of dimensions, the sizes as big-endian int32, and the data.
     """

@@ -148,7 +148,7 @@ def open_features(folder: Path) -> StoredFeatures:
 
 
 def damage_message(folder: Path, cause: str) -> str:
-    """Return the error message that the features in `folder` are damaged, because of `cause`."""
+    """Return the error message about damaged features in `folder`; `cause` says what is wrong with them."""
     return f"{folder}: damaged: {cause}; remove {folder} and write it again with imbalance features"
 
 

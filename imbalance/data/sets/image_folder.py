@@ -152,7 +152,7 @@ def images_in(path: Path) -> list[Path]:
     A link to a missing file is in the result too, so that the missing image is reported and not left out.
 
     Raises:
-        BadInput: a folder cannot be read, or a link leads back to a folder around it.
+        BadInput: a folder cannot be read, or a link leads to a folder that contains the link.
     """
     images: list[Path] = []
 
@@ -160,7 +160,7 @@ def images_in(path: Path) -> list[Path]:
         status = folder.stat()
         here = status.st_dev, status.st_ino
         if here in around:
-            raise BadInput(f"{folder}: a link to a folder around it; remove the link")
+            raise BadInput(f"{folder}: a link to a folder that contains the link; remove the link")
         with os.scandir(folder) as entries:
             for entry in entries:
                 path = folder / entry.name

@@ -71,7 +71,7 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
             f"{describe(other)}; leave out {', '.join(table)} if each split is a tuple (inputs, targets)"
         )
     if "target" not in table:
-        raise BadInput(f"target: not given, but {', '.join(table)}; name the column of the classes")
+        raise BadInput(f"target: not given, but needed with {', '.join(table)}; name the column of the classes")
     return frame_dataset(data, seed, **table)
 
 
@@ -246,7 +246,7 @@ def label_order(labels: Sequence[str]) -> tuple[str, ...]:
 def encode_frames(
     raw: Mapping[str, tuple[Any, ...]],
 ) -> tuple[dict[str, tuple[Any, ...]], dict[str, Any], tuple[str, ...]]:
-    """Encode inputs that are data frames as arrays, fitted on train.
+    """Encode inputs that are data frames as arrays; the encoding is fitted on train.
 
     Args:
         raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.

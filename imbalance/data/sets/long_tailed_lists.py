@@ -24,9 +24,9 @@ PARTS = ("train", "val", "test")
 def list_imagenet_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of ImageNet-LT: 1000 classes of 1280 to 5 training images; the groups are the classes.
+    """List the images of ImageNet-LT: 1000 classes with 1280 down to 5 training images each; the groups are the classes.
 
-    Val has 20 images of each class from ImageNet's train folder, test the 50 of its val folder.
+    Of each class, val has 20 images from ImageNet's train folder, and test has the 50 images from ImageNet's val folder.
 
     Args:
         folder: the folder of ImageNet under data_dir, with train/<wnid>/ and val/<wnid>/.
@@ -46,9 +46,9 @@ def list_imagenet_lt(
 def list_places_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of Places-LT: 365 classes of 4980 to 5 training images; the groups are the classes.
+    """List the images of Places-LT: 365 classes with 4980 down to 5 training images each; the groups are the classes.
 
-    Val has 20 images of each class, test 100.
+    Val has 20 images of each class, and test has 100.
 
     Args:
         folder: the folder under data_dir that the paths in the list files are relative to.
@@ -68,7 +68,7 @@ def list_places_lt(
 def list_inaturalist2018(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
-    """List the images of iNaturalist 2018: 8142 species of 1000 to 2 training images; the groups are the classes.
+    """List the images of iNaturalist 2018: 8142 species with 1000 down to 2 training images each; the groups are the species.
 
     The published protocol tests on the three val images of each species, and has no other val. Here the first of the three
     is val, and the other two are test.

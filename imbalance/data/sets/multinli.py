@@ -32,8 +32,8 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     """List pairs of sentences; the second sentence contradicts the first, follows from the first, or neither.
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
-    nothing. A metadata file has the class, negation and split of each pair. It refers to a pair by a number: the three
-    files of MultiNLI are numbered as if they were one. A pair is refused if its class in the metadata file differs from
+    nothing. A metadata file has the class, negation and split of each pair. It refers to a pair by a number, which
+    counts the pairs of all three files of MultiNLI. A pair is refused if its class in the metadata file differs from
     its label in MultiNLI.
 
     The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
@@ -43,8 +43,8 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
-            which then need less padding; 0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
+            that they need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download multinli` downloads it"
     path = find_path(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)

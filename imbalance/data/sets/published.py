@@ -27,8 +27,8 @@ class PublishedSet(NamedTuple):
     title: the name of the set, for messages.
     classes: the names of the classes.
     attributes: the names of the values of the attribute; () if the groups are the classes.
-    counts: the published number of images of train, val and test; or, for a split, those of each group; None if they are
-        not published.
+    counts: for each of train, val and test the published number of its images, or a tuple with the number of images of
+        each group; None for a split without published numbers.
     """
 
     name: str
@@ -94,7 +94,7 @@ def csv_images(
     """Return the images that a CSV file lists.
 
     Args:
-        file: the file, also gzipped.
+        file: the CSV file, which may be gzipped.
         folder: the folder that the paths are relative to.
         columns: the names of the columns that `labels` reads.
         labels: a function from the values of a line by column to the image's path, class, attribute and split; to None

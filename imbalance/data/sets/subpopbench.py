@@ -92,8 +92,8 @@ def list_imagenet_bg(
     Xiao et al., "Noise or Signal: The Role of Image Backgrounds in Object Recognition", ICLR 2021.
 
     Args:
-        test: the kind of test images: "original"; "mixed_rand" on the background of another class, as in the tables
-            of SubpopBench; "no_fg" the background alone; "only_fg" the object alone.
+        test: the kind of test images: "original"; "mixed_rand" the object on a background of a random class, as in
+            the tables of SubpopBench; "no_fg" the background alone; "only_fg" the object alone.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is cropped. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.

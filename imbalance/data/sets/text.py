@@ -66,8 +66,8 @@ def list_text(
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
         max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches,
-            which then need less padding; 0 for no sorting.
+        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
+            that they need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
@@ -202,7 +202,8 @@ def identity_column(columns: Columns, name: str) -> np.ndarray:
     numbers, invalid = parse_column(columns, name, ())
     if len(invalid):
         raise BadInput(
-            f"config.data.evaluated_by: {columns.where(int(invalid[0]))}: {name} is not a number; name columns of numbers"
+            f"config.data.evaluated_by: {columns.where(int(invalid[0]))}: the value of {name!r} is not a number; "
+            "name columns of numbers"
         )
     return numbers[:, 0] >= 0.5
 

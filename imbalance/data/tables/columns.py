@@ -66,7 +66,7 @@ class Columns:
         return self.values[name]
 
     def categories(self, name: str) -> Categories:
-        """Return the values of a column as text; see `as_categories`."""
+        """Return the N values of a column as texts, one for each row; see `as_categories`."""
         return as_categories(self[name], f"{self.source}: column {name!r}")
 
     def text(self, name: str) -> np.ndarray:

@@ -91,8 +91,8 @@ def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
         pretrained weights, to use their tokenizer.
     vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
     max_tokens: the largest number of tokens of a text; longer texts are truncated.
-    bucket: the number of batches whose texts are pooled and sorted by length before they are cut into batches, see
-        `imbalance.data.texts.tokens.bucketed`; 0 for no sorting.
+    bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so that
+        they need less padding; see `imbalance.data.texts.tokens.bucketed`; 0 for no sorting.
     """
 
     def dataset(data_dir: str, seed: int, **values: Any) -> Dataset:

@@ -132,7 +132,7 @@ class Tokens:
         return tensor.to(self.target, non_blocking=True)
 
     def index_select(self, dim: int, index: Tensor) -> dict[str, Tensor]:
-        """Return `self[index]`. Callers use this method of tensors too, because it is faster; `dim` is always 0."""
+        """Return `self[index]`; `dim` is always 0. Callers use this method, because for tensors it is faster than indexing."""
         return self[index]
 
 

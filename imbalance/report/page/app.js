@@ -109,8 +109,8 @@ function drawMethods({metric, methods}) {
     method => method.best ? "best" : method.isBaseline ? "baseline" : null);
   const tests = methods.filter(method => method.adjusted !== null && method.adjusted !== undefined).length;
   control("ranking-note").textContent =
-    `★ best, ◆ baseline. Intervals are Student's t-intervals over seeds, cut off at the metric's bounds. With fewer than three runs, the runs' values are shown instead. ` +
-    `Differences are paired by seed. Their ${tests} p-values are corrected for ${tests} comparison${tests === 1 ? "" : "s"} by Holm's method; differences with p below 0.05 are coloured. The mean of the best of ${methods.length} methods is biased upwards, because the method was selected by it.` +
+    `★ ${metric.lower ? "lowest" : "highest"} mean, ◆ baseline. Intervals are Student's t-intervals over seeds, cut off at the metric's bounds. With fewer than three runs, the runs' values are shown instead. ` +
+    `Differences are paired by seed. p-values are corrected for ${tests} comparison${tests === 1 ? "" : "s"} by Holm's method; differences with p below 0.05 are coloured. The mean of the best of ${methods.length} methods is biased upwards, because the method was selected by it.` +
     (chosen.every ? "" : " For a method with several settings, the table shows the setting with the best mean score on val.");
 }
 
@@ -123,7 +123,7 @@ function drawAggregates({metric}) {
     {name: "method", head: true, text: row => row.method}, {name: "interquartile mean, %", number: true, value: row => row.iqm[0], text: row => text(row.iqm)},
     {name: `better than ${aggregates.baseline}, %`, number: true, value: row => row.improvement?.[0] ?? null, text: row => row.improvement ? text(row.improvement) : "–"}], aggregates.rows);
   show("aggregates", width => ({label: "Share of runs above each score, by method", plot: Plot.plot({
-    width: Math.min(width, 760), height: 320, grid: true, style: {fontSize: "12px"}, x: {label: `${axisLabel(metric)} at least`}, y: {label: "runs, %", domain: [0, 100]},
+    width: Math.min(width, 760), height: 320, grid: true, marginBottom: 40, style: {fontSize: "12px"}, x: {label: `${axisLabel(metric)} at least`}, y: {label: "runs, %", domain: [0, 100]},
     color: {domain: aggregates.rows.map(row => row.method), range: SERIES, legend: true},
     marks: aggregates.rows.slice(0, 8).map((row, n) => Plot.line(row.profile, {x: (_, i) => 100 * aggregates.thresholds[i], y: value => 100 * value, stroke: () => row.method, strokeWidth: 1.8, strokeDasharray: DASHES[n % 4]})),
   }), note: "Interquartile mean, probability of improvement and performance profile as in Agarwal et al. (NeurIPS 2021), with stratified bootstrap intervals that are widened for few seeds, for the weights that each run selected itself."}));

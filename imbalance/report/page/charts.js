@@ -69,19 +69,23 @@ function drawTradeoff({methods}) {
     const percent = over => 100 * over.mean, named = d3.sort(rows, row => -(row.best || row.isBaseline)).slice(0, width < 560 ? 6 : 14);
     const points = rows.flatMap(row => [...row.x.bySeed].filter(([seed]) => row.y.bySeed.has(seed))
       .map(([seed, value]) => ({x: 100 * value, y: 100 * row.y.bySeed.get(seed)})));
+    const labels = withoutOverlap(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)})));
+    const middle = d3.mean(d3.extent([...points, ...labels], point => point.x));
+    const textBeside = (side, texts) => Plot.text(texts, {
+      x: "x", y: "y", text: "label", dx: side === "start" ? 9 : -9, textAnchor: side, stroke: "var(--page)", strokeWidth: 3, fill: "currentColor"});
     const plot = Plot.plot({
-      width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 60, marginBottom: 40, style: {fontSize: "12px"},
+      width: Math.min(width, 760), height: Math.min(440, width), grid: true, marginRight: 24, marginBottom: 40, style: {fontSize: "12px"},
       x: {label: "test accuracy, %", nice: true}, y: {label: `test ${OVERVIEW.metrics[y].label}, %`, nice: true},
       marks: [
         Plot.dot(points, {x: "x", y: "y", r: 1.6, fill: "currentColor", fillOpacity: 0.25}),
-        Plot.text(withoutOverlap(named.map(row => ({label: short(row.label, width < 560 ? 18 : 32), x: percent(row.x), y: percent(row.y)}))),
-          {x: "x", y: "y", text: "label", dx: 9, textAnchor: "start", stroke: "var(--page)", strokeWidth: 3, fill: "currentColor"}),
+        textBeside("start", labels.filter(label => label.x <= middle)),
+        textBeside("end", labels.filter(label => label.x > middle)),
         Plot.dot(rows, {x: row => percent(row.x), y: row => percent(row.y), fill: colourOf, symbol: symbolOf, r: 6, stroke: "var(--page)"}),
         Plot.tip(rows, Plot.pointer({x: row => percent(row.x), y: row => percent(row.y), title: row =>
           `${row.label}\naverage ${meanText(row.x, OVERVIEW.metrics[x])}\nworst group ${meanText(row.y, OVERVIEW.metrics[y])}`})),
       ],
     });
-    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, and small marks are single seeds. Labels that would overlap are left out. ★ best by the chosen metric, ◆ baseline."};
+    return {plot, label: "Worst-group accuracy against average accuracy of every method", note: "Large marks are means over seeds, and small marks are single seeds. Labels that would overlap are left out. ★ highest mean of the chosen metric, or lowest where lower is better, ◆ baseline."};
   });
 }
 
@@ -113,10 +117,10 @@ function drawGroups({methods}) {
     const down = Math.ceil(groups.length / across);
     const at = {fx: row => indexOf.get(row.group) % across, fy: row => Math.floor(indexOf.get(row.group) / across)};
     const plot = Plot.plot({
-      width, height: down * (20 * rows.length + 34) + 50, marginLeft: margin, marginTop: 28, marginBottom: 40, marginRight: 14, style: {fontSize: "12px"},
+      width, height: down * (20 * rows.length + 48) + 50, marginLeft: margin, marginTop: 28, marginBottom: 40, marginRight: 14, style: {fontSize: "12px"},
       x: {label: "test accuracy, %", domain: [0, 100], grid: true, ticks: [0, 25, 50, 75, 100], tickFormat: value => value % 50 ? "" : String(value)}, y: {type: "point", domain: rows.map(row => row.id), label: null, tickSize: 0,
         tickFormat: id => short(labels.get(id), Math.floor(margin / 6.4))},
-      fx: {axis: null, padding: 0.12}, fy: {axis: null, padding: 0.16},
+      fx: {axis: null, padding: 0.12}, fy: {axis: null, padding: 0.3},
       marks: [
         Plot.text(groups.map(group => ({group})), {...at, text: row => head(row.group), frameAnchor: "top-left", dy: -18, fontWeight: 600, fill: "currentColor"}),
         Plot.link(points.filter(row => row.low !== null), {...at, x1: row => 100 * row.low, x2: row => 100 * row.high, y1: "id", y2: "id", stroke: "colour", strokeWidth: 2}),
@@ -164,7 +168,7 @@ function drawCurves({methods}) {
       ({curves: method.setting.curves, title: method.label, selected: [d3.median(method.runs, run => run.selected)].filter(epoch => epoch !== undefined)}));
     const plot = items.length ? curvePlot(items, width, 190) : null;
     return plot && {plot, label: "Accuracy by epoch", note:
-      `Means over seeds, in %, of the ${items.length} best methods. Thin lines are the groups of val. The vertical line is the median of the epochs that the runs selected.`};
+      `Means over seeds, in %, of the first ${items.length} methods. Thin lines are the groups of val. The vertical line is the median of the epochs that the runs selected.`};
   });
 }
 
@@ -203,7 +207,7 @@ function drawTuning() {
     if (!points.length) return null;
     const names = [...new Set(points.map(point => point.name))].slice(0, 8);
     const plot = Plot.plot({
-      width: Math.min(width, 760), height: 300, grid: true, style: {fontSize: "12px"}, x: {label: "settings tried", tickFormat: "d", interval: 1},
+      width: Math.min(width, 760), height: 300, grid: true, marginBottom: 40, style: {fontSize: "12px"}, x: {label: "settings tried", tickFormat: "d", interval: 1},
       y: {label: "expected best score on val, %", nice: true}, color: {domain: names, range: SERIES, legend: true},
       marks: [
         ...names.map((name, n) => Plot.line(points.filter(point => point.name === name), {x: "k", y: row => 100 * row.score,
@@ -237,6 +241,6 @@ function drawCalibration({methods}) {
     const curves = methods.filter(method => method.setting.reliability.length).slice(0, 6)
       .map(method => ({name: short(method.label), curve: method.setting.reliability}));
     return curves.length ? {plot: reliabilityPlot(curves, width), label: "Accuracy of the predictions by their confidence",
-      note: `Test predictions of all seeds, in ten bins, of the ${curves.length} best methods. On the dashed line, confidence equals accuracy. The list of metrics has ECE, Brier score and NLL too.`} : null;
+      note: `Test predictions of all seeds, in ten bins, of the first ${curves.length} methods. On the dashed line, confidence equals accuracy. The list of metrics has ECE, Brier score and NLL too.`} : null;
   });
 }

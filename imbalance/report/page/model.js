@@ -31,7 +31,8 @@ function meanText(over, metric) {
   if (over.low === null) return over.values.map(text).join(", ");
   if (over.high - over.low < 1e-12) return `${text(over.mean)} (all ${over.n} equal)`;
   const even = Math.abs(over.low + over.high - 2 * over.mean) < 1e-9;
-  return even ? `${text(over.mean)} ± ${text((over.high - over.low) / 2)}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
+  const half = (over.high - over.low) / 2, digit = Number((scaleOf(metric) * half).toPrecision(1));  // one digit instead of ± 0.0
+  return even ? `${text(over.mean)} ± ${Number(text(half)) ? text(half) : digit}` : `${text(over.mean)} (${text(over.low)} to ${text(over.high)})`;
 }
 
 const pText = p => p === null ? "" : p < 0.001 ? "< 0.001" : p.toFixed(3);

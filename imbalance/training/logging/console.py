@@ -1,7 +1,9 @@
 """Console output: the text that a run prints before, during and after training."""
 
 from collections.abc import Mapping, Sequence
+from io import StringIO
 from math import isnan, nan
+from typing import NamedTuple
 
 from torch import Tensor, device, nn
 
@@ -64,47 +66,93 @@ def progress(epoch: int, epochs: int, batch: int, batches: int, clock: Clock) ->
     return f"epoch {epoch + 1}/{epochs}  batch {batch:,}/{batches:,}  {clock.steps_per_second():,.1f} steps/s  {duration(left)} left"
 
 
-def final(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool = False) -> str:
-    """Return what is printed at the end of a run: the metrics of every class and group on val and test, and the score.
+class Table(NamedTuple):
+    """A table of the results of a run: the heads of its columns, and rows of texts. The first cell of a row names the row."""
+
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def result_tables(values: Mapping[str, float], dataset: Dataset) -> list[Table]:
+    """Return tables of the metrics at the end of a run: all metrics on val and test, every class, and every group.
 
     For two classes, `auprc` is followed by that of the rarer class, which is often much lower than the mean of the two.
+
+    Args:
+        values: metrics of summary.json, by name.
+    """
+    known = (*SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS)
+    if dataset.num_classes == 2:
+        rarer = f"auprc/{dataset.class_names[int(dataset.class_counts(dataset.train).argmin())]}"
+        known = tuple(name for kind in known for name in ((kind, rarer) if kind == "auprc" else (kind,)))
+    names = [name for name in known if not isnan(values.get(f"val/{name}", nan))]
+    metrics = [[name, *(shown(values[f"{split}/{name}"], name) for split in SPLITS)] for name in names]
+    tables = [Table(("", *SPLITS), metrics)]
+    for split in SPLITS:
+        rows = [
+            [name, *(_percent(values[f"{split}/{kind}/{name}"]) for kind in CLASS_METRICS)]
+            for name in dataset.class_names
+        ]
+        tables.append(Table((f"{split}, %", *CLASS_METRICS), rows))
+    groups = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
+    if dataset.evaluation_names:
+        groups = {
+            "evaluation group": ("group_accuracy", dataset.evaluation_names),
+            "training group": ("training_group_accuracy", dataset.group_names),
+        }
+    for title, (kind, group_names) in groups.items():
+        rows = [[name, *(_percent(values[f"{split}/{kind}/{name}"]) for split in SPLITS)] for name in group_names]
+        tables.append(Table((f"{title}, accuracy in %", *SPLITS), rows))
+    return tables
+
+
+def final(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool) -> str:
+    """Return what is printed at the end of a run, as plain text: the tables of `result_tables`, and the score.
 
     Args:
         values: metrics of summary.json, by name.
         score: name of the metric that is the score.
         debug: whether the run evaluated a single batch of each split.
     """
-    tables = {"group": ("group_accuracy", dataset.group_names)} if dataset.group_names != dataset.class_names else {}
-    if dataset.evaluation_names:
-        tables = {
-            "evaluation group": ("group_accuracy", dataset.evaluation_names),
-            "training group": ("training_group_accuracy", dataset.group_names),
-        }
-    titles = [f"{title}, accuracy in %" for title in tables]
-    width = max(map(len, (*dataset.class_names, *dataset.group_names, *dataset.eval_group_names, *titles, "test, %")))
-    known = (*SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS)
-    if dataset.num_classes == 2:
-        rarer = f"auprc/{dataset.class_names[int(dataset.class_counts(dataset.train).argmin())]}"
-        known = tuple(name for kind in known for name in ((kind, rarer) if kind == "auprc" else (kind,)))
-    names = [name for name in known if not isnan(values.get(f"val/{name}", nan))]
-    wide = max(width, *map(len, names))
-    lines = ["", f"{'':{wide}}" + "".join(f"{split:>10}" for split in SPLITS)]
-    for name in names:
-        lines.append(f"{name:{wide}}" + "".join(f"{shown(values[f'{split}/{name}'], name):>10}" for split in SPLITS))
-    lines.append(f"Metrics by group are over {describe_groups(values, 'test')}.")
-    if not debug:
-        lines.append(worst_group(values, dataset))
-    for split in SPLITS:
-        lines += ["", f"{f'{split}, %':{width}}" + "".join(f"{kind:>11}" for kind in CLASS_METRICS)]
-        for name in dataset.class_names:
-            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>11}" for kind in CLASS_METRICS)
-            lines.append(f"{name:{width}}" + "".join(row))
-    for title, (kind, group_names) in tables.items():
-        lines += ["", f"{f'{title}, accuracy in %':{width}}" + "".join(f"{split:>10}" for split in SPLITS)]
-        for name in group_names:
-            row = (f"{_percent(values[f'{split}/{kind}/{name}']):>10}" for split in SPLITS)
-            lines.append(f"{name:{width}}" + "".join(row))
-    return "\n".join([*lines, "", f"score: {score} {values[score]:.4f}"])
+    tables, lines = result_tables(values, dataset), []
+    width = max(len(row[0]) for table in tables for row in (table.heads, *table.rows))
+    for heads, rows in tables:
+        columns = [max(10, *map(len, column)) + 1 for column in list(zip(heads, *rows))[1:]]
+        for name, *cells in (heads, *rows):
+            lines.append(f"{name:{width}}" + "".join(f"{cell:>{column}}" for cell, column in zip(cells, columns)))
+        lines.append("")
+    return "\n".join(["", *lines, *_last_lines(values, dataset, score, debug)])
+
+
+def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool, columns: int) -> str:
+    """Return what `final` returns, with tables that rich draws for a terminal; the row of the score is bold.
+
+    Args:
+        columns: width of the terminal in characters.
+
+    Raises:
+        ImportError: rich is not installed.
+    """
+    from rich import box, console, table, text
+
+    file = StringIO()
+    drawn = console.Console(file=file, force_terminal=True, width=columns, highlight=False)
+    for heads, rows in result_tables(values, dataset):
+        picture = table.Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
+        for i, head in enumerate(heads):
+            picture.add_column(text.Text(head), justify="right" if i else "left")
+        for row in rows:
+            picture.add_row(*map(text.Text, row), style="bold" if row[0] == score.partition("/")[2] else None)
+        drawn.print(picture)
+    drawn.print(text.Text("\n".join(_last_lines(values, dataset, score, debug))))
+    return file.getvalue().rstrip("\n")
+
+
+def _last_lines(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool) -> list[str]:
+    """Return the lines below the tables: which groups the metrics by group are over, the worst of them, and the score."""
+    lines = [f"Metrics by group are over {describe_groups(values, 'test')}."]
+    lines += [] if debug else [worst_group(values, dataset)]
+    return [*lines, f"score: {score} {values[score]:.4f}"]
 
 
 def worst_group(values: Mapping[str, float], dataset: Dataset) -> str:

@@ -396,11 +396,20 @@ class RunLog:
         except OSError as error:
             self.line(f"WARNING: cannot write {path}: {error.strerror}; {otherwise}")
 
-    def line(self, text: str) -> None:
-        """Write a line to the console and to log.txt."""
+    def line(self, text: str, on_terminal: Callable[[int], str] | None = None) -> None:
+        """Write a line, or lines, to the console and to log.txt.
+
+        Args:
+            on_terminal: function from the width of a terminal to the text to print on it instead; an ImportError that it
+                raises means that the package that draws this text is not installed.
+        """
         if self.writes:
             self.clear_bar()
-            print_safely(text, sys.stdout)
+            printed = text
+            if on_terminal and self._shows_bar:
+                with suppress(ImportError):
+                    printed = on_terminal(shutil.get_terminal_size().columns)
+            print_safely(printed, sys.stdout)
             print_safely(text, self._claimed and self._claimed.text)
 
     def progress(self, text: str, last: bool) -> None:

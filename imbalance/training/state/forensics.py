@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
+from imbalance.config.run_directory import read_summary
 from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
@@ -203,6 +204,13 @@ def first_non_finite_entry(trace: dict[str, float]) -> str | None:
     return next((name for name, value in trace.items() if not abs(value) < float("inf")), None)
 
 
+def reason_without_step(directory: Path) -> str:
+    """Return why a directory holds no step to replay, and what to type instead."""
+    if (directory / "summary.json").is_file() and (summary := read_summary(directory))["status"] == "diverged":
+        return f"this run diverged outside a training step, so there is no step to replay: {summary['reason']}"
+    return f"holds no {FILE}, so no step of a run diverged there; type the run directory of a run that diverged"
+
+
 def replay(directory: Path) -> str:
     """Replay the step at which the run in `directory` diverged, and return a report.
 
@@ -214,9 +222,7 @@ def replay(directory: Path) -> str:
         BadInput: the run did not diverge.
     """
     if not (directory / FILE).is_file():
-        raise BadInput(
-            f"{directory}: holds no {FILE}, so no run diverged there; type the run directory of a run that diverged"
-        )
+        raise BadInput(f"{directory}: {reason_without_step(directory)}")
     path = directory / "config.json"
     values = load(path)
     try:

@@ -108,7 +108,7 @@ def test_linked_folders_count_as_in_image_folder(tmp_path):
     ours = [path for path in listed(tmp_path) if path.startswith("train/")]
     assert ours == sorted(str(Path(path).relative_to(tmp_path / "birds")) for path, _ in theirs.samples)
     (tmp_path / "elsewhere" / "again").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(BadInput, match="more/again: a link to a folder around it"):
+    with pytest.raises(BadInput, match="more/again: a link to a folder that contains the link"):
         listed(tmp_path)
 
 

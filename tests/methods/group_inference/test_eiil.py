@@ -105,6 +105,7 @@ def test_any_method_uses_the_inferred_groups_and_is_what_it_is_on_data_that_have
     """The same run on a data set whose own groups are those that were inferred: to the bit."""
     config = load(ROOT / "configs" / "colored_digits_eiil.py")
     config.trainer.epochs, config.callbacks.select = 2, "last"
+    config.groups.update(first_epochs=5, ascent_steps=300)
     config.objective = dict(name="average")
     config.update(METHODS[name])
     inferred = train(config, tmp_path / "inferred")

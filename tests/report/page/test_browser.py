@@ -13,6 +13,7 @@ from helpers.browsers import CHROMIUM, DRIVER, open_page, resize, start, violati
 from helpers.checkpoints import save_summary
 from scipy import stats
 
+from imbalance.metrics.intervals import mean
 from imbalance.report.collect import collect
 from imbalance.report.page import page
 from imbalance.sweep.runs import make_run
@@ -114,9 +115,11 @@ def test_differences_and_p_values_are_scipys(browser, work_dir):
     low, high = browser.execute_script("const m = meanOf([0, 0, 0.9], OVERVIEW.t, 0, 1); return [m.low, m.high]")
     ends = stats.t.interval(0.95, 2, 0.3, stats.sem([0, 0, 0.9]))
     assert low == 0 and high == pytest.approx(min(1, ends[1]), rel=1e-4)
-    assert (
-        browser.execute_script("return meanText(meanOf([0.2, 0.4], OVERVIEW.t, 0, 1), {percent: true})") == "20.0, 40.0"
-    )
+    shown = {}
+    for values in ([0.2, 0.4], [0.5, 0.5, 0.5 + 1e-5], [0.5] * 3):
+        script = f"return meanText(meanOf({values}, OVERVIEW.t, 0, 1), {{percent: true}})"
+        shown[browser.execute_script(script)] = mean(values, 0, 1).percent()
+    assert list(shown) == list(shown.values()) == ["20.0, 40.0", "50.0 ± 0.001", "50.0 (all 3 equal)"]
 
 
 def test_the_reader_switches_metric_rule_and_baseline(browser):

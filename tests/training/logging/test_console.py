@@ -1,5 +1,9 @@
 """Output of a run for people: the tables at its end."""
 
+import re
+import sys
+from io import StringIO
+
 from conftest import ROOT
 from scipy.stats import binomtest
 
@@ -29,6 +33,42 @@ def test_a_run_ends_in_tables_of_its_metrics_by_split(tmp_path, capsys):
         f"Worst test group: odd red, 0.0 % of 135 examples; 95 % interval of the worst group 0.0 to {100 * exact.high:.1f} %."
         in printed
     )
+
+
+def test_a_terminal_shows_the_tables_of_the_log_drawn_by_rich_and_the_score_in_bold(tmp_path, monkeypatch):
+    config = load(ROOT / "configs" / "colored_digits_erm.py")
+    config.trainer.epochs, config.work_dir = 1, str(tmp_path)
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    train(config, tmp_path / "run")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", terminal.getvalue())
+
+    def words(text: str) -> list[str]:
+        return text[text.index(" val ") :].replace("─", "").split()
+
+    logged = (tmp_path / "run" / "log.txt").read_text()
+    assert (
+        words(plain) == words(logged.replace("val       test", " val test", 1)) and "─" in plain and "─" not in logged
+    )
+    bold = [
+        line for line in terminal.getvalue().splitlines() if line.lstrip().startswith("\x1b[1mworst_group_accuracy")
+    ]
+    assert len(bold) == 1
+
+
+def test_without_rich_a_terminal_shows_what_the_log_has(tmp_path, monkeypatch):
+    config = load(ROOT / "configs" / "digits_erm.py")
+    config.trainer.epochs, config.work_dir = 1, str(tmp_path)
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setitem(sys.modules, "rich", None)
+    train(config, tmp_path / "run")
+    assert (tmp_path / "run" / "log.txt").read_text().partition("\n\n")[2] in terminal.getvalue()
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
 
 
 def test_only_fractions_are_in_percent():

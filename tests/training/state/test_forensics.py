@@ -131,5 +131,16 @@ def test_a_config_with_a_wrong_letter_is_named_with_its_file(config, tmp_path):
 
 
 def test_a_run_that_did_not_diverge_has_nothing_to_replay(tmp_path):
-    with pytest.raises(BadInput, match="no run diverged there"):
+    with pytest.raises(BadInput, match="no step of a run diverged there"):
+        forensics.replay(tmp_path)
+
+
+def test_a_run_that_diverged_in_an_evaluation_has_no_step_to_replay(config, tmp_path):
+    """The weights are finite after each step, and the logits of val are not."""
+    config.loss = create(name="cross_entropy")
+    config.optim.lr = 1e30
+    config.trainer.update(epochs=1, batch_size=1000)
+    with pytest.raises(Diverged, match="non-finite l.* on "):
+        loop.train(config, tmp_path)
+    with pytest.raises(BadInput, match="diverged outside a training step, so there is no step to replay: non-finite"):
         forensics.replay(tmp_path)

@@ -1,0 +1,70 @@
+"""The comparison of the two losses at equal shares of training after interpolation."""
+
+import itertools
+
+import numpy as np
+
+from imbalance.experiments import leads_along_training as leads
+from imbalance.metrics.clusters import contrast
+from imbalance.report import kept_results
+
+EPOCHS = range(10, 250, 10)
+
+
+def row(loss, pair, seed, lr, first, test, val) -> dict[str, str]:
+    """Return a row with made-up accuracies, functions of the epoch; `first` is the epoch of interpolation or None."""
+    return {
+        "name": f"cifar_pair_{loss}", "overrides": f"{pair}{lr}", "seed": str(seed), "data": f"{pair}{seed}",
+        "classes": "+".join(pair), "exponent": "1", "lr": str(lr), "batch size": "32", "epochs": "240", "status": "done",
+        "interpolation epoch": "" if first is None else str(first), "path: epochs": "|".join(map(str, EPOCHS)),
+        "path: val balanced": "|".join(str(val(epoch)) for epoch in EPOCHS),
+        "path: test balanced": "|".join(str(test(epoch)) for epoch in EPOCHS),
+    }  # fmt: skip
+
+
+def test_a_run_reaches_a_share_at_the_first_evaluated_epoch_with_as_many_epochs_after_interpolation():
+    for first in (1, 5, 40, 41, 48, 49, 121, 200):
+        run = row("ce", ("cat", "dog"), 0, 0.1, first, lambda e: 0.5, lambda e: 0.5)
+        for share in leads.SHARES:
+            reached = [epoch for epoch in EPOCHS if len(range(first, epoch + 1)) / epoch >= share]
+            assert leads.epoch_of_share(run, share) == (reached[0] if reached else None), (first, share)
+    assert leads.epoch_of_share(row("ce", ("cat", "dog"), 0, 0.1, None, lambda e: 0.5, lambda e: 0.5), 0.5) is None
+
+
+def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_the_share(tmp_path):
+    """Poly leads by 2 points at the chosen learning rates; the better rate on val counts only if both seeds reach 80 %."""
+    rng = np.random.default_rng(0)
+    rows, expected = [], {}
+    classes = leads.CLASSES[:4]
+    for pair in itertools.permutations(classes, 2):
+        for seed in range(2):
+            noise = round(rng.uniform(0, 0.01), 4)
+            expected[(*pair, seed)] = 0.02 + noise
+            rows += [
+                row("ce", pair, seed, 0.001, 20, lambda e: round(0.6 + e / 10_000, 4), lambda e: 0.70),
+                row("ce", pair, seed, 0.003, 20 if seed else None, lambda e: 0.9, lambda e: 0.80),  # seed 0 never
+                row("poly", pair, seed, 0.001, 20, lambda e, n=noise: round(0.62 + e / 10_000 + n, 4), lambda e: 0.70),
+                row("poly", pair, seed, 0.003, 20, lambda e: 0.9, lambda e: 0.69),
+            ]
+    kept_results.add(leads.STUDY, tmp_path, rows, packed=True)
+    kept = kept_results.read(leads.STUDY, tmp_path)
+    lead = leads.differences(kept, 1.0, lambda r: leads.epoch_of_share(r, 0.8))
+    assert set(lead) == set(itertools.combinations(classes, 2))
+    for (first, second), values in lead.items():
+        by_hand = [
+            [expected[first, second, seed] for seed in (0, 1)],
+            [expected[second, first, seed] for seed in (0, 1)],
+        ]
+        np.testing.assert_allclose(values, by_hand, atol=1e-9)
+    result = contrast(np.stack(list(lead.values())), [(classes.index(a), classes.index(b)) for a, b in lead])
+    table = leads.leads_table(tmp_path)
+    assert f"| IW^1 | 80% of training after interpolation | 6 | 2 | {result.points()}" in table
+    early = 100 * (np.mean(list(expected.values())) + 0.601 - 0.9)  # epoch 10, where cross-entropy at 0.003 counts
+    assert f"| IW^1 | the best epoch on val (early-stopped) | 6 | 2 | {early:.1f} ±" in table
+
+
+def test_a_row_has_the_accuracies_of_every_evaluation(tmp_path):
+    lines = [{"epoch": epoch} | {f"{split}/{name}": 0.1 * epoch for split in ("val", "test")
+              for name in ("accuracy", "balanced_accuracy", "worst_group_accuracy")} for epoch in (2, 4)]  # fmt: skip
+    cells = kept_results.selected_by_rules(lines)
+    assert cells["path: epochs"] == "2|4" and cells["path: test balanced"] == "0.2|0.4" == cells["path: val balanced"]
