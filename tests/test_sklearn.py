@@ -221,7 +221,7 @@ def test_numbers_of_numpy_are_values_of_a_section():
     [
         ({}, (X, np.full(160, "a")), "y: one class, 'a'; at least two classes are needed"),
         ({"loss": "pola"}, (X, Y), "config.loss.name: 'pola' given; did you mean poly?"),
-        ({"loss": "poly"}, (X, Y), "config.loss.alpha: missing"),
+        ({"loss": "poly"}, (X, Y), "loss: a value is missing; give loss={'name': 'poly', 'alpha': <number, greater than 0>, 'left': <"),
         ({"loss": 3}, (X, Y), "loss: 3 given; a name, a mapping or None is needed"),
         ({"config": "array_ce"}, (X, Y), "no config array_ce; did you mean arrays_ce"),
         ({"optim": {"rate": 1.0}}, (X, Y), "config.optim.rate: no such key"),

@@ -191,10 +191,9 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     old = f"--{old[2:].replace('-', '_')}" if old.startswith("--") else old
     if (new := RENAMED_FLAGS.get(old, "")) in flags:
         return f"{old} is now called {new}; type {new}{equals}{value} instead"
-    if COMMANDS[name].overrides and (key := config_key(old)):
-        typed = f"{prefix}{key}={value or '<value>'}"
-        near = difflib.get_close_matches(old, flags)
-        return f"{did_you_mean(old, near)} a key of the config is {typed}" if near else f"type {typed}"
+    is_near = bool(difflib.get_close_matches(old, flags))  # then answer without the slow import of the config
+    if not is_near and COMMANDS[name].overrides and (key := config_key(old)):
+        return f"type {prefix}{key}={value or '<value>'}"
     near = did_you_mean(old, flags) if word.startswith("-") else ""
     return near or f"imbalance {name} --help lists its arguments"
 

@@ -51,13 +51,10 @@ class Predictions(NamedTuple):
         model was trained with importance weights, with a balancing sampler, or with a loss that shifts logits by class,
         these probabilities do not follow the class frequencies of the training data.
     classes: for each example, the name of the class with the largest probability.
-    shares: (K,) the class shares for which the probabilities are corrected, such as those that `prior="estimated"` found;
-        None without the argument `prior`.
     """
 
     probabilities: np.ndarray
     classes: list[str]
-    shares: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -128,11 +125,19 @@ class TrainedModel:
         logits = torch.cat(parts) if parts else torch.empty(0, len(self.class_names))
         shares = self.estimated(logits) if is_estimated(prior) else prior
         probabilities = at_prior(logits, self.prior_shift(shares))
-        classes = [self.class_names[i] for i in probabilities.argmax(1).tolist()]
-        if shares is None:
-            return Predictions(probabilities.numpy(), classes)
-        natural = torch.tensor(self.about["prior"]["natural"], dtype=torch.float64)
-        return Predictions(probabilities.numpy(), classes, class_shares(shares, natural).numpy())
+        return Predictions(probabilities.numpy(), [self.class_names[i] for i in probabilities.argmax(1).tolist()])
+
+    def estimated_shares(self, examples: Any, batch_size: int = 256) -> np.ndarray:
+        """Return the (K,) class shares that `predict` uses for the examples if `prior` is "estimated".
+
+        Args:
+            examples, batch_size: as in `predict`.
+
+        Raises:
+            BadInput: there are no examples, or the prior of the model's probabilities is not known.
+        """
+        self.check_prior("estimated")
+        return self.estimated(torch.cat([torch.empty(0, len(self.class_names)), *self.batched_logits(examples, batch_size)]))
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
         """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.

@@ -109,7 +109,7 @@ MISTAKES = {
     "sweep --config=digits_ce --at-once=3": "--at-once=3: unknown; --at_once is now called --stacked; type --stacked=3 instead",
     "train --config=digits_ce --work_dir=x": "--work_dir=x: unknown; type --config.work_dir=x",
     "train --config=digits_ce --epochs": "--epochs: unknown; type --config.trainer.epochs=<value>",
-    "sweep --config=digits_ce --seed=3": "--seed=3: unknown; did you mean --seeds or --stacked or --study? a key of the config is --config.seed=3",
+    "sweep --config=digits_ce --seed=3": "--seed=3: unknown; did you mean --seeds or --stacked or --study?",
     "select nope": "nope: unknown; name a config as --config=nope, and type an override as --config.<key>=<value>",
     "train --config=elsewhere/digits_poly.py": "no file elsewhere/digits_poly.py; for the config of this name in configs/, type digits_poly",
     "train --config=digits_ce --config.optim.learning_rate=1": "config.optim.learning_rate: no such key",
