@@ -16,6 +16,7 @@ from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
 from imbalance.experiments.long_tails import long_tails_table
 from imbalance.report import kept_results
+from imbalance.report.tables import markdown
 from imbalance.sweep.compare import compare_kept
 from imbalance.sweep.variants import Variant
 
@@ -58,7 +59,24 @@ def without_overrides(*configs: str) -> dict[str, Variant]:
     return {config: Variant(config) for config in configs}
 
 
+def code_table(folder: Path) -> str:
+    """Return a table of how many rows of each table of results name a commit that a clone can check out.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    heads = ["table", "rows", "commit in every clone", "with uncommitted changes (+)", "commit in no clone (?)"]
+    counts = []
+    for path in sorted(folder.glob("*.csv*")):
+        name = path.name.partition(".")[0]
+        ends = [row["commit"][-1:] for row in kept_results.read(name, folder)]
+        lost = [ends.count(mark) for mark in "+?"]
+        counts.append([name, *(f"{count:,}" for count in (len(ends), len(ends) - sum(lost), *lost))])
+    return markdown(heads, counts)
+
+
 TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes the table from the folder of kept results
+    "code": code_table,
     "paper": partial(paper_rows.kept_table, figure3.ROWS["cifar"]),
     "digits": partial(compare_kept, without_overrides("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
     "gaussian": partial(

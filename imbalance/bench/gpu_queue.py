@@ -148,7 +148,14 @@ def pack(
 
     Returns:
         1 if a job failed, else 0.
+
+    Raises:
+        BadInput: rows are wanted, and the checkout has uncommitted changes, so that nobody could repeat its runs.
     """
+    if "rows" in only:
+        from imbalance.training.state.provenance import clean_commit  # here, because it imports torch
+
+        clean_commit()
     folder, until, failed = Path(work_dir).absolute() / "pack", time.monotonic() + 60 * minutes, []
     folder.mkdir(parents=True, exist_ok=True)
     every = make_jobs(overrides=overrides, seeds=seeds, work_dir=work_dir, jobs=jobs)

@@ -201,7 +201,10 @@ DATA = (
     "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
-BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
+BENCH = (
+    "step", "paper", "images", "evaluation", "start", "growth", "sweep", "features",
+    "config", "bookkeeping", "scores", "predictions", "report", "compile", "limits", "gpu",
+)  # fmt: skip
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(

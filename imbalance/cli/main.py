@@ -98,7 +98,7 @@ def did_you_mean(word: str, valid: Collection[str]) -> str:
 
     If none is similar, suggest all of `valid`, or return "" if these are more than eight.
     """
-    near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
+    near = difflib.get_close_matches(word, valid) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 

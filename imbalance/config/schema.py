@@ -91,8 +91,8 @@ class Section(Mapping[str, Any]):
 def plain(value: Any, path: str = "config") -> Any:
     """Return a config, or a value in it, as dictionaries, tuples, texts, numbers and None.
 
-    A section, data class or `ConfigDict` becomes a dictionary, a list or array a tuple, a path a text, and a number of
-    NumPy or torch a number of Python.
+    Sections, data classes and `ConfigDict`s become dictionaries. Lists and arrays become tuples, paths become texts, and
+    numbers of NumPy or torch become numbers of Python.
 
     Args:
         path: full key of the value, for messages.
@@ -361,5 +361,8 @@ def flatten(config: Mapping[str, Any] | ConfigDict, prefix: str = "") -> dict[st
     """
     flat = {}
     for key, value in config.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping | ConfigDict) else {prefix + key: value}
+        if isinstance(value, Mapping | ConfigDict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
     return flat

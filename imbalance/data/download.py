@@ -108,27 +108,27 @@ def transfer(url: str, part: Path) -> None:
             raise urllib.error.URLError(f"the connection ended after {out.tell():,} of {expected:,} bytes")
 
 
-def unpack(archive: Path, root: Path, made: str) -> None:
-    """Unpack `archive` to get the folder `<root>/<made>`.
+def unpack(archive: Path, root: Path, folder_name: str) -> None:
+    """Unpack `archive` to get the folder `<root>/<folder_name>`.
 
     The archive is unpacked into a temporary folder first, so that an interrupted call leaves no incomplete folder.
 
     Args:
-        made: the name of a folder in the archive; nothing else is kept.
+        folder_name: the name of a folder in the archive; nothing else is kept.
 
     Raises:
         BadInput: the archive is damaged, or a file name in the archive leads out of the temporary folder.
     """
-    temporary = root / f".unpacking-{made}"
+    temporary = root / f".unpacking-{folder_name}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         if zipfile.is_zipfile(archive):
             unpack_zip(archive, temporary)
         else:
             unpack_tar(archive, temporary)
-        if not (temporary / made).exists():
-            raise BadInput(f"{archive}: has no folder {made}; remove {archive} and repeat the command")
-        (temporary / made).rename(root / made)
+        if not (temporary / folder_name).exists():
+            raise BadInput(f"{archive}: has no folder {folder_name}; remove {archive} and repeat the command")
+        (temporary / folder_name).rename(root / folder_name)
     except (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, EOFError) as error:
         reason = str(error).splitlines()[0].rstrip(":")
         raise BadInput(f"{archive}: incomplete or damaged ({reason}); remove {archive} and download it again") from None

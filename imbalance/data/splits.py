@@ -256,10 +256,9 @@ class Dataset:
 
     @cached_property
     def crossed_groups(self) -> CrossedGroups | None:
-        """The class and the attribute of each group, for two classes whose groups are each one class with one attribute.
+        """The class and the attribute of each group; None unless each group is one of two classes with one attribute.
 
-        The name of such a group is the name of its class, a comma or a space, and the attribute. For all other data the
-        result is None.
+        The name of such a group is the name of its class, a comma or a space, and the attribute.
         """
         groups, targets = self.train.on_cpu["groups"], self.train.on_cpu["targets"]
         class_of_group = torch.zeros(self.num_groups, dtype=targets.dtype).scatter(0, groups, targets)
@@ -380,7 +379,7 @@ def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generat
     """
     counts = np.bincount(labels)
     second = draw_per_class(labels, np.floor(counts * fraction + 0.5).astype(np.int64), rng)
-    return np.setdiff1d(np.arange(len(labels)), second), second
+    return np.delete(np.arange(len(labels)), second), second
 
 
 def class_split(inputs: Tensor, targets: np.ndarray, indices: np.ndarray) -> Split:

@@ -37,7 +37,7 @@ THREADS = 8  # more threads read a disk no faster
 
 
 class StoreCheck:
-    """Stamps (size, mtime and ctime) of the files `names` in the folder of a store, to tell later if a file changed.
+    """Stamps (size, mtime and ctime) of the files `names` in a store's folder, to tell later whether a file has changed.
 
     Make the object before the files are read.
 

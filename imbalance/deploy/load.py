@@ -137,7 +137,9 @@ class TrainedModel:
             BadInput: there are no examples, or the prior of the model's probabilities is not known.
         """
         self.check_prior("estimated")
-        return self.estimated(torch.cat([torch.empty(0, len(self.class_names)), *self.batched_logits(examples, batch_size)]))
+        return self.estimated(
+            torch.cat([torch.empty(0, len(self.class_names)), *self.batched_logits(examples, batch_size)])
+        )
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
         """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.

@@ -92,8 +92,9 @@ def evaluate(
 
     Intervals of accuracies, recalls and other shares are Wilson's, those of the worst group or class and of means are
     `worst_over_examples` and `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
-    cover all rates at once. `nll` and `brier` have normal intervals; `mcc`, `g_mean` and F1 have bootstrap intervals.
-    The areas and the calibration errors have none, so their ends are nan. In `nll` a probability of 0 counts as 2e-308.
+    cover all rates at once. `nll` and `brier` have t-intervals, unless all examples have the same value; `mcc`, `g_mean`
+    and F1 have bootstrap intervals. The areas and the calibration errors have none, so their ends are nan. In `nll` a
+    probability of 0 counts as 2e-308.
 
     Args:
         targets: (N,) the class of each example: numbers or names.
@@ -482,5 +483,9 @@ def score_table(probability: Array, targets: Array, class_names: Sequence[str]) 
 
 
 def normal_interval(values: Array) -> Interval:
-    """Return the 95 % t-interval of the mean of N non-negative values, one for each example."""
-    return Interval(*mean(values, low=0.0)[1:3])
+    """Return the 95 % t-interval of the mean of N non-negative values, one for each example.
+
+    If all values are equal, the interval would have the width 0, so its ends are nan.
+    """
+    low, high = mean(values, low=0.0)[1:3]
+    return Interval(low, high) if high - low > 1e-12 else UNKNOWN

@@ -149,7 +149,7 @@ def describe_prior(run: Run) -> dict[str, Any]:
     config, context = run.config, run.learner.context
     natural = context.class_counts.double().cpu() / context.class_counts.sum().item()
     prior = training_prior(config, context, run.learner.weights, run.learner.loss)
-    if not isinstance(prior, str) and config.head.name != "none" and not config.debug:
+    if not isinstance(prior, str) and not config.debug:
         head_prior = tags_of(look_up(HEADS, config.head.name)).prior
         after_head = head_prior(prior, natural, config.head) if head_prior else None
         prior = f"config.head.name={config.head.name!r} replaces the last layer" if after_head is None else after_head

@@ -4,10 +4,12 @@ import importlib.util
 import json
 from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 from imbalance.bench import gpu_checks, gpu_queue
 from imbalance.cli.main import arguments_of
+from imbalance.errors import BadInput
 from imbalance.report import kept_results as results
 
 
@@ -83,6 +85,14 @@ def test_training_that_is_stopped_saves_and_goes_on(tmp_path, monkeypatch, capsy
         "rows", "short", ("imbalance", "train", *run, "--config.trainer.epochs=3", "--config.trainer.eval_every=1")
     )
     monkeypatch.setattr(gpu_queue, "make_jobs", lambda **_: [short, long])
+
+    def refuse() -> None:
+        raise BadInput("this checkout has uncommitted changes")
+
+    with monkeypatch.context() as patch, pytest.raises(BadInput, match="uncommitted"):
+        patch.setattr("imbalance.training.state.provenance.clean_commit", refuse)
+        packed(tmp_path, "rows")
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
     out = ""
     for minutes in (0.12, 0.2, 0.4, 0.8, 1.6):  # on a busy machine a run may be stopped before it has begun
         assert packed(tmp_path, "rows", minutes=minutes) == 0

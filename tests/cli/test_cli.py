@@ -14,12 +14,19 @@ from conftest import CONFIG_FILES, ROOT
 
 from imbalance.cli import completion, listing
 from imbalance.cli import main as main_module
-from imbalance.cli.commands import COMMANDS
+from imbalance.cli.commands import COMMANDS, non_negative_integer
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
 from imbalance.config import files
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
+
+
+def test_a_number_from_0_on_is_read_and_another_refused():
+    assert non_negative_integer("0") == 0 and non_negative_integer("20") == 20
+    for text in ("-1", "1.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text}.* given"):
+            non_negative_integer(text)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

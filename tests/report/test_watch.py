@@ -129,13 +129,11 @@ def test_the_page_follows_runs_while_they_are_written(ask, work_dir):
 
 
 def test_several_folders_and_none_with_runs(work_dir, tmp_path):
-    from pathlib import Path
-
     from imbalance.report.watch import WatchedRuns
 
     inner = next(work_dir.rglob("config.json")).parent
     watched = WatchedRuns([inner, work_dir, tmp_path], METRICS, 0)
-    assert [Path(watched.root, row["run"]) for row in watched.rows()] == [
+    assert [(folder / row["run"]).resolve() for folder, rows in watched.rows().items() for row in rows] == [
         path.parent.resolve() for path in sorted(work_dir.rglob("config.json"))
     ]
     assert "2 runs of 1 setting<" in watched.page()

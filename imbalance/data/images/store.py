@@ -143,7 +143,7 @@ def find_or_build(
 ) -> Path:
     """Return the folder of the store that has the present content of the image files; build it if there is none.
 
-    To find it, only image files whose stamps have changed are read.
+    To find the store, only image files whose stamps have changed are read.
     """
     candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # CRC-32 of files, rows whose stamps have changed
     for directory in existing_stores(base):

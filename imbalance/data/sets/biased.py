@@ -163,7 +163,7 @@ def make_corrupted(
 
 
 def read_published(data_dir: str, folder: str, conflicting: float) -> list[Part]:
-    """Read the train and valid part of the files {train,valid}/{images,attrs}.npy that the published code writes.
+    """Read the parts train and valid from {train,valid}/{images,attrs}.npy, the files that the published code writes.
 
     Args:
         folder: the folder of the files under `data_dir`.

@@ -138,7 +138,7 @@ def list_breeds(
         test: "target" for test images of subclasses that are not in train, as in the tables of SubpopBench; "source" for
             test images of the same subclasses as train.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.

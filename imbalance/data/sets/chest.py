@@ -1,4 +1,4 @@
-"""Chest X-rays of CheXpert and MIMIC-CXR; the class is whether the radiologist found anything, the attribute sex × race.
+"""Chest X-rays of CheXpert and MIMIC-CXR; class 1 means that the radiologist found nothing; attribute sex × race.
 
 Irvin et al., "CheXpert", AAAI 2019; Johnson et al., "MIMIC-CXR-JPG", 2019; groups and splits of Yang et al., "Change is Hard:
 A Closer Look at Subpopulation Shift", ICML 2023. Both sets are given out under an agreement only: no part of them may be passed on.
@@ -55,7 +55,7 @@ def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: 
 
     Args:
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.
@@ -126,7 +126,7 @@ def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment:
 
     Args:
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.

@@ -227,6 +227,6 @@ def standardised(inputs: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.nd
 
 
 def row_chunks(inputs: np.ndarray) -> list[np.ndarray]:
-    """Split the rows of `inputs` into chunks of about `CHUNK_NUMBERS` numbers."""
+    """Return the rows of `inputs` in chunks, views of about `CHUNK_NUMBERS` numbers each."""
     size = max(1, CHUNK_NUMBERS // max(1, inputs.shape[1]))
     return [inputs[start : start + size] for start in range(0, len(inputs), size)]

@@ -34,6 +34,7 @@ def list_table(
     test_fraction: Fraction,
     mode: Literal["RGB", "L"],
     convert: bool,
+    reduce: bool,
     resize: Count,
     size: Natural,
     augment: tuple[Augmentation, ...],
@@ -41,7 +42,7 @@ def list_table(
     """List the images that a table names, with their classes and groups.
 
     Args:
-        file: the table, `.csv` (UTF-8, also as `.csv.gz`) or `.parquet`, under data_dir.
+        file: the table under data_dir: `.csv` or `.csv.gz` in UTF-8, or `.parquet`.
         delimiter: the character between the columns of a CSV file.
         folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
         path, target: the columns that hold the path and the class of each image.
@@ -54,9 +55,12 @@ def list_table(
         test_fraction: the share of every group that becomes test, drawn by the run's seed; 0.0 if the table has
             test images.
         mode: the mode of the images: "RGB" or "L" (grey).
-        convert: True to convert images of other modes (grey, palette, transparency, print, 16 bits); False to refuse
+        convert: True to convert images of other modes (grey, palette, transparency, CMYK, 16 bits); False to refuse
             them. Transparency is dropped, and 16 bits are scaled to 8.
-        resize, size: resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+        reduce: True to decode a JPEG at 1/2, 1/4 or 1/8 of its size if no side becomes shorter than `resize`. Photographs
+            of 12 megapixels are then decoded four times as fast, but the pixels differ a little. False to decode all
+            pixels, as torchvision does.
+        resize, size: resize the shorter side to `resize` pixels, and keep the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -101,7 +105,7 @@ def list_table(
         table_file.name.partition(".")[0],
         table_file,
         Path(data_dir) / folder,
-        image_recipe(mode, convert, resize, size),
+        image_recipe(mode, convert, reduce, resize, size),
         augment,
         column(path),
         np.array(lines, dtype=np.int64)[kept],
@@ -115,16 +119,17 @@ def list_table(
     )
 
 
-def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
-    """Return the steps that resize the shorter side to `resize` pixels, and crop the `size`×`size` pixels in the middle.
+def image_recipe(mode: str, convert: bool, reduce: bool, resize: int, size: int) -> Recipe:
+    """Return the steps that resize the shorter side to `resize` pixels, and keep the `size`×`size` pixels in the middle.
 
     Args:
         mode: the mode of the images, "RGB" or "L" (grey).
         convert: convert images of other modes instead of refusing them; see `imbalance.data.images.decode.converted`.
+        reduce: decode large JPEGs at a part of their size; see `imbalance.data.images.decode.Recipe`.
     """
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")
-    first = (("convert", 0),) if convert else ()
+    first = (*((("reduce", 0),) if reduce else ()), *((("convert", 0),) if convert else ()))
     return Recipe(mode, (*first, ("shorter", resize), ("crop", size)))
 
 

@@ -181,7 +181,7 @@ def frame_dataset(
             table for each of "train", "val" and "test".
         seed: the seed of the draws of val and test.
         classes: the values of the column `target`, in the order of the classes; by default all values, in alphabetical
-            order or, if all are numbers, by size.
+            order or, if all are numbers, in numerical order.
         val_fraction, test_fraction: the shares of all examples to draw for val and test; by default 0.1 and 0.2, and
             0.0 for a split that the data already have.
         target, attributes, split, numeric, categorical, missing: the keys of the same names of `arrays`.
@@ -239,7 +239,7 @@ def frame_dataset(
 
 
 def label_order(labels: Sequence[str]) -> tuple[str, ...]:
-    """Return distinct labels in alphabetical order, or by size if all are numbers."""
+    """Return distinct labels in alphabetical order, or in numerical order if all are numbers."""
     return tuple(sorted(labels, key=number if all(np.isfinite(number(label)) for label in labels) else None))
 
 
@@ -279,12 +279,12 @@ def encode_frames(
 def number_labels(
     raw: Mapping[str, tuple[Any, ...]], place: int, names: Sequence[str] | None, key: str
 ) -> tuple[dict[str, tuple[Any, ...]], Sequence[str] | None]:
-    """Return `raw` with labels that are texts or bools replaced by numbers, and the names of the labels.
+    """Assign numbers to labels that are texts or bools; return `raw` with these numbers, and the names of the labels.
 
     Args:
         raw: the tuple (inputs, targets) or (inputs, targets, groups) of each split.
         place: 1 for targets, 2 for groups.
-        names: the texts in the order of their numbers; None for alphabetical order.
+        names: the texts in the order of their numbers; None for the order of `label_order`.
         key: "class_names" or "group_names", for messages.
     """
     kind = {1: "targets", 2: "groups"}[place]

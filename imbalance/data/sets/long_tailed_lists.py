@@ -31,7 +31,7 @@ def list_imagenet_lt(
     Args:
         folder: the folder of ImageNet under data_dir, with train/<wnid>/ and val/<wnid>/.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -53,7 +53,7 @@ def list_places_lt(
     Args:
         folder: the folder under data_dir that the paths in the list files are relative to.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
@@ -76,7 +76,7 @@ def list_inaturalist2018(
     Args:
         folder: the folder under data_dir that contains train_val2018/.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.

@@ -69,8 +69,8 @@ def list_spuco(
     Args:
         subset: "birds": land and water birds, on land and on water. "dogs": small and big dogs, indoors and outdoors.
             "animals": both, with four classes; the surroundings of birds occur for birds alone.
-        size: the side in pixels of the square images: an image is resized to 8/7 of this side and cropped in the
-            middle. 0 to resize and crop as the pretrained weights of config.model need.
+        size: the side in pixels of the square images: an image is resized to 8/7 of this side, and its middle is
+            kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.

@@ -50,7 +50,7 @@ def list_metashift(
     Args:
         metadata: the CSV file of SubpopBench under data_dir with its splits; "" to draw the splits from the sorted files.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.
@@ -95,7 +95,7 @@ def list_imagenet_bg(
         test: the kind of test images: "original"; "mixed_rand" the object on a background of a random class, as in
             the tables of SubpopBench; "no_fg" the background alone; "only_fg" the object alone.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.
@@ -126,7 +126,7 @@ def list_nico_pp(
     Args:
         metadata: the CSV file of SubpopBench under data_dir with its splits; "" to draw the splits from the sorted files.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
-            is cropped. 0 to resize and crop as the pretrained weights of config.model need.
+            is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names. SubpopBench uses none.

@@ -41,8 +41,8 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
     """List the published splits, and check their counts; the class is the bird, the group is bird × background.
 
     Args:
-        size: the side in pixels of the square images: an image is resized to 8/7 of this side and cropped in the
-            middle; for 224, it is resized to 256. 0 to resize and crop as the pretrained weights of config.model need.
+        size: the side in pixels of the square images: an image is resized to 8/7 of this side (256 for 224), and
+            its middle is kept. 0 to resize and crop as the pretrained weights of config.model need.
         regenerated: False for the published data. True for data that somebody generated again, with other counts;
             results on such data cannot be compared with the literature.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for

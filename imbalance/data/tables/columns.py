@@ -162,7 +162,7 @@ def join_columns(parts: Sequence[Columns]) -> Columns:
     """Return the rows of several tables with the same columns, one table after another.
 
     Raises:
-        BadInput: a table lacks a column of the first one, or its values have another shape.
+        BadInput: a table lacks a column of the first table, or the values of a column have another shape than there.
     """
     joined = {}
     for name in parts[0].values:
@@ -236,7 +236,7 @@ def group_name(values: Sequence[str]) -> str:
 def number_groups(
     targets: Sequence[str] | Categories, classes: Sequence[str], attributes: Sequence[Sequence[str] | Categories]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Assign a number to each group; every combination of a class and attributes in at least one row is a group.
+    """Assign a number to each group; every combination of a class and attributes that occurs in a row is a group.
 
     The groups are ordered by class, and within a class alphabetically by the values of the attributes.
 
