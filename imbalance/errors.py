@@ -77,7 +77,7 @@ class Interrupted(BaseException):
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether `error` says that memory ran out: a MemoryError, or a RuntimeError of torch whose text says so.
 
-    cuBLAS and cuDNN have memory of their own, and report its end by a status such as CUBLAS_STATUS_ALLOC_FAILED.
+    cuBLAS and cuDNN report that their own memory ran out by a status such as CUBLAS_STATUS_ALLOC_FAILED.
     """
     phrases = (
         "can't allocate memory", "out of memory", "Storage size calculation overflowed", "ALLOC_FAILED",

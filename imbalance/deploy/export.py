@@ -24,7 +24,7 @@ TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest log
 
 
 class Exported(nn.Module):
-    """Network of a trained model, with the normalisation of its inputs: uint8 images are normalised, floats are not."""
+    """Network of a trained model that normalises uint8 images itself, and takes floats as they are."""
 
     mean: Tensor
     std: Tensor
@@ -46,9 +46,10 @@ class Exported(nn.Module):
 def export(model: "TrainedModel", path: Path) -> None:
     """Write `model` to the file `path`; the suffix of the file name chooses the format.
 
-    A `.pt2` or `.onnx` file is a program that takes a batch of any size, of uint8 images or floats before normalisation,
-    and returns logits. A `.safetensors` file has only the network weights, named as in the network's state_dict. All
-    formats include the content of model.json: `.pt2` as the extra file `model.json`, the others as the metadata `model`.
+    A `.pt2` or `.onnx` file is a program that takes a batch of any size and returns logits. The batch has uint8 images,
+    which the program normalises, or the floats that the network takes. A `.safetensors` file has only the network
+    weights, named as in the network's state_dict. All formats include the content of model.json: `.pt2` as the extra
+    file `model.json`, the others as the metadata `model`.
 
     Raises:
         BadInput: the suffix is unknown, a package is missing, or the file cannot be written.
@@ -83,7 +84,7 @@ def export(model: "TrainedModel", path: Path) -> None:
 
 
 def is_export(path: Path) -> bool:
-    """Return whether `export` wrote the file; every format contains a model.json as plain text."""
+    """Return whether `export` wrote the file: whether the file contains the text of a model.json."""
     return contains(path, b"preprocessing")
 
 

@@ -297,7 +297,7 @@ def feature_batches(
 def copy_to_cpu(first: int, values: Tensor) -> tuple[int, np.ndarray]:
     """Copy the features `values` of a batch to a (B, D) NumPy array of float32 or float64.
 
-    Return a tuple: `first` unchanged, the number of the first example of the batch; and the array.
+    Return a tuple: `first` (the number of the first example of the batch), unchanged, and the array.
     """
     values = values.flatten(1)
     return first, (values if values.dtype == torch.float64 else values.float()).cpu().numpy()
@@ -339,7 +339,7 @@ def save_progress(partial: Path, made_of: Mapping[str, Any], done: int, running:
         partial: the temporary folder.
         made_of: descriptions of the model, weights, inputs and data.
         done: the number of finished examples.
-        running: CRC-32 of their features.
+        running: CRC-32 of the features of the finished examples.
     """
     state = seal({"made_of": made_of, "done": done, "crc": running})
     write_atomic(partial / "done.json", json.dumps(state).encode())

@@ -109,8 +109,8 @@ class TrainedModel:
                 prior.
 
         Warns:
-            UserWarning: a column has a category, or lacks a value, in a way that no training example did; or a text is
-                empty.
+            UserWarning: a column has a category that no training example had, or a missing value although none was
+                missing in training; or a text is empty.
         """
         self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
@@ -142,7 +142,7 @@ class TrainedModel:
         )
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.
+        """Yield (B, K) float32 logits on the CPU, for one batch of the `examples` that `predict` takes after another.
 
         Raises:
             BadInput: a value is too large for the type in which the model computes.
@@ -400,8 +400,8 @@ class TrainedModel:
         See `imbalance.deploy.export`.
 
         Args:
-            prior: class shares, as in `predict` but without "estimated"; the exported model has the logits for them. None
-                for the logits of this model.
+            prior: class shares, as in `predict` but without "estimated"; the softmax of the exported model's logits is
+                for these shares. None for the logits of this model.
         """
         from imbalance.deploy.export import export
 

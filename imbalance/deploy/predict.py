@@ -90,8 +90,8 @@ def export_file(*, run: str, file: str, prior: str | list[float] | None = None) 
 def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[Path | None, Any]]:
     """Yield the examples of `files` in pairs of a file and its content.
 
-    The first pair is (None, list of all image files) if there are any. For each table, the content is its columns or
-    its array.
+    If there are image files, the first pair is (None, list of all image files). For each table, the content is its
+    columns or its array.
     """
     images, tables = [], []
     for file in files:
@@ -136,7 +136,7 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
 def headings(class_names: Iterable[str]) -> list[str]:
     """Return the names of the columns of the predictions: file, row, class, and one for each class, all different.
 
-    A class has its own name as heading; if that is the name of a column before it, it is "probability of <class>".
+    The heading of a class is its name, or "probability of <class>" if an earlier column already has this name.
     """
     names = ["file", "row", "class"]
     for name in map(csv_cell, class_names):

@@ -22,8 +22,8 @@ from imbalance.utils.output import one_line
 class FirstRun:
     """Predictions and metrics of a first run: the first of the two runs that a two-stage method trains.
 
-    predictions: for each split, (N, K) outputs of the selected model by name: "logits", and the names that
-        `Objective.extra_outputs` adds.
+    predictions: for each split, outputs of the selected model by name, each with a row for each example: "logits"
+        (N, K), and the outputs that `Objective.extra_outputs` adds.
     metrics: the metrics in summary.json of the first run.
     """
 

@@ -7,8 +7,9 @@ To add a loss, write an `nn.Module` with keyword-only hyperparameters and put it
 arguments before the `*` (`class_counts`, `group_counts`, `num_classes`), which it computes from the training set.
 
 A loss whose minimiser is z_j = log p_j + s_j, for the class probabilities p of an input, has a method
-`log_prior_shift() -> Tensor | None`. The method returns the (K,) shifts s, or one shift for all classes. It returns None
-if the values of the loss allow no such minimiser. A loss without the method has none; see `imbalance.methods.prior`.
+`log_prior_shift() -> Tensor | None`. The method returns the (K,) shifts s, or one shift for all classes. It returns
+None if the loss has no such minimiser at its hyperparameters. A loss without the method has none; see
+`imbalance.methods.prior`.
 
 Two attributes tell `config.optim.name="lbfgs"` about a loss. `is_convex` says whether the loss is convex in the logits;
 a loss without this attribute counts as not convex. `is_relative` says whether the loss depends only on the differences
@@ -234,8 +235,8 @@ class LabelAwareSmoothing(nn.Module):
 
         ε_y = tail + (head − tail) · sin(π/2 · (n_y − n_min) / (n_max − n_min)).
 
-    This is the concave one of the paper's three forms of ε_y, which the authors' commands use. If all classes have the same number of examples, ε is
-    `head` for all.
+    The paper has three forms of ε_y; this is the concave one, as in the authors' commands. If all classes have the same
+    number of examples, ε is `head` for all.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.

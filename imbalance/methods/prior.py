@@ -163,7 +163,7 @@ def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
     """
     if unseen := torch.nonzero((target > 0) & (prior == 0)).flatten().tolist():
         raise BadInput(
-            f"prior: a share of {target[unseen[0]].item():g} for class number {unseen[0]}, counted from 0, given; the model "
+            f"prior: a share of {target[unseen[0]].item():g} given for class number {unseen[0]} (counted from 0); the model "
             "was trained on no example of this class, so the share must be 0"
         )
     return torch.where(target == prior, 0.0, target.log() - prior.log())
@@ -181,13 +181,15 @@ def em_prior(
     Args:
         probabilities: (N, K) probabilities of the model for the examples.
         prior: (K,) the prior of these probabilities, see `effective_prior`.
-        tolerance: the iteration ends if no share changes by more.
+        tolerance: the iteration ends when no share changes by more than this.
         most: the largest number of iterations.
     """
     start = np.asarray(prior, dtype=np.float64)
     shares, ratios = start / start.sum(), np.asarray(probabilities, dtype=np.float64)
     if not len(ratios):
-        raise BadInput("prior: 'estimated' given, and no examples; the shares are estimated from the examples")
+        raise BadInput(
+            "prior: 'estimated' given, and no examples; the shares are estimated from examples, so give one or more"
+        )
     ratios = np.divide(ratios, shares, out=np.zeros_like(ratios), where=shares > 0)
     for _ in range(most):
         before, shares = shares, shares * (ratios.T @ (1 / (ratios @ shares))) / len(ratios)
@@ -219,7 +221,7 @@ def bbse_prior(val_predictions: Array, val_targets: Array, predictions: Array) -
     if not len(val_targets) == len(val_predictions) > 0 or not len(predictions):
         raise BadInput(
             f"BBSE: {len(val_predictions):,} val_predictions, {len(val_targets):,} val_targets and {len(predictions):,} "
-            "predictions given; val needs equal numbers, and each at least 1"
+            "predictions given; val_predictions and val_targets must be equally many, and every number at least 1"
         )
     if val_predictions.shape[1:] != predictions.shape[1:]:
         raise BadInput(

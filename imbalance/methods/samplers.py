@@ -254,7 +254,7 @@ def annealed_sigmoid(
 
 @tagged(balances=True, chance=step_chance)
 def annealed_step(labels: Labels, seed: int, generator: Generator, epoch: int, epochs: int, *, by: By) -> Tensor:
-    """Keep the examples that the sampler `reject` would keep in the first half of training, and all examples in the second.
+    """In the first half of training keep the examples that the sampler `reject` keeps, in the second half all examples.
 
     Args:
         by: "class" to balance classes, "group" to balance groups.
@@ -266,8 +266,8 @@ def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
     """Return the number of times that `expanding` has added examples by the beginning of `epoch`, numbered from 0.
 
     Args:
-        warmup_epochs: the epoch of the first time.
-        every: the number of epochs from one time to the next.
+        warmup_epochs: the epoch of the first addition.
+        every: the number of epochs from one addition to the next.
     """
     return max(0, (epoch - warmup_epochs) // every + 1)
 
@@ -275,7 +275,7 @@ def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
 def expanding_chance(
     labels: Labels, epoch: int, epochs: int, *, by: By, warmup_epochs: int, every: int, added: int
 ) -> Tensor:
-    """Return the (N,) probabilities that `expanding` draws each example in an epoch."""
+    """Return the (N,) probabilities with which the sampler `expanding` draws each example in an epoch."""
     at_start = balanced_chance(labels, epoch, epochs, by=by)
     unused = (1 - at_start).sum()
     share = (expansions(epoch, warmup_epochs, every) * added / unused.clamp(min=1)).clamp(max=1)

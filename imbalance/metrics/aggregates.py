@@ -49,8 +49,8 @@ def bootstrap(
 
     The ends of the percentile interval are moved away from the statistic by a factor, because few seeds scatter less
     than their distribution (Hesterberg, The American Statistician 2015). For the mean of one task the factor gives the
-    width of the t-interval. Of three seeds the percentile interval covers about 76 %, and the widened interval 89 to
-    95 %; see `imbalance reproduce interval_coverage`.
+    width of the t-interval. For three seeds the percentile interval covers the true value in about 76 % of cases, and
+    the widened interval in 89 to 95 %; see `imbalance reproduce interval_coverage`.
 
     Args:
         statistic: takes an array (…, tasks, seeds) for each method, and returns an array (…).

@@ -283,5 +283,5 @@ def test_shares_that_are_none_are_refused():
         with pytest.raises(BadInput, match=words):
             class_shares(given, natural)
     assert log_ratio(natural, natural).tolist() == [0, 0, 0]
-    with pytest.raises(BadInput, match="class number 2, counted from 0, given; the model was trained on no example"):
+    with pytest.raises(BadInput, match="class number 2 .counted from 0.; the model was trained on no example"):
         log_ratio(class_shares("uniform", natural), natural)

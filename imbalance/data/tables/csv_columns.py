@@ -45,7 +45,7 @@ def read_csv_columns(
         The columns, and the number of rows.
 
     Raises:
-        BadInput: the file is missing or damaged, is not valid CSV, or has lines of different lengths.
+        BadInput: the file is missing or damaged, is not valid CSV, or has lines with different numbers of fields.
     """
     _, names = next(csv_records(file, delimiter), (1, []))
     check_columns(file, names, names)
@@ -69,7 +69,7 @@ def collect(
     missing: frozenset[str],
     blocks: Callable[[list[str]], Iterator[Block]],
 ) -> tuple[dict[str, Column], int]:
-    """Join the blocks of a CSV file, each of which has some of its rows, into columns; see `read_csv_columns`.
+    """Join the blocks of a CSV file (some rows each) into columns; see `read_csv_columns`.
 
     Args:
         names: the columns of the file.
@@ -138,7 +138,8 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
         names: all columns of the file, in their order.
 
     Raises:
-        pyarrow.ArrowInvalid: the file is not valid CSV in UTF-8, has lines of different lengths, or a very long line.
+        pyarrow.ArrowInvalid: the file is not valid CSV in UTF-8, has lines with different numbers of fields, or has a
+            line that is longer than a block.
     """
     import pyarrow
     from pyarrow import csv
@@ -188,9 +189,9 @@ def scan(file: Path, delimiter: str) -> tuple[int, bool]:
 
 
 def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
-    """Return a block of a column, the texts of some rows, as (N,) float64, with nan for missing values.
+    """Return the N texts of a block (some rows of a column) as (N,) float64, with nan for missing values.
 
-    Return None if another value is not a number.
+    Return None if a text is neither a number nor in `missing`.
     """
     if isinstance(block, tuple):
         return parse_numbers(block, missing)
@@ -217,7 +218,7 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
 
 
 def block_codes(block: Any, position: dict[str, int]) -> np.ndarray:
-    """Return the (N,) positions of the texts of a block (some rows of a column), and add new texts to `position`.
+    """Return the (N,) `position` of each text of a block (some rows of a column); first add new texts to `position`.
 
     Args:
         position: from each distinct text to its position, in the order of first appearance.

@@ -32,10 +32,10 @@ def fit_features(
     The means, deviations and categories are those of scikit-learn's StandardScaler and OneHotEncoder.
 
     Args:
-        train: the training rows, as a mask (N,) or as numbers of rows.
+        train: the training rows, as a mask (N,) or as row numbers.
         numeric, categorical: the names of the columns of each kind.
-        missing: texts that stand for a missing value. If "" is among them, nulls count as missing; if "nan" is, the
-            floating-point number nan does.
+        missing: texts that stand for a missing value. "" also stands for nulls, and "nan" for the floating-point
+            number nan.
 
     Returns:
         The encoding in types that JSON has, for the argument `features` of `transform`.
@@ -93,7 +93,7 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 
     Args:
         features: the result of `fit_features`.
-        rows: (M,) the numbers of the rows in the order of the result; by default all rows.
+        rows: (M,) the row numbers, in the order of the result; by default all rows.
     """
     check_table(columns, features)
     width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
@@ -131,7 +131,7 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 def too_large(columns: Columns, name: str, row: int) -> BadInput:
     """Return the `BadInput` for a value of the numeric column `name` that is too large for float32.
 
-    The value may also become too large only by standardisation.
+    The value itself may fit float32, and only its standardised value be too large.
     """
     return BadInput(
         f"{columns.where(row)}: column {name!r} has a value that is too large for float32; remove or replace it, or divide the "
@@ -180,7 +180,7 @@ def known_codes(columns: Columns, column: Mapping[str, Any], missing: Collection
 
 
 def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.ndarray:
-    """Return the (N, D) float64 values of the numeric column `name`, with nan for missing values.
+    """Return the values of the numeric column `name`, (N, D) float64 for D values a row, with nan for missing values.
 
     Args:
         missing: texts that stand for a missing value.
@@ -195,7 +195,10 @@ def numeric_values(columns: Columns, name: str, missing: Collection[str]) -> np.
 
 
 def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (N, D) float64 values of a numeric column, nan if missing, and the rows with a wrong value."""
+    """Return a tuple: the values of a numeric column, nan if missing, and the row numbers of wrong values.
+
+    The values are (N, D) float64 for D values a row. A wrong value is neither a finite number nor missing.
+    """
     values = columns[name]
     if not isinstance(values, Categories) and values.dtype.kind in "iufb":
         numbers = values.reshape(len(values), math.prod(values.shape[1:])).astype(np.float64, copy=False)
@@ -236,7 +239,7 @@ def number_problems(columns: Columns, name: str, rows: np.ndarray) -> Iterator[P
 
 
 def category_values(columns: Columns, name: str, missing: Collection[str]) -> Categories:
-    """Return the values of the categorical column `name`, with "" for missing values.
+    """Return the categorical column `name`, one text for each row, with "" for missing values.
 
     Args:
         missing: texts that stand for a missing value.
@@ -276,8 +279,8 @@ def encoding_notes(columns: Columns, train: np.ndarray, features: Features, widt
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:
     """Return a warning for each column with values that have no feature in `features`, and so have no effect on predictions.
 
-    Such values are the categories that are not in the training set, and missing values of a numeric column that has
-    none in the training set.
+    Such values are categories that are not in the training set, and missing values of a numeric column without missing
+    values in the training set.
     """
     check_table(columns, features)
     lines = []

@@ -37,7 +37,7 @@ class Categories:
         return self.values[int(self.codes[row])]
 
     def texts(self) -> np.ndarray:
-        """Return the (N,) texts as Python objects; rows with equal texts share one."""
+        """Return the (N,) texts as Python objects; rows with equal texts share one object."""
         return np.array(self.values, dtype=object)[self.codes]
 
     def rows(self, rows: np.ndarray) -> "Categories":

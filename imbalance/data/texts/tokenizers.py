@@ -74,7 +74,7 @@ def load_tokenizer(name: str) -> "Tokenizer":
             pretrained model `minilm`, which a Python package contains.
 
     Raises:
-        BadInput: there is no such tokenizer, or no fast tokenizer, which has all its rules in tokenizer.json.
+        BadInput: there is no such tokenizer, or it is not a fast one, whose rules are all in tokenizer.json.
     """
     tokenizers = import_tokenizers()
     if name == "minilm":
@@ -125,8 +125,8 @@ def encode(
     """Tokenise texts or pairs of texts, without padding.
 
     Returns:
-        Two lists of equal length for each text or pair: the numbers of its tokens in the vocabulary; and for each token,
-        1 if it is in the second text of a pair, and 0 otherwise.
+        For each text or pair, a tuple of two lists with an entry for each of its tokens: the number of the token in the
+        vocabulary; and 1 if the token is in the second text of a pair, 0 otherwise.
     """
     padding, _ = tokenizer.padding, tokenizer.no_padding()
     assert padding is not None  # both ways to get a tokenizer set the padding

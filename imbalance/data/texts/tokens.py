@@ -82,7 +82,7 @@ class Tokens:
         return len(self.rows)
 
     def dim(self) -> int:
-        """Return the number of dimensions, like a tensor."""
+        """Return the number of dimensions, as `torch.Tensor.dim` does."""
         return 1
 
     def is_floating_point(self) -> bool:
@@ -109,8 +109,8 @@ class Tokens:
     def __getitem__(self, index: Tensor | slice) -> dict[str, Tensor]:
         """Return the texts at `index` as a batch, padded to the length L of the longest text; `index` must be on the CPU.
 
-        The batch has `input_ids` (B, L), `attention_mask` (B, L), 1 for tokens and 0 for padding, and, for pairs,
-        `token_type_ids` (B, L).
+        The batch has `input_ids` and `attention_mask` (1 for tokens, 0 for padding), and `token_type_ids` if the texts
+        are pairs. All are (B, L).
         """
         rows = self.rows[index].numpy()
         starts, stops = self.starts[rows], self.starts[rows + 1]
@@ -179,7 +179,7 @@ def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
 
 
 def tokenise(texts: Texts, tokenizer: "Tokenizer") -> Tokens:
-    """Tokenise texts in memory, without a store, to predict."""
+    """Tokenise texts in memory, without a store, for predictions."""
     return as_tokens(token_arrays(texts, encode(tokenizer, texts)), tokenizer)
 
 

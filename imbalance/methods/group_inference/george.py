@@ -56,12 +56,12 @@ def george(
     """Infer groups: cluster the features of a first run in each class, and divide clusters where that separates better.
 
     Sohoni, Dunnmon, Angus, Gu and Ré, "No Subclass Left Behind: Fine-Grained Robustness in Coarse-Grained
-    Classification Problems" (GEORGE), NeurIPS 2020. A first run trains by plain cross-entropy. `reduction` makes points
-    of its features. The points of each class are clustered, and the number of clusters, from 2 to `max_clusters`, is
-    the number for which the mean of the clusters' mean silhouettes is highest. Then every cluster is divided into `parts` parts. A part
-    becomes a group if the mean silhouette of its examples is positive and higher than before the division, and if it has at least `smallest_part`
-    examples and 0.5 % of the class. All other parts of a cluster together stay one group. The authors then train by
-    group DRO on these groups.
+    Classification Problems" (GEORGE), NeurIPS 2020. A first run trains by plain cross-entropy. Its features become
+    points as `reduction` says. The points of each class are clustered, and the number of clusters, from 2 to
+    `max_clusters`, is the number for which the mean of the clusters' mean silhouettes is highest. Then every cluster is
+    divided into `parts` parts. A part becomes a group if the mean silhouette of its examples is positive and higher
+    than before the division, and if it has at least `smallest_part` examples and 0.5 % of the class. All other parts of
+    a cluster together stay one group. The authors then train by group DRO on these groups.
 
     Differences from the authors' code (github.com/HazyResearch/hidden-stratification): a part need not have a higher
     loss than its cluster, as in SpuCo's version; UMAP is not among the reductions; val and test are divided by the
@@ -101,7 +101,7 @@ def george(
 
 
 def reduced(outputs: dict[str, np.ndarray], reduction: str, components: int) -> dict[str, np.ndarray]:
-    """Return the (N, D) points to cluster of each split; means, scales and principal components are those of train.
+    """Return, for each split, the (N, D) points to cluster; means, scales and principal components are those of train.
 
     Args:
         outputs: for each split, (N, K) logits for "hardness", else (N, F) features.

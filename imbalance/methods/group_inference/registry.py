@@ -32,8 +32,8 @@ def with_environments(dataset: Dataset, environments: Mapping[str, Tensor]) -> D
     """Return a copy of `dataset` whose groups for methods are the combinations of class and environment.
 
     Args:
-        environments: for each split, the (N,) environments of its examples, numbered from 0. There are at least two
-            environments, even if no example is in the second.
+        environments: for each split, the (N,) environments of its examples, numbered from 0. At least two environments
+            are counted, even if no example is in the second.
 
     Raises:
         BadInput: the evaluated classes of the data set are not those of training, so a first run does not predict them.

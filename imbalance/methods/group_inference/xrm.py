@@ -118,7 +118,7 @@ def cross_mistakes(logits: Tensor, twin: Tensor, targets: Tensor) -> Tensor:
 
 @tagged(first_run=xrm_first_run, measures=(*INFERRED_GROUP_METRICS, FLIP_RATE))
 def xrm(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats, lr: Positive) -> GroupAssignment:
-    """Infer two environments, the mistakes of two networks and all other examples, and cross them with the classes.
+    """Infer two environments (mistakes of two networks; all other examples), and cross them with the classes.
 
     Pezeshki et al., "Discovering Environments with XRM", ICML 2024. A first run trains the two networks (`CrossRisk`)
     with the model, batches and optimiser of this run, and with the learning rate `lr`. An example of train, val or test

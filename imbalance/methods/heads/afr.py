@@ -51,7 +51,7 @@ def afr(
     There are three differences. The authors' code evaluates val after every step and keeps the best layer; here the
     last layer is kept. Their commands clip the gradient to a norm of 1; here it is not clipped. Their script uses β_y
     on request, their notebooks and this head always. The head reads no groups. The held-out examples must include
-    several of each small group: with at most two of them, a γ of 5 puts most weight on single examples.
+    several of each small group: with at most two of a group, a γ of 5 puts most weight on single examples.
 
     Args:
         fraction: the share of each class of train that is held out from training, to fit the layer on; 0.2 in the

@@ -84,7 +84,7 @@ def train_layer(
         project: changes the module in place after every step; None for no change.
 
     Raises:
-        Diverged: the trained module is not finite. The error names the first such step, for which the training is repeated.
+        Diverged: the trained module is not finite. The training is repeated to name the first step that made it so.
     """
     random = generator.get_state()
 

@@ -14,7 +14,7 @@ def target_prior(training_prior: Tensor, natural: Tensor, section: Section) -> T
     """Return the (K,) class shares to which `config.head.target` corrects.
 
     Args:
-        training_prior: unused; every function that is a tag `prior` gets it.
+        training_prior: unused; an argument because all functions for the tag `prior` have it.
         natural: (K,) the class shares of the training set.
         section: the section `config.head`.
     """

@@ -77,7 +77,7 @@ class Objective(nn.Module):
         return {}
 
     def extra_outputs(self, model: nn.Module, inputs: Inputs) -> dict[str, Tensor]:
-        """Return further (B, K) outputs of the selected model by name, which are saved next to the logits.
+        """Return further outputs of the selected model by name, each with B rows; they are saved next to the logits.
 
         A two-stage method reads these outputs of its first run in `FirstRun.predictions`.
         """

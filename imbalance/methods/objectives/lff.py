@@ -36,7 +36,7 @@ class LearningFromFailure(Objective):
     W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives more weight to examples on which f_B fails. As in section 3.2 and the
     authors' code, ℓ_B and ℓ_D are moving averages of the losses of each example under f_B and f_D, divided by the
     largest average in its class. An average starts at the first loss of its example. One difference: the authors' code
-    multiplies the gradient of GCE by q once more. The objective reads no groups.
+    also multiplies the gradient of GCE by q. The objective reads no groups.
 
     Args:
         amplification: q; 0.7 in the paper.

@@ -21,10 +21,11 @@ class LogitShift(Objective):
 
     w are the weights of the examples, ℓ the loss and z the logits.
 
-    The matrix M has a row for each class a that the biased network may predict, and a column for each class y. Its
-    entry is a moving average over batches of the mean of p(a | x)·1[label = y], with the probabilities p of the biased
+    The matrix M has a row for each class a that the biased network may predict, and a column for each class y. Entry
+    (a, y) is a moving average over batches of the mean of p(a | x)·1[label = y], with the probabilities p of the biased
     network. Before the loss of a batch is computed, this batch updates M. The shift of an example is log M[a] for the
-    class a with the highest probability. Entries of 0, whose logarithm is −∞, count as the smallest positive number of float64.
+    class a with the highest probability. Entries of 0, whose logarithm is −∞, count as the smallest positive number of
+    float64.
 
     Args:
         num_classes: K.
@@ -70,7 +71,9 @@ class LogitShift(Objective):
 
 @checked
 class UnsupervisedLogitAdjustment(LogitShift):
-    """The mean of w·ℓ(z + τ·log(M[a] / ΣM[a])), where a is the class that a biased first run predicts (uLA).
+    """Unsupervised logit adjustment (uLA): the mean of w·ℓ(z + τ·log(M[a] / ΣM[a])) for losses ℓ of logits z.
+
+    a is the class that a biased first run predicts for the example, and w the weight of the example.
 
     Tsirigotis, Monteiro, Rodriguez, Vazquez and Courville, "Group Robust Classification Without Any Group Information",
     NeurIPS 2023. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a
@@ -124,14 +127,18 @@ class UnsupervisedLogitAdjustment(LogitShift):
 
 @checked
 class LogitCorrection(LogitShift):
-    """The mean of w·ℓ(z + log M[a]), plus the mean generalised cross-entropy of a biased network that predicts a (LC).
+    """Logit correction (LC): the mean of w·ℓ(z + log M[a]), plus the mean generalised cross-entropy of a biased network.
 
-    Liu, Zhang, Sekhar, Wu, Singhal and Fernandez-Granda, "Avoiding Spurious Correlations via Logit Correction", ICLR 2023,
-    without its group mixup. The biased network is trained beside the evaluated one by (1 − p_y^q) / q, which prefers
-    easy examples. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a
-    moving average of the mean of p(a | x)·1[label = y] over a batch. M starts at 0, and the first batch is averaged with
-    it, as in the code of uLA (github.com/tsirif/uLA). That code multiplies the gradient of the generalised cross-entropy
-    by q once more. No shift is added in evaluation. The objective reads no groups.
+    a is the class that the biased network predicts for the example, w the weight of the example, and ℓ the loss of
+    logits z.
+
+    Liu, Zhang, Sekhar, Wu, Singhal and Fernandez-Granda, "Avoiding Spurious Correlations via Logit Correction", ICLR
+    2023, without its group mixup. The biased network is trained beside the evaluated one by (1 − p_y^q) / q, which
+    prefers easy examples. The matrix M counts how often a label goes with a prediction of the biased network: entry
+    (a, y) is a moving average of the mean of p(a | x)·1[label = y] over a batch. M starts at 0, and the first batch is
+    averaged with it, as in the code of uLA (github.com/tsirif/uLA). That code also multiplies the gradient of the
+    generalised cross-entropy by q; this objective does not. No shift is added in evaluation. The objective reads no
+    groups.
 
     Args:
         amplification: q; 0.7 in the paper.

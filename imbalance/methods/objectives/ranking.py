@@ -55,7 +55,7 @@ class Ranking(Objective):
         Args:
             scores: (Q, B), by which the examples are ranked.
             positive: (Q, B) booleans, true for the examples that should be ranked first.
-            columns: the columns of `terms`, besides logits and targets, that `columns` of the objective names.
+            columns: the further tensors that the objective's attribute `columns` names, without logits and targets.
         """
         raise NotImplementedError
 
@@ -167,7 +167,7 @@ def pair_losses(scores: Tensor, margin: float) -> Tensor:
 
 
 def positive_or_one(values: Tensor) -> Tensor:
-    """Return the values with 1 in place of 0, so that they can be divisors; without negatives in the batch they are 0."""
+    """Return the values with 1 in place of 0, so that they can be divisors; values are 0 if the batch has no negatives."""
     return values.where(values > 0, 1.0)
 
 
@@ -243,11 +243,12 @@ class PartialAUC(Ranking):
 class AveragePrecision(Ranking):
     """(1 − share) · mean weighted loss + share · a loss whose gradient is that of the average precision (SOAP).
 
-    Qi, Luo, Xu, Ji and Yang, "Stochastic Optimization of Areas Under Precision-Recall Curves with Provable Convergence",
-    NeurIPS 2021. In the average precision of a positive i, max(0, m − (s_i − s_j))² takes the place of the indicator that j
-    is ranked above i. Each positive of train has two moving averages: u of this loss over all examples j, and v of the
-    loss over the positives j; both sums are divided by the number of all examples. A pair counts with the weight (v − u·1[j is positive]) / u². The
-    value of the loss itself has no meaning; its gradient raises the average precision.
+    Qi, Luo, Xu, Ji and Yang, "Stochastic Optimization of Areas Under Precision-Recall Curves with Provable
+    Convergence", NeurIPS 2021. In the average precision of a positive i, max(0, m − (s_i − s_j))² takes the place of
+    the indicator that j is ranked above i. Each positive of train has two moving averages: u of the sum of this loss
+    over all examples j of a batch, and v of the sum over its positives j, each divided by the size of the batch. A pair
+    counts with the weight (v − u·1[j is positive]) / u². The value of the loss itself has no meaning; its gradient
+    raises the average precision.
 
     Args:
         positives: the classes whose average precision counts, by number; (1,) for the second of two classes.
