@@ -186,7 +186,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
 
 
 def selected_epoch(run: Run) -> int:
-    """Return the number of epochs that were done when the weights that are evaluated at the end were selected."""
+    """Return the number of epochs after which the network had the weights that are evaluated at the end."""
     return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
 
 

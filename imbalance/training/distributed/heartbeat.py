@@ -61,8 +61,8 @@ class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
     A beat is an entry in torch's store: the number of the beat, and the last exchange that the process has reached. A
-    process beats every INTERVAL seconds while it computes. A process that has ended, was stopped, or whose
-    machine is gone does not beat; it is reported once. If a stopped process continues (SIGCONT), the run goes on.
+    process beats every INTERVAL seconds while it computes. A process does not beat once it has ended or been stopped, or
+    its machine is gone; each silence is reported once. If a stopped process continues (SIGCONT), the run goes on.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -102,7 +102,7 @@ class Heartbeat:
             time.sleep(INTERVAL)
 
     def _beat(self) -> None:
-        """Write a beat and this process's last exchange to torch's store, and read those of the other processes."""
+        """Write the next beat of this process to torch's store, and read the beats of the other processes."""
         self._count += 1
         self.store.set(str(self.rank), f"{self._count} {self.number} {self.what}")
         since = self.since

@@ -83,7 +83,7 @@ class Stack:
         return whole.unflatten(0, self.shape)
 
     def members_where(self, mask: Tensor) -> list[Run]:
-        """Return the members at whose positions in the stack `mask`, a tensor with the shape `shape`, is true."""
+        """Return the members that have True in `mask`, whose shape is `self.shape`."""
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
