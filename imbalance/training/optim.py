@@ -304,14 +304,15 @@ def lbfgs(
     `config.model.init="zeros"` the result does not depend on chance, because no examples and no initial weights are drawn.
 
     This optimiser trains the last layer only. The model must have no other trainable layer, as "linear" has none, and
-    the loss must be convex. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
-    more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
+    the loss must be convex. The minimum is that of scikit-learn's `LogisticRegression`: for three or more classes with
+    C = 1 / (N · weight_decay), and for two classes with C = 2 / (N · weight_decay), because scikit-learn fits one weight
+    vector to two classes, not two.
 
     Args:
         weight_decay: the factor of the penalty; 0 for none. If a linear model can fit all examples, there is
             no minimum without the penalty: the weights grow until the gradient is small enough to end the run.
         decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
-        tolerance: the run has converged when no entry of the gradient is larger in magnitude; 1e-4 in scikit-learn.
+        tolerance: the run has converged when no entry of the gradient is larger in magnitude than this; 1e-4 in scikit-learn.
     """
     return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
 

@@ -273,7 +273,7 @@ def sharpness_aware_passes(
         batch: labels of the global batch.
         first: function that adds the gradients of the objective with given importance weights to the parameters, from the
             terms of the first forward pass.
-        pass_of: function that does the same at the current network weights, with a new forward pass.
+        pass_of: function that adds the same gradients at the current network weights, from a new forward pass.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
     learner.objective.eval()

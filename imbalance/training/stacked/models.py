@@ -151,7 +151,7 @@ def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, 
     The inputs are a tuple of (S, B, …) tensors, one for each view.
 
     Args:
-        images: functions for one epoch of each of the S runs; runs with the same data must be adjacent.
+        images: `Images` of the current epoch of each of the S runs; runs with the same data must be adjacent.
     """
     same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
     together = [
