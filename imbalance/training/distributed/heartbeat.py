@@ -43,7 +43,7 @@ def wait_limit() -> timedelta:
     """Return how long a process waits in an exchange, from the environment variable IMBALANCE_WAIT_MINUTES.
 
     Raises:
-        BadInput: the variable is no positive number.
+        BadInput: the variable does not hold a positive number.
     """
     text = os.environ.get(LIMIT, str(DEFAULT_MINUTES))
     try:
@@ -124,7 +124,7 @@ class Heartbeat:
     def lost(self) -> LostPeer:
         """Return the error for a connection that another process has closed; it names the processes that have ended.
 
-        It waits for two beats: processes that are alive beat meanwhile, so the silent ones have ended.
+        The method first waits the time of two beats. A process that is alive beats meanwhile, so a silent process has ended.
         """
         try:
             self._beat()  # read the last beats of processes that have ended since
@@ -199,7 +199,7 @@ def torch_timeout() -> timedelta:
 
 @contextmanager
 def startup() -> Iterator[None]:
-    """Return a context manager for the start of torch.distributed, which turns its errors into a LostPeer."""
+    """Return a context manager that turns errors in the start of torch.distributed into a LostPeer."""
     try:
         yield
     except RuntimeError as error:
@@ -224,7 +224,7 @@ def exchange(what: str) -> AbstractContextManager[None]:
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
     """Return a context manager that tells the heartbeat that this process is in an exchange.
 
-    It turns torch's errors about other processes into a LostPeer.
+    The context manager turns torch's errors about other processes into a LostPeer.
 
     Args:
         what: description of the exchange, for messages.

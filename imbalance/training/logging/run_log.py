@@ -458,7 +458,7 @@ def is_trained(directory: Path) -> bool:
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
-    """Raise `BadInput` if `directory` holds a trained run whose config is not `config`, or cannot be read.
+    """Raise `BadInput` if `directory` holds a trained run whose config differs from `config` or cannot be read.
 
     A run that was refused or killed before its first checkpoint does not count.
     """

@@ -150,7 +150,7 @@ def position(member: Run) -> tuple[int, int]:
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train runs that are at the same step until each has ended, and write the results of each."""
+    """Train `members`, which are all at the same step, until each run has ended; write the results of each run."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
