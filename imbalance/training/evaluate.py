@@ -169,7 +169,7 @@ def calls_without_batch(run: Run, size: int) -> int | None:
 
 @torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
 def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
-    """Run each run's model over the batches of that run's split that this process evaluates.
+    """Evaluate the model of each run on this process's batches of the run's split, and return the outputs.
 
     Stop early if a signal comes. Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the
     device.
@@ -207,7 +207,7 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
 
 
 def local_batches(run: Run, size: int) -> list[slice]:
-    """Return slices of a split's `size` examples: the batches that this process evaluates; one batch in a debug run."""
+    """Return the batches that this process evaluates, as slices of a split's `size` examples; a debug run has one batch."""
     accelerator, step = run.learner.accelerator, run.learner.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
@@ -385,7 +385,7 @@ def reduce_margins(dataset: Dataset, groups: Tensor, margins: Tensor) -> tuple[d
 
 
 def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict[str, float]]:
-    """Return the mean and the smallest margin of each group's examples, for each model.
+    """Return for each model a dictionary with the mean and the smallest margin of the examples of each group.
 
     Args:
         reduced: result of `totals` for the tensors of `count_tables` and `reduce_margins`.
@@ -407,7 +407,7 @@ def count_tables(
 
     Args:
         predictions, targets, groups: (M, N) predicted class, class and group of this process's examples.
-        eval_group_mask: (M, N, E) evaluation groups of the examples; None if these are the groups.
+        eval_group_mask: (M, N, E) evaluation groups of the examples; None if the evaluation groups are `groups`.
     """
     counts = count(predictions, targets, groups, dataset.num_classes, dataset.num_groups, eval_group_mask)
     return {name: table for name, table in counts._asdict().items() if table is not None}
@@ -499,7 +499,7 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
 
 def probed(learner: Learner) -> nn.Module:
-    """Return the trained model with a new last layer, fitted to the classes that training left out.
+    """Return the trained model with a new last layer, which is fitted to the classes that training left out.
 
     `Dataset.probe` has the examples of these classes.
     """

@@ -141,7 +141,7 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
 
 
 def describe_prior(run: Run) -> dict[str, Any]:
-    """Return the entry `prior` of model.json, from which `imbalance predict` adjusts predictions to other class shares.
+    """Return the entry `prior` of model.json, which `imbalance predict` needs to adjust predictions to other class shares.
 
     The entry has the keys `natural`, the class shares of the training set, and `model`, the class prior that the
     model's probabilities assume. If these probabilities assume no known prior, `model` is None and `reason` says why.
@@ -209,7 +209,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
 
 
 def selected_epoch(run: Run) -> int:
-    """Return the number of epochs that were done when the weights that are evaluated at the end were selected."""
+    """Return the number of epochs after which the network had the weights that are evaluated at the end."""
     return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
 
 

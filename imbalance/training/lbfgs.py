@@ -2,8 +2,8 @@
 
 The inputs of the last layer do not change, so its logits are linear in its parameters. An iteration therefore needs one
 matrix product for the change of the logits along its direction, and one for the gradient. A line search reads only the
-logits, so its trials need no product. Several runs with the same inputs share the two products: their layers are rows of one matrix.
-Each run has its own step length. A run that has converged leaves the matrix.
+logits, so its trials need no product. Several runs with the same inputs share the two products: the layers of all runs
+are rows of one matrix. Each run has its own step length. The rows of a run that has converged leave the matrix.
 
 Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization", Mathematical Programming, 1989.
 """
@@ -24,10 +24,10 @@ STILL = 10  # iterations in a row that do not lower the objective beyond roundin
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs, labels and loss of a fit; runs on the same data share them.
+    """Inputs, labels and loss of a fit; all runs on the same data share one problem.
 
     inputs: (N, D) inputs of the last layer.
-    targets, groups: (N,).
+    targets, groups: (N,) class and group of each example.
     loss: function from logits (B, K), targets and groups to (B,) losses.
     is_odd: whether the layer has two classes, and the loss reads only the difference of their logits. Then the two rows
         of the layer differ only in sign, so one of them is enough.
@@ -57,7 +57,7 @@ class Problem:
     def losses(self, outputs: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Return the (M,) mean weighted losses in float64, and their derivatives (M, R, N) by the outputs.
 
-        If `is_odd`, the derivatives are by one of the two logits, so they are half of those by the output.
+        If `is_odd`, the returned derivatives are by one of the two logits; they are half of the derivatives by the output.
 
         Args:
             weights: (M, N) importance weights.
@@ -74,13 +74,14 @@ class Problem:
 
 
 class State(NamedTuple):
-    """State of M fits with P = R · (D + 1) parameters each.
+    """State of M fits of a layer with R rows, D weights and a bias in each row, so P = R · (D + 1) parameters.
 
-    points, gradients: (M, R, D + 1).
+    points: (M, R, D + 1) current parameters.
+    gradients: (M, R, D + 1) gradients of the objectives at the points.
     outputs: (M, R, N) outputs of the layers.
     values: (M,) objectives, in float64.
-    steps, changes: the last steps (M, P), and the changes (M, P) of the gradient in these steps; the latest is last. A
-        pair without positive curvature has zeros as its change, and is ignored.
+    steps, changes: for each of the latest iterations, oldest first, the (M, P) changes of the points, and the (M, P)
+        changes of the gradients. A fit whose curvature is not positive has zeros as its change, which are ignored.
     """
 
     points: Tensor
@@ -115,19 +116,19 @@ def line_search(
     lengths: Tensor,
     rounding: float,
 ) -> tuple[Tensor, Tensor]:
-    """Find a (M,) step length for each of M fits that meets the strong Wolfe conditions; 0 if no length meets the first condition.
+    """Find for each of M fits a step length that meets the strong Wolfe conditions (least decrease, and smaller slope).
 
-    If no trial meets the second condition, a length that meets the first is returned.
+    If no trial meets both conditions, return one that meets the first; if none meets the first, return 0.
 
     Args:
-        along: function from the step lengths of some fits, and the numbers of these fits, to the values and the
+        along: function from the step lengths of some fits, and the indices of these fits, to the values and the
             derivatives of the objective at these lengths.
         start, slope: (M,) values and derivatives at length 0.
         lengths: (M,) step lengths to try first.
         rounding: relative rounding error of a value; the objective may rise by this much.
 
     Returns:
-        The step lengths, and the values there. The last call of `along` for a fit is at its step length.
+        The (M,) step lengths, and the (M,) values at these lengths. The last call of `along` for a fit is at its step length.
     """
     every = torch.arange(len(lengths), device=lengths.device)
     low, low_slope = torch.zeros_like(lengths), slope
@@ -205,7 +206,7 @@ def started(problem: Problem, weights: Tensor, decay: Tensor, points: Tensor) ->
 class Solver(torch.optim.Optimizer):
     """State of the fit of one run, as an optimiser whose state a checkpoint can hold; see `imbalance.training.optim.lbfgs`.
 
-    state: under the key of the weight parameter, the tensors of `State` of this run, except its point, which is the layer.
+    state: `State` of this run, under the key of the weight parameter; without `points`, as these are the layer itself.
     param_groups: a single group. Its "lr" is the last step length, "value" the objective, "largest" the largest entry
         of the gradient, "still" the number of iterations in a row that have not lowered the objective, and "ended" says
         whether the fit has ended.
@@ -282,7 +283,7 @@ class Fits:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Take one iteration of every fit, and update the layers and the states of its solvers."""
+        """Take one iteration of every fit, and update the layer and the state of each of its solvers."""
         self.state, lengths = iterate(self.problem, self.weights, self.decay, self.state)
         points, (_, gradients, outputs, values, steps, changes) = self.state.points, self.state
         layers = torch.cat([-points, points], 1) if self.problem.is_odd else points

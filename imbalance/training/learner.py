@@ -58,9 +58,9 @@ class Learner:
     Epoch-dependent parts (sampler, weights, mixing, schedule) are stateless functions of the epoch.
 
     data: digest of the data set; empty on processes other than the main one.
-    sampler: function from an epoch to the rows of train that are drawn in it, in order, on the CPU.
+    sampler: function from an epoch to the row numbers of train that the epoch draws, in order, on the CPU.
     weights: function from an epoch to the (N,) importance weights of all examples of train.
-    mixing: function from an epoch and the rows drawn in it to the mixing of these examples; see `make_mixing`.
+    mixing: function from an epoch and the row numbers that it draws to the `Mix` of these examples; see `make_mixing`.
     rate: learning rate, `config.optim.lr`; for stacked models, a tensor with the learning rate of each.
     schedule: function from an epoch, which may be a fraction, to the factor on the learning rate.
     normalise: function from a batch of the data set to the input of the model.
@@ -139,7 +139,7 @@ def load_dataset(config: Experiment) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """Loaded data set, with groups inferred if the config asks for it; stacked runs with the same seed share it.
+    """Loaded data set, with groups inferred if the config asks for it; stacked runs with the same seed share one `Source`.
 
     dataset: data set on the CPU, with the inferred groups as groups, and without held-out examples.
     on_device: the same data set on the device of the run.
@@ -319,7 +319,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
 
 def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` unless training changes a linear last layer alone, whose inputs stay the same, in one process."""
+    """Raise `BadInput` unless one process trains only a linear last layer, whose inputs are the same in every epoch."""
     head = getattr(model, "head", None)
     own = set(map(id, head.parameters())) if type(head) is nn.Linear else set()
     name = f"config.optim.name: {config.optim.name!r} given"
@@ -335,7 +335,7 @@ def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Datase
 
 
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
-    """Return a function from an epoch to the rows of train that are drawn in it, in order, on the CPU."""
+    """Return a function from an epoch to the row numbers of train that the epoch draws, in order, on the CPU."""
     draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
     depends_on_epoch = "epoch" in inspect.signature(draw).parameters
     inputs = dataset.train.inputs
@@ -378,7 +378,7 @@ def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Acc
 
 
 def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
-    """Raise `BadInput` if a batch, split into micro-batches, has one with fewer than `smallest_batch` examples."""
+    """Raise `BadInput` if splitting a batch gives a micro-batch of fewer than `smallest_batch` examples."""
     size, parts = config.trainer.batch_size, config.trainer.accumulation
     if size >= smallest_batch * parts:
         return
@@ -433,9 +433,9 @@ def make_schedule(config: Experiment) -> Callable[[float], float]:
 
 
 def head_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """Return the parameters of the model's last layer, and of that of a second network if a method trains two.
+    """Return the parameters of the last layer of the model, and of the second network if the method trains two networks.
 
-    The attribute `head` is the last layer; if no network has one, the list is empty.
+    The last layer is the attribute `head`; the list is empty if no network has this attribute.
     """
     features = getattr(model, "features", None)
     networks = [model, *(part for part in model.children() if part is not features)]
@@ -462,7 +462,7 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
-    """Raise `BadInput` if the head needs the class prior to which training corresponds, and this config has none."""
+    """Raise `BadInput` if the head needs the effective prior of training, and training by this config has no such prior."""
     if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
         return
     if isinstance(reason := training_prior(config, context, weights, loss), str):
@@ -534,10 +534,10 @@ def check_lengths(model: nn.Module, dataset: Dataset) -> None:
 def make_mixing(
     config: Experiment, context: RunContext, device: torch.device, dtype: torch.dtype
 ) -> Callable[[int, Tensor], Mix | None]:
-    """Return a function from an epoch and the rows drawn in it to the mixing of these examples.
+    """Return a function from an epoch and the row numbers that it draws to the `Mix` of the drawn examples.
 
-    The function returns None if the config has no mixing. A partner is a position among the drawn rows, and comes from
-    the same batch. Partners are on the CPU.
+    The function returns None if the config has no mixing. An example is mixed with a partner of its own batch.
+    `partners` holds the position of each partner among all examples that the epoch draws, and is on the CPU.
     """
 
     def mixing(epoch: int, order: Tensor) -> Mix | None:

@@ -41,6 +41,8 @@ def uncompiled(optimizer: Kind) -> Kind:
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
     """Split parameters into two parameter groups of an optimiser, one with weight decay and one without.
 
+    If `decayed` is "all", there is only the group with weight decay.
+
     Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
     embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
     """
@@ -69,7 +71,7 @@ def by_part(
     if not (head and body):
         missing = "called head" if body else "before its last one"
         raise BadInput(
-            f"config.optim.head_factor: the factor is for the layer called head, after other layers, but the model has no layer "
+            f"config.optim.head_factor: the factor is for a last layer called head that follows other layers; the model has no layer "
             f"{missing}; use optim.name='sgd' or 'adamw', which have no head_factor"
         )
     head_groups = by_decay(head, weight_decay, decayed)
@@ -301,15 +303,16 @@ def lbfgs(
     learning rate. The run ends once it has converged, at the latest after `config.trainer.epochs` iterations. With
     `config.model.init="zeros"` the result does not depend on chance, because no examples and no initial weights are drawn.
 
-    It trains the last layer only. The model must have no other trainable layer, as "linear" has none, and the loss must be
-    convex. The minimum is that of scikit-learn's `LogisticRegression` with C = 1 / (N · weight_decay) for three or
-    more classes, and C = 2 / (N · weight_decay) for two, because scikit-learn then fits one weight vector, not two.
+    This optimiser trains the last layer only. The model must have no other trainable layer, as "linear" has none, and
+    the loss must be convex. The minimum is that of scikit-learn's `LogisticRegression`: for three or more classes with
+    C = 1 / (N · weight_decay), and for two classes with C = 2 / (N · weight_decay), because scikit-learn fits one weight
+    vector to two classes, not two.
 
     Args:
         weight_decay: the factor of the penalty; 0 for none. If a linear model can fit all examples, there is
             no minimum without the penalty: the weights grow until the gradient is small enough to end the run.
         decayed: "weights": the penalty acts on the weights, as in scikit-learn; "all": on the biases, too.
-        tolerance: the run has converged when no entry of the gradient is larger in magnitude; 1e-4 in scikit-learn.
+        tolerance: the run has converged when no entry of the gradient is larger in magnitude than this; 1e-4 in scikit-learn.
     """
     return uncompiled(Solver)(head_parameters, weight_decay, decayed, tolerance)
 
@@ -333,7 +336,10 @@ class SharpnessAware(torch.optim.SGD):
 
     @contextmanager
     def displaced(self) -> Iterator[None]:
-        """Move the parameters from w to w + ρ g / ‖g‖ for the gradients g that they have, and back to w at the end."""
+        """Return a context manager that moves the parameters from w to w + ρ g / ‖g‖, where g are their gradients at w.
+
+        The context starts without gradients. At its end the parameters are moved back to w.
+        """
         slopes = gradients(self)
         # The smallest norm, 1e-12 as in the published code, keeps the factor finite in float32, so gradients of zeros
         # give a displacement of zero.
@@ -409,8 +415,8 @@ def imb_sam(
     """Build SGD with sharpness-aware minimisation of the losses of rare classes alone.
 
     Zhou, Qu, Xu and Shen, "ImbSAM: A Closer Look at Sharpness-Aware Minimization in Class-Imbalanced Recognition", ICCV
-    2023. The loss of frequent classes has its gradient at w. The loss of rare classes has its gradient at
-    w + ρ g / ‖g‖, where g is the gradient of the loss of rare classes at w. A step has three forward and backward passes.
+    2023. The gradient of the losses of frequent classes is taken at w. The gradient of the losses of rare classes is taken
+    at w + ρ g / ‖g‖, where g is this gradient at w. A step has three forward and backward passes.
     The authors' code (github.com/cool-xuan/Imbalanced_SAM) multiplies the losses of rare classes by 2, which the paper
     does not; use importance weights for that here.
 
@@ -449,8 +455,8 @@ def focal_sam(
 
     Li et al., "Focal-SAM: Focal Sharpness-Aware Minimization for Long-Tailed Classification", ICML 2025. The share of
     class y is c_y = λ (1 − π_y)^γ, where π_y is the fraction of training examples of class y. As in the authors' code
-    (github.com/scongl/Focal-SAM), the losses (1 − c_y) ℓ have their gradient at w, and the losses c_y ℓ at w + ρ g / ‖g‖,
-    where g is the gradient of the losses c_y ℓ at w. A step has three forward and backward passes.
+    (github.com/scongl/Focal-SAM), the gradient of the losses (1 − c_y) ℓ is taken at w, and that of the losses c_y ℓ at
+    w + ρ g / ‖g‖, where g is the gradient of the losses c_y ℓ at w. A step has three forward and backward passes.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.

@@ -100,7 +100,7 @@ def check_weights(config: Experiment, weights: Any, size: int) -> None:
 
 
 def check_views_and_columns(config: Experiment, objective: Objective) -> None:
-    """Raise `BadInput` if an objective asks for less than one view, or for a column that nothing computes."""
+    """Raise `BadInput` if an objective asks for less than one view, or for a column that is in neither the batch nor the terms."""
     views, own_terms = objective.views, type(objective).terms is not Objective.terms
     if not isinstance(views, int) or isinstance(views, bool) or views < 1:
         raise BadInput(

@@ -27,7 +27,7 @@ from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 @dataclass(frozen=True)
 class Images:
-    """Function from a slice of the examples that an epoch draws to the inputs of the model (B, …), one for each view.
+    """Function from a slice of the examples that an epoch draws to a tuple of inputs of the model (B, …), one for each view.
 
     For S stacked epochs of the same data the inputs are (S·B, …). Once an epoch, rows are moved to the device, and the
     random numbers of augmentations are drawn. If every step did so, each copy would wait for the device to finish its
@@ -204,7 +204,7 @@ def take_step(
     if isinstance(optimizer, SharpnessAware):
 
         def pass_of(weights: Tensor) -> None:
-            """Add the gradients of the objective with these importance weights at the current network weights."""
+            """Run a forward pass, and add the gradients of the objective with these importance weights to the parameters."""
             set_random_state(random)
             again, backward_again = forward(learner, epoch, local_slice, learner.micro_batches, local_batch)
             columns = objective_columns(learner, again)
@@ -273,7 +273,7 @@ def sharpness_aware_passes(
         batch: labels of the global batch.
         first: function that adds the gradients of the objective with given importance weights to the parameters, from the
             terms of the first forward pass.
-        pass_of: function that does the same at the current network weights, with a new forward pass.
+        pass_of: function that adds the same gradients at the current network weights, from a new forward pass.
     """
     buffers = [buffer.clone() for buffer in learner.model.buffers()]
     learner.objective.eval()

@@ -91,7 +91,7 @@ def begins_with(path: Path, *beginnings: bytes) -> bool:
 
 
 def contains(path: Path, text: bytes) -> bool:
-    """Return whether a file, which is not empty, contains `text` anywhere."""
+    """Return whether a file contains `text` anywhere; the file must not be empty."""
     with open_regular(path) as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return content.find(text) >= 0
 

@@ -34,7 +34,7 @@ def import_library(name: str, extra: str, key: str = "config.model.name") -> Mod
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise BadInput(f"{key}: needs {name}: pip install 'imbalance[{extra}]'") from None
+        raise BadInput(f"{key}: needs the package {name}; type pip install 'imbalance[{extra}]'") from None
 
 
 def package_file(package: str, file: str, key: str) -> Path:

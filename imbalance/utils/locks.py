@@ -15,7 +15,7 @@ class FolderLock:
     The package filelock is not used: it locks files only, and cannot tell whether a locked file was replaced.
 
     Args:
-        file: lock the file `.lock` too, which a folder on a read-only disk does not allow.
+        file: whether to lock the file `.lock` too, which is impossible in a folder on a read-only disk.
 
     Raises:
         BlockingIOError: another process holds the lock.

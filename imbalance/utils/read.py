@@ -83,7 +83,7 @@ def read_bytes(path: str | Path, digest: str | None = None, most: int | None = N
 
     Args:
         digest: digest that the content must have, see `short_hash`; None if none was recorded.
-        most: largest size in bytes; None for the free memory.
+        most: largest size in bytes that is read; None for the size of the free memory.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size

@@ -43,7 +43,7 @@ def wait_limit() -> timedelta:
     """Return how long a process waits in an exchange, from the environment variable IMBALANCE_WAIT_MINUTES.
 
     Raises:
-        BadInput: the variable is no positive number.
+        BadInput: the variable does not hold a positive number.
     """
     text = os.environ.get(LIMIT, str(DEFAULT_MINUTES))
     try:
@@ -61,8 +61,8 @@ class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
     A beat is an entry in torch's store: the number of the beat, and the last exchange that the process has reached. A
-    process beats every INTERVAL seconds while it computes. A process that has ended, was stopped, or whose
-    machine is gone does not beat; it is reported once. If a stopped process continues (SIGCONT), the run goes on.
+    process beats every INTERVAL seconds while it computes. A process does not beat once it has ended or been stopped, or
+    its machine is gone; each silence is reported once. If a stopped process continues (SIGCONT), the run goes on.
 
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
@@ -102,7 +102,7 @@ class Heartbeat:
             time.sleep(INTERVAL)
 
     def _beat(self) -> None:
-        """Write a beat and this process's last exchange to torch's store, and read those of the other processes."""
+        """Write the next beat of this process to torch's store, and read the beats of the other processes."""
         self._count += 1
         self.store.set(str(self.rank), f"{self._count} {self.number} {self.what}")
         since = self.since
@@ -124,7 +124,7 @@ class Heartbeat:
     def lost(self) -> LostPeer:
         """Return the error for a connection that another process has closed; it names the processes that have ended.
 
-        It waits for two beats: processes that are alive beat meanwhile, so the silent ones have ended.
+        The method first waits the time of two beats. A process that is alive beats meanwhile, so a silent process has ended.
         """
         try:
             self._beat()  # read the last beats of processes that have ended since
@@ -199,7 +199,7 @@ def torch_timeout() -> timedelta:
 
 @contextmanager
 def startup() -> Iterator[None]:
-    """Return a context manager for the start of torch.distributed, which turns its errors into a LostPeer."""
+    """Return a context manager that turns errors in the start of torch.distributed into a LostPeer."""
     try:
         yield
     except RuntimeError as error:
@@ -224,7 +224,7 @@ def exchange(what: str) -> AbstractContextManager[None]:
 def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
     """Return a context manager that tells the heartbeat that this process is in an exchange.
 
-    It turns torch's errors about other processes into a LostPeer.
+    The context manager turns torch's errors about other processes into a LostPeer.
 
     Args:
         what: description of the exchange, for messages.

@@ -44,14 +44,18 @@ class Interrupt:
             signal.signal(signum, handler)
 
     def defer(self) -> None:
-        """Let later signals only be recorded in `signum`; the training loop reads `signum`, saves and stops."""
+        """Record later signals in `signum`, and raise no `Interrupted`.
+
+        The training loop reads `signum`, saves and stops.
+        """
         self._deferred = True
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Return a context manager in which a signal raises `Interrupted` at once.
 
-        If a signal was recorded earlier, entering the context raises. Use the context for long work that a resumed run can repeat.
+        If a signal was recorded earlier, entering the context raises `Interrupted`. Use the context for long work that a
+        resumed run can repeat.
         """
         before, self._deferred = self._deferred, False
         try:

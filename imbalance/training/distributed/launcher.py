@@ -61,7 +61,7 @@ def check_settings(config: Experiment) -> None:
 
 
 def is_equal(text: str, value: object) -> bool:
-    """Return whether `text`, a value of an environment variable, is the value of a key of the config."""
+    """Return whether `text`, from an environment variable, means the same as `value`, from the config."""
     try:
         return float(text) == value if isinstance(value, int | float) else text == value
     except ValueError:

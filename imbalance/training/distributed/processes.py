@@ -75,8 +75,8 @@ def share_batch_statistics(model: nn.Module, accelerator: Accelerator) -> nn.Mod
         return model
     if accelerator.device.type == "cpu":
         raise BadInput(
-            "config.model.name: the model has batch normalisation, which torch shares between processes on GPUs only; "
-            "on a CPU start one process"
+            "config.model.name: the model has batch normalisation, whose statistics processes can share "
+            "on GPUs only; on a CPU start one process"
         )
     return nn.SyncBatchNorm.convert_sync_batchnorm(model)
 
@@ -156,12 +156,12 @@ def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool,
     """Start to copy a step's `value` and `request` to the host, and return a function that waits for both.
 
     The returned function returns whether the value is finite, and the request. On a GPU, call the returned function
-    once the backward pass is queued: it then waits for the forward pass only, so the device stays busy. Call it before
-    `async_item` is called again, because all copies share one pinned buffer.
+    once the backward pass is queued: it then waits for the forward pass only, so the device stays busy. Call the
+    returned function before the next call of `async_item`, because all copies share one pinned buffer.
 
     Args:
         value: scalar that the step minimises.
-        request: tensor on the device if it was gathered from several processes, and copied only then; else a number.
+        request: with several processes, the gathered request, a tensor on the device; with one, a number, not copied.
     """
     if value.device.type == "cpu":
         return lambda: (isfinite(value.item()), int(request))

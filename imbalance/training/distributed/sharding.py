@@ -38,7 +38,7 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a model: the members with parameters of its `nn.Sequential`s and `nn.ModuleList`s.
+    """Return the blocks of a model: each member of an `nn.Sequential` or `nn.ModuleList` in it that has parameters.
 
     A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are.
     """
@@ -102,12 +102,12 @@ def sum_of_ranks(value: Tensor) -> Tensor:
 
 
 def whole(value: Any, keep: bool = True) -> Any:
-    """Return `value`, nested dictionaries and lists, with each sharded tensor gathered from all ranks, on the CPU.
+    """Return a copy of the nested dictionaries and lists `value`, with each sharded tensor gathered whole on the CPU.
 
     Every rank must call this function, with the same structure.
 
     Args:
-        keep: False for a rank that does not need the result; it then has None in place of the gathered tensors.
+        keep: False on a rank that does not need the gathered tensors; that rank gets None in place of each of them.
     """
     if isinstance(value, dict):
         return {key: whole(item, keep) for key, item in value.items()}
@@ -125,7 +125,7 @@ def whole(value: Any, keep: bool = True) -> Any:
 
 
 def sharded_like(part: Any, state: Any) -> Any:
-    """Return `state` of a stateful part, as a checkpoint holds it, with its tensors sharded like the part's parameters.
+    """Return `state`, which a checkpoint holds for `part`, with its tensors sharded like the parameters of `part`.
 
     Args:
         part: a module or an optimiser; the state of any other part is returned as it is.
@@ -156,7 +156,10 @@ def _placed(value: Any, like: Any) -> Any:
 
 
 def gathered(model: nn.Module, skeleton: nn.Module, device: torch.device) -> nn.Module:
-    """Return `skeleton` with the parameters and buffers of the sharded `model`; every rank must call this function."""
+    """Load the whole parameters and buffers of the sharded `model` into `skeleton` on `device`, and return `skeleton`.
+
+    Every rank must call this function.
+    """
     state = whole(model.state_dict())
     skeleton.load_state_dict({key: tensor.to(device) for key, tensor in state.items()}, assign=True)
     return skeleton

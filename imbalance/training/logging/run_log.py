@@ -153,9 +153,9 @@ class RunLog:
             self.digests[f"modules/{file.name}"] = short_hash(code)
 
     def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """Return the content of summary.json of a finished run, or None for a run that must be trained or finished.
+        """Return a tuple: the content of summary.json, or None for a run that is not finished; and a list of warnings.
 
-        The second value that is returned is a list of warnings. If summary.json, or the weights, predictions or
+        If summary.json, or the weights, predictions or
         model.json of a finished run are damaged, they are treated as missing, with a warning for each. The run then
         resumes from its last checkpoint and writes these files again.
 
@@ -274,7 +274,7 @@ class RunLog:
         metrics.seek(position)
 
     def _write_metrics(self) -> None:
-        """Append the lines that are not written yet to metrics.jsonl."""
+        """Append to metrics.jsonl the lines that are not in the file yet."""
         while self._unwritten:
             with names_file(self.directory / "metrics.jsonl"):
                 written = self._files.metrics.write(self._unwritten)
@@ -426,13 +426,13 @@ class RunLog:
             print_safely(text, self._claimed and self._claimed.text)
 
     def bar(self, text: Callable[[], str]) -> None:
-        """Show the line that `text` returns on a terminal, in place of the line before, at most five times a second."""
+        """On a terminal, replace the line shown before by the line that `text()` returns, at most five times a second."""
         if self._shows_bar and (now := time.monotonic()) - self._last_bar >= 0.2:
             self._last_bar = now
             print_safely("\r\x1b[K" + text()[: shutil.get_terminal_size().columns - 1], sys.stdout, end="")
 
     def clear_bar(self) -> None:
-        """Remove the line that `bar` shows from the terminal."""
+        """Erase, on a terminal, the line that `bar` shows."""
         if self._last_bar > -math.inf:
             self._last_bar = -math.inf
             print_safely("\r\x1b[K", sys.stdout, end="")
@@ -458,7 +458,7 @@ def is_trained(directory: Path) -> bool:
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
-    """Raise `BadInput` if `directory` holds a trained run whose config is not `config`, or cannot be read.
+    """Raise `BadInput` if `directory` holds a trained run whose config differs from `config` or cannot be read.
 
     A run that was refused or killed before its first checkpoint does not count.
     """

@@ -57,10 +57,10 @@ def first_members(members: Sequence[Run]) -> dict[Run, Run]:
 
 
 class FitStack:
-    """Fits of runs with the same data, used as the optimiser of a learner; see `imbalance.training.stacked.models.Stack`.
+    """Fits of several runs with the same data, trained together; compare `imbalance.training.stacked.models.Stack`.
 
     members: the runs.
-    learner: learner whose optimiser is the `Fits` of all members.
+    learner: learner of all members together; its optimiser is their `Fits`.
     recorded: outputs of the steps that `hand_over` has not added to the members yet.
     """
 
@@ -83,7 +83,7 @@ class FitStack:
         self.learner = replace(learner, optimizer=optimizer)
 
     def members_where(self, mask: Tensor) -> list[Run]:
-        """Return the members of the fits for which `mask`, (M,), is true."""
+        """Return the members whose fit has True in `mask`, which has one entry for each of the M fits."""
         chosen = mask.tolist()
         return [member for member, place in zip(self.members, self.places) if chosen[place]]
 

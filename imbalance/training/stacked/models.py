@@ -83,7 +83,7 @@ class Stack:
         return whole.unflatten(0, self.shape)
 
     def members_where(self, mask: Tensor) -> list[Run]:
-        """Return the members at whose positions in the stack `mask`, a tensor with the shape `shape`, is true."""
+        """Return the members that have True in `mask`, whose shape is `self.shape`."""
         return [member for member, chosen in zip(self.members, mask.flatten().tolist()) if chosen]
 
     def draw(self, number: int) -> Epoch:
@@ -151,7 +151,7 @@ def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, 
     The inputs are a tuple of (S, B, …) tensors, one for each view.
 
     Args:
-        images: functions for one epoch of each of the S runs; runs with the same data must be adjacent.
+        images: `Images` of the current epoch of each of the S runs; runs with the same data must be adjacent.
     """
     same_data = [list(alike) for _, alike in groupby(images, lambda one: id(one.inputs))]
     together = [

@@ -53,8 +53,8 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 def in_common(config: Experiment) -> str | None:
     """Return, as text, all values of a config except seed, learning rate and importance weights.
 
-    For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these texts are equal. Return
-    None if the config cannot be stacked.
+    For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these
+    texts are equal. Return None if the config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
@@ -92,7 +92,7 @@ def draws_data(config: Experiment) -> bool:
 
 
 def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
-    """Train runs for which `in_common` returns the same text; return the content of each summary.json, in their order.
+    """Train runs for which `in_common` returns the same text; return each summary.json's content, in the order of `runs`.
 
     A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary.json. The
     other runs go on.
@@ -150,7 +150,7 @@ def position(member: Run) -> tuple[int, int]:
 
 
 def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train runs that are at the same step until each has ended, and write the results of each."""
+    """Train `members`, which are all at the same step, until each run has ended; write the results of each run."""
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:

@@ -22,7 +22,8 @@ LEAST_SCALE = 2.0**-14  # least scale of fp16 gradients; below it, gradients are
 def finite(tensors: Iterable[Tensor]) -> bool:
     """Return whether all values of the floating-point tensors are finite.
 
-    Of a sharded tensor, only the part of this rank is tested. The largest magnitude of each tensor is tested, not a sum, which could overflow although all values are finite.
+    Of a sharded tensor, only the part on this rank is tested. The test reads the largest magnitude of each tensor. A sum
+    would be wrong, because it can overflow although all values are finite.
     """
     tensors = [tensor for tensor in map(local, tensors) if tensor.is_floating_point() and tensor.numel()]
     if not tensors:

@@ -100,7 +100,7 @@ class Clock:
         return (self.progress.step - self.steps_before) / (time.monotonic() - self.started)
 
     def seconds_left(self, epochs_done: float, epochs: int) -> float:
-        """Return the seconds until the last epoch ends, at the speed, with evaluations, since this process started.
+        """Estimate the seconds until the last epoch ends, from the time that this process took for its epochs and evaluations.
 
         Args:
             epochs_done: number of epochs done, which may be a fraction.

@@ -76,7 +76,7 @@ def clean_commit() -> str:
 
 
 def check_commit(saved: str | None, what: str) -> None:
-    """Raise `BadInput` unless others can check out the commit of a result: it is clean, and part of the current branch.
+    """Raise `BadInput` unless the commit of a result is clean and part of the current branch, so others can check it out.
 
     A result of an installed package has no commit and passes; its version names the code.
 
@@ -161,7 +161,7 @@ def check_provenance(
     if pretrained is not None and saved.get("pretrained", pretrained) != pretrained:
         raise BadInput(
             f"config.model.pretrained: these are not the weights that {path} was made from; restore those weights, use "
-            "another config.work_dir, or remove the run directory, which has this file"
+            "another config.work_dir, or remove the run directory that contains this file"
         )
     if "data" not in saved:
         warn(f"WARNING: {path} does not say which data it was made from, so these may be other data")
@@ -170,8 +170,8 @@ def check_provenance(
         if other:
             raise BadInput(
                 f"{'data' if in_memory else 'config.data_dir'}: these are not the data that {path} was made from ({'; '.join(other)}); "
-                f"restore those data, use another {'directory=' if in_memory else 'config.work_dir'}, or remove the run directory, which "
-                "has this file"
+                f"restore those data, use another {'directory=' if in_memory else 'config.work_dir'}, or remove the run directory that "
+                "contains this file"
             )
     before, now = saved.get("versions", {}), versions()
     # A package that one of the two lacks was not used there, so it changes no result.

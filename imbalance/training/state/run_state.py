@@ -13,11 +13,11 @@ from imbalance.training.state.registry import RandomState, Stateful, restore, sn
 
 @dataclass(eq=False)  # comparing the fields of two runs would compare their tensors, so compare identity
 class Run:
-    """Run in progress, which the functions of the loop take.
+    """Run in progress, the argument of the functions of the loop.
 
     pretrained: digest of the weights with which the run began; see `imbalance.models.weights.pretrained_digest`.
     first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
-    head_warnings: warnings of the head while it was fitted, which begin with `config.head`.
+    head_warnings: warnings given while the head was fitted; each begins with "config.head".
     remembered: finite state that the last call of `remember` copied, by the names of `parts`.
     """
 
