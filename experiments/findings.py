@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from imbalance.experiments import figure3, limit_on_features, pairs, paper_rows, protocol
+from imbalance.experiments import figure3, leads_along_training, limit_on_features, pairs, paper_rows, protocol
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
 from imbalance.experiments.long_tails import long_tails_table
@@ -91,6 +91,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "limit-contrasts": limit_on_features.contrasts_table,
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
+    "leads": leads_along_training.leads_table,
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),
     "pairs-methods": pairs_table(pairs.methods_table),
     "pairs-comparisons": pairs_table(pairs.comparisons_table),

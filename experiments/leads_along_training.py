@@ -4,12 +4,11 @@
     imbalance reproduce leads_along_training --no-train       # the table from results/leads.csv.gz only
 
 Data, network and batch size are those of `experiments.pairs`, with importance weights to the power 1 and 1.5. The runs are three
-times as long, 240 epochs. Every pair of classes has two role orders: each of the two classes is the minority once. Every loss has
-three learning rates.
+times as long, 240 epochs, and every loss has three learning rates.
 
 A run reaches a share s of training after interpolation at the first evaluated epoch of which at least the share s of the epochs
 so far came after the first epoch that predicted the whole training set correctly. There the two losses are compared. For each
-pair, role order and loss, val chooses the learning rate: the best mean over seeds of balanced accuracy at that epoch, among the
+pair and loss, val chooses the learning rate: the best mean over seeds of balanced accuracy at that epoch, among the
 learning rates at which every seed reaches the share. So the choice reads neither test nor any other pair.
 """
 
@@ -36,8 +35,8 @@ SHARES = (0.5, 0.65, 0.8)
 
 
 def batches(common: Mapping[str, Any], seeds: int, work_dir: str) -> Iterable[list[Run]]:
-    """Yield lists of runs, each to be trained as one stacked model: the runs of a loss on an ordered pair of classes."""
-    for pair in (*itertools.combinations(CLASSES, 2), *itertools.combinations(CLASSES[::-1], 2)):
+    """Yield lists of runs, each to be trained as one stacked model: the runs of a loss on a pair of classes."""
+    for pair in itertools.combinations(CLASSES, 2):
         for loss in LOSSES:
             yield [
                 make_run(f"cifar_pair_{loss}", {**common, "data.classes": pair, "weights.exponent": exponent, "optim.lr": rate,
@@ -74,7 +73,7 @@ def early_stopped(row: Row) -> int | None:
 
 
 def chosen(rows: Sequence[Row], epoch_of: Callable[[Row], int | None]) -> np.ndarray | None:
-    """Return the (S,) test accuracies of a loss on an ordered pair, at the learning rate with the best mean on val.
+    """Return the (S,) test accuracies of a loss on a pair, at the learning rate with the best mean on val.
 
     Args:
         rows: the runs of all learning rates and seeds.
@@ -98,10 +97,10 @@ def chosen(rows: Sequence[Row], epoch_of: Callable[[Row], int | None]) -> np.nda
 
 def differences(
     rows: Iterable[Row], exponent: float, epoch_of: Callable[[Row], int | None]
-) -> dict[tuple[str, str], np.ndarray]:
-    """Return poly minus cross-entropy as (role orders, seeds), by pair of classes.
+) -> dict[tuple[str, ...], np.ndarray]:
+    """Return poly minus cross-entropy, one value for each seed, by pair of classes.
 
-    A pair is left out if a loss has no learning rate that counts in one of the two role orders.
+    A pair is left out if a loss has no learning rate that counts.
 
     Args:
         epoch_of: see `chosen`.
@@ -111,18 +110,11 @@ def differences(
         if float(row["exponent"]) == exponent:
             by_loss = runs.setdefault(tuple(row["classes"].split("+")), {loss: [] for loss in LOSSES})
             by_loss[row["name"].removeprefix("cifar_pair_")].append(row)
-
-    def lead(pair: tuple[str, ...]) -> np.ndarray | None:
-        if pair not in runs or not all(runs[pair].values()):
-            return None
-        poly, cross_entropy = (chosen(runs[pair][loss], epoch_of) for loss in ("poly", "ce"))
-        return None if poly is None or cross_entropy is None else poly - cross_entropy
-
     leads = {}
-    for first, second in itertools.combinations(CLASSES, 2):
-        orders = [lead((first, second)), lead((second, first))]
-        if orders[0] is not None and orders[1] is not None:
-            leads[first, second] = np.stack([order for order in orders if order is not None])
+    for pair, by_loss in runs.items():
+        poly, cross_entropy = (chosen(by_loss[loss], epoch_of) for loss in ("poly", "ce"))
+        if poly is not None and cross_entropy is not None:
+            leads[pair] = poly - cross_entropy
     return leads
 
 
@@ -139,10 +131,10 @@ def leads_table(folder: Path) -> str:
         leads = differences(rows, exponent, epoch_of)
         if len(leads) < 2:
             continue
-        values = np.stack(list(leads.values()))  # (pairs, role orders, seeds)
+        values = np.stack(list(leads.values()))  # (pairs, seeds)
         result = contrast(values, [(CLASSES.index(a), CLASSES.index(b)) for a, b in leads])
         level = " (level)" if result.level(EQUIVALENCE) else ""
-        table.append([f"IW^{exponent:g}", name, str(len(leads)), str(values.shape[2]), result.points() + level,
+        table.append([f"IW^{exponent:g}", name, str(len(leads)), str(values.shape[1]), result.points() + level,
                       *map(str, ahead_and_behind(values))])  # fmt: skip
     return markdown(heads, table) if table else "No two pairs have finished yet.\n"
 

@@ -36,7 +36,7 @@ def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_t
     rng = np.random.default_rng(0)
     rows, expected = [], {}
     classes = leads.CLASSES[:4]
-    for pair in itertools.permutations(classes, 2):
+    for pair in itertools.combinations(classes, 2):
         for seed in range(2):
             noise = round(rng.uniform(0, 0.01), 4)
             expected[(*pair, seed)] = 0.02 + noise
@@ -50,12 +50,8 @@ def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_t
     kept = kept_results.read(leads.STUDY, tmp_path)
     lead = leads.differences(kept, 1.0, lambda r: leads.epoch_of_share(r, 0.8))
     assert set(lead) == set(itertools.combinations(classes, 2))
-    for (first, second), values in lead.items():
-        by_hand = [
-            [expected[first, second, seed] for seed in (0, 1)],
-            [expected[second, first, seed] for seed in (0, 1)],
-        ]
-        np.testing.assert_allclose(values, by_hand, atol=1e-9)
+    for pair, values in lead.items():
+        np.testing.assert_allclose(values, [expected[(*pair, seed)] for seed in (0, 1)], atol=1e-9)
     result = contrast(np.stack(list(lead.values())), [(classes.index(a), classes.index(b)) for a, b in lead])
     table = leads.leads_table(tmp_path)
     assert f"| IW^1 | 80% of training after interpolation | 6 | 2 | {result.points()}" in table
