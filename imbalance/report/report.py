@@ -241,7 +241,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
-    line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')}, {counted(len(table), 'config')}"
+    line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')}"
     print(line)
     if newest + SETTLED < now and len(rows) == len(
         run_directories(runs)

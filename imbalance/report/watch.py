@@ -166,16 +166,16 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """Return a server that listens on the port; its method `serve_forever` answers requests.
 
     Args:
-        folders: folders of run directories.
+        folders: folders of run directories; a folder that does not exist yet may be made later.
         port: 0 for any free port.
         metrics: test metrics that the page shows.
         pictured: number of runs for which the page shows misclassified examples.
 
     Raises:
-        BadInput: one of `folders` is not a folder, or the port is taken.
+        BadInput: one of `folders` is a file, or the port is taken.
     """
     for folder in folders:
-        if not folder.is_dir():
+        if folder.exists() and not folder.is_dir():
             raise BadInput(
                 f"{folder} is not a folder; type a folder that holds run directories, for example: imbalance watch runs"
             )
@@ -202,6 +202,9 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
         try:
             address = f"http://{HOST}:{server.server_address[1]}/"
             print(f"{address} shows the runs under {', '.join(folders)}; press Ctrl-C to stop", flush=True)
+            for folder in folders:
+                if not Path(folder).exists():
+                    print(f"waiting for the folder {Path(folder).absolute()}, which does not exist yet", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("stopped", flush=True)

@@ -220,9 +220,10 @@ class Solver(torch.optim.Optimizer):
         self.problem: Problem | None = None
         self.fits: Fits | None = None
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        super().load_state_dict(state_dict)
-        self.fits = None  # holds the state before
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a loaded state; torch calls this method in `load_state_dict`."""
+        super().__setstate__(state)
+        self.fits = None  # it holds the state before
 
     def step(self) -> None:
         """Raise a TypeError, because an iteration needs all examples; use `Fits.step`."""

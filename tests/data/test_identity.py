@@ -98,6 +98,19 @@ def test_a_finished_run_repeated_on_other_data_is_refused(birds, tmp_path, chang
     assert json.loads((Path(done["run_directory"]) / "summary.json").read_text())["score"] == done["score"]
 
 
+def test_other_data_in_memory_are_refused_under_the_name_data(tmp_path):
+    def run(offset):
+        examples = torch.arange(40.0).reshape(20, 2) + offset, torch.arange(20) % 2
+        data = dict.fromkeys(("train", "val", "test"), examples)
+        return imbalance.run("arrays_erm", {"trainer.epochs": 1}, directory=tmp_path / "run", data=data)
+
+    run(0)
+    with pytest.raises(
+        BadInput, match="^data: these are not the data that .*; restore those data, use another directory=,"
+    ):
+        run(1)
+
+
 @pytest.mark.parametrize(("change", "what"), CHANGES)
 def test_a_run_that_was_stopped_is_not_resumed_on_other_data(birds, monkeypatch, change, what):
     with monkeypatch.context() as patch:

@@ -84,6 +84,8 @@ def test_estimated_shares_are_those_of_em_and_near_the_truth(weighted):
     shares = em_prior(model.predict(inputs).probabilities, [1 / 3] * 3)
     np.testing.assert_allclose(shares, [0.15, 0.15, 0.7], atol=0.05)
     found = model.predict(inputs, prior="estimated", batch_size=300).probabilities
+    shares = model.estimated_shares(inputs, batch_size=300)
+    np.testing.assert_allclose(model.predict(inputs, prior=shares.tolist()).probabilities, found, atol=1e-6)
     np.testing.assert_allclose(found, model.predict(inputs, prior=shares).probabilities, atol=1e-4)
     assert nll(found, targets) < nll(model.predict(inputs, prior="natural").probabilities, targets) - 0.1
 
