@@ -142,7 +142,7 @@ class TrainedModel:
         )
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
-        """Yield (B, K) float32 logits on the CPU, for one batch of the `examples` that `predict` takes after another.
+        """Yield, batch by batch, the (B, K) float32 logits of the `examples` that `predict` takes; they are on the CPU.
 
         Raises:
             BadInput: a value is too large for the type in which the model computes.

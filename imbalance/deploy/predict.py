@@ -157,7 +157,7 @@ def write_predictions(
 
     Args:
         writer: a writer of the module `csv`.
-        model: the model whose logits are given.
+        model: the model that has computed the logits.
         sources: the results of `read_sources`.
         batches: for each source, the (B, K) logits of its examples in batches.
         shift: (K,) numbers to add to the logits; None for none.

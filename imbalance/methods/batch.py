@@ -11,7 +11,7 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # (logits (B, K), targets (B,
 
 
 class Partners(NamedTuple):
-    """Labels of the second example of each mixture, and the share of the first.
+    """Labels of the second example of each mixture, and the share of the first example.
 
     targets, groups: (B,) class and group of the second example.
     shares: (B,) factor on the loss for the first example's target; one minus it is the factor on the loss for the

@@ -148,7 +148,7 @@ class VectorScaling(Adjusted):
     direction to which it converges. The offsets have an effect before that only.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         gamma: the power γ of the factors; 0 for factors of 1.
         tau: the factor τ of the offsets; 0 for offsets of 0.
     """
@@ -166,7 +166,7 @@ class Smoothed(VectorScaling):
     and at ε = 0 `VectorScaling`. The loss is computed as ℓ_y + ε (z_y − mean z), which keeps full precision.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         label_smoothing: ε, the share of each target that is spread equally over all classes; 0 for none.
         gamma: the power γ of the factors of `VectorScaling`; 0 for factors of 1.
         tau: the factor τ of the offsets of `VectorScaling`; 0 for offsets of 0.
@@ -191,7 +191,7 @@ class ClassDependentTemperatures(Adjusted):
     Ye, Chen, Zhan and Chao, "Identifying and Compensating for Feature Deviation in Imbalanced Deep Learning", 2020.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         gamma: the power γ; 0 gives cross-entropy.
     """
 
@@ -207,7 +207,7 @@ class LogitAdjusted(Adjusted):
     Menon et al., "Long-tail Learning via Logit Adjustment", ICLR 2021, equation 10.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         tau: the factor τ; 0 gives cross-entropy.
     """
 
@@ -217,7 +217,7 @@ class LogitAdjusted(Adjusted):
 
 @tagged(balances=True)
 class BalancedSoftmax(Adjusted):
-    """Balanced softmax: −log n_y e^{z_y} / Σ_j n_j e^{z_j}, which is `LogitAdjusted` at τ = 1.
+    """Balanced softmax: −log(n_y e^{z_y} / Σ_j n_j e^{z_j}), which is `LogitAdjusted` at τ = 1.
 
     Ren et al., "Balanced Meta-Softmax for Long-Tailed Visual Recognition", NeurIPS 2020, equation 4.
     """
@@ -239,7 +239,7 @@ class LabelAwareSmoothing(nn.Module):
     number of examples, ε is `head` for all.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         head: ε of the most frequent class.
         tail: ε of the rarest class.
     """
@@ -266,7 +266,7 @@ class LDAM(nn.Module):
     NeurIPS 2019, equation 13, with the scale s of the authors' code.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         max_margin: the margin of the rarest class.
         scale: the scale s; 30 in the authors' code, for logits in [−1, 1].
     """
@@ -295,7 +295,7 @@ class GroupVectorScaling(nn.Module):
     every logit, so the softmax cancels it and τ has no effect.
 
     Args:
-        group_counts: (G,) numbers of training examples of each group.
+        group_counts: (G,) numbers n_g of training examples of each group.
         gamma: the power γ of the factors; 0 for factors of 1.
         tau: the factor τ of the offsets; 0 for offsets of 0.
     """
@@ -355,7 +355,7 @@ class ClassBalanced(nn.Module):
     another loss, use the weights "effective_number".
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         beta: β; 0 for factors of 1. As β approaches 1, the factors become proportional to 1 / n_j.
         gamma: the power γ of the focal loss; 0 for cross-entropy.
     """
@@ -381,7 +381,7 @@ class ClassBalanced(nn.Module):
 @checked
 @tagged(balances=True)
 class ClassBalancedSigmoid(nn.Module):
-    """The class-balanced sigmoid focal loss −K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k.
+    """The class-balanced sigmoid focal loss −(K u_y / Σ_j u_j) · Σ_k (1 − p_k)^γ log p_k.
 
     Here p_y = σ(z_y), p_k = σ(−z_k) for k ≠ y, and the factors u are those of `ClassBalanced`. This is the loss as
     published: Cui et al., CVPR 2019, equations 7 to 10. It compares each class with all other classes. At γ = 0 it is
@@ -389,7 +389,7 @@ class ClassBalancedSigmoid(nn.Module):
     excludes it from weight decay; here the bias is trained like any other parameter.
 
     Args:
-        class_counts: (K,) numbers of training examples of each class.
+        class_counts: (K,) numbers n_j of training examples of each class.
         beta: β of the effective number; 0 for factors of 1. As β approaches 1, the factors become proportional to
             1 / n_j.
         gamma: the power γ; 0 for the sigmoid cross-entropy.

@@ -87,10 +87,10 @@ def undersample(labels: Labels, seed: int, generator: Generator, *, by: By, redr
 
 @tagged(balances=True, chance=balanced_chance)
 def reject(labels: Labels, seed: int, generator: Generator, *, by: By, redraw: bool) -> Tensor:
-    """Keep each example with probability n_min / n for the size n of its class or group.
+    """Keep each example with probability n_min / n, for the sizes n of its class or group and n_min of the smallest.
 
-    n_min is the size of the smallest class or group. So the smallest is kept whole, and all others have n_min examples
-    on average, as in the code of Wang et al. (ICLR 2022).
+    So the smallest is kept whole, and all others have n_min examples on average, as in the code of Wang et al. (ICLR
+    2022).
 
     Args:
         by: "class" to balance classes, "group" to balance groups.
@@ -187,12 +187,13 @@ def within_class_chance(targets: Tensor, groups: Tensor, powers: Tensor | None) 
 
 @tagged(balances=True, batched=True, chance=within_class_chance)
 def within_class(targets: Tensor, groups: Tensor, powers: Tensor | None, generator: Generator) -> Tensor:
-    """Draw examples with replacement: all classes equally often, and in a class a group of n examples ∝ n^(1 − λ) (SPARE).
+    """Draw all classes equally often, and prefer the examples of small groups in each class (SPARE).
 
-    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
-    Bias", AISTATS 2024. λ is the power of the class. Each example of the group is drawn with a probability ∝ n^-λ, so λ = 1 makes the groups of a class equally likely, and a larger λ prefers small groups.
-    Group inference such as "spare" sets λ for each class; λ is 1 without it. An epoch has as many draws as there are
-    training examples.
+    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of
+    Simplicity Bias", AISTATS 2024. The draws are with replacement. In each class an example of a group of n examples is
+    drawn with a probability ∝ n^-λ. So λ = 1 makes the groups of a class equally likely, and with a larger λ small
+    groups are drawn more often than large ones. Group inference such as "spare" sets λ for each class; λ is 1 without
+    it. An epoch has as many draws as there are training examples.
     """
     return drawn(within_class_chance(targets, groups, powers), generator)
 

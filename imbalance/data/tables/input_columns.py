@@ -77,7 +77,7 @@ def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collecti
 
 
 def is_numeric(columns: Columns, name: str, missing: Collection[str]) -> bool:
-    """Return True if more than half of the values of the column `name` are numbers, or all that are not missing.
+    """Return True if more than half of the values of the column `name` are numbers, or if all non-missing ones are.
 
     Args:
         missing: texts that stand for a missing value.

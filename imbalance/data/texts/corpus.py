@@ -223,7 +223,7 @@ def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) 
 def identity_class_groups(
     has_identity: np.ndarray, identities: Sequence[str], targets: np.ndarray, class_names: Sequence[str]
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Make an evaluation group of each pair of an identity and a class.
+    """Make an evaluation group for each pair of an identity and a class.
 
     An example with several identities is in several groups; an example without an identity is in none.
 

@@ -22,7 +22,7 @@ def balanced_contrastive(
     Each of the V·B projections is an anchor a. It is compared with all other projections and all K prototypes. P(a) are
     the compared vectors of the class of a, and m_y is the number of compared vectors of class y. The loss is
 
-        mean over a of w_a · mean over p in P(a) of −log(exp(⟨z_a, z_p⟩/τ) / Σ_{b≠a} exp(⟨z_a, z_b⟩/τ) / m_{y_b}).
+        mean over a of w_a · mean over p in P(a) of −log(exp(⟨z_a, z_p⟩/τ) / Σ_{b≠a} (exp(⟨z_a, z_b⟩/τ) / m_{y_b})).
 
     Args:
         projections: (B, V, D) vectors z of length 1.

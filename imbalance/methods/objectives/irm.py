@@ -13,7 +13,8 @@ class InvariantRisk(EnvironmentPenalty):
 
     Arjovsky, Bottou, Gulrajani and Lopez-Paz, "Invariant Risk Minimization", 2019, equation (IRMv1):
     Σ_e R_e(Φ) + λ ‖∇_{w | w=1.0} R_e(w·Φ)‖². The risk R_e is the mean weighted loss in environment e. The slope of the
-    risk is its derivative by the factor w on the logits Φ, the mean of the slopes of its examples. Three details:
+    risk is its derivative by the factor w on the logits Φ, which is the mean of the slopes of the examples. Three
+    details:
 
     - Risks and penalties are averaged over environments, not summed, so the effect of λ does not depend on the number
       of environments. Later benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).

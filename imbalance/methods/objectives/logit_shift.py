@@ -71,9 +71,10 @@ class LogitShift(Objective):
 
 @checked
 class UnsupervisedLogitAdjustment(LogitShift):
-    """Unsupervised logit adjustment (uLA): the mean of w·ℓ(z + τ·log(M[a] / ΣM[a])) for losses ℓ of logits z.
+    """The mean weighted loss of logits that are shifted by the class that a biased first run predicts (uLA).
 
-    a is the class that a biased first run predicts for the example, and w the weight of the example.
+    It is the mean of w·ℓ(z + τ·log(M[a] / ΣM[a])), where w is the weight of an example, ℓ the loss, z the logits, and a
+    the predicted class.
 
     Tsirigotis, Monteiro, Rodriguez, Vazquez and Courville, "Group Robust Classification Without Any Group Information",
     NeurIPS 2023. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a
@@ -127,18 +128,18 @@ class UnsupervisedLogitAdjustment(LogitShift):
 
 @checked
 class LogitCorrection(LogitShift):
-    """Logit correction (LC): the mean of w·ℓ(z + log M[a]), plus the mean generalised cross-entropy of a biased network.
+    """The mean weighted loss of logits that are shifted by the class that a biased network predicts (LC).
 
-    a is the class that the biased network predicts for the example, w the weight of the example, and ℓ the loss of
-    logits z.
+    It is the mean of w·ℓ(z + log M[a]), where w is the weight of an example, ℓ the loss, z the logits, and a the
+    predicted class; plus the mean generalised cross-entropy (1 − p_y^q) / q of the biased network.
 
     Liu, Zhang, Sekhar, Wu, Singhal and Fernandez-Granda, "Avoiding Spurious Correlations via Logit Correction", ICLR
-    2023, without its group mixup. The biased network is trained beside the evaluated one by (1 − p_y^q) / q, which
-    prefers easy examples. The matrix M counts how often a label goes with a prediction of the biased network: entry
-    (a, y) is a moving average of the mean of p(a | x)·1[label = y] over a batch. M starts at 0, and the first batch is
-    averaged with it, as in the code of uLA (github.com/tsirif/uLA). That code also multiplies the gradient of the
-    generalised cross-entropy by q; this objective does not. No shift is added in evaluation. The objective reads no
-    groups.
+    2023, without its group mixup. The biased network is trained beside the evaluated one by the generalised
+    cross-entropy, which prefers easy examples. The matrix M counts how often a label goes with a prediction of the
+    biased network: entry (a, y) is a moving average of the mean of p(a | x)·1[label = y] over a batch. M starts at 0,
+    and the first batch is averaged with it, as in the code of uLA (github.com/tsirif/uLA). That code also multiplies
+    the gradient of the generalised cross-entropy by q; this objective does not. No shift is added in evaluation. The
+    objective reads no groups.
 
     Args:
         amplification: q; 0.7 in the paper.
