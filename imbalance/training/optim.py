@@ -39,9 +39,9 @@ def uncompiled(optimizer: Kind) -> Kind:
 
 
 def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> list[dict[str, Any]]:
-    """Split parameters into two parameter groups of an optimiser, one with weight decay and one without.
+    """Split parameters into parameter groups of an optimiser: one with weight decay, and one without.
 
-    If `decayed` is "all", there is only the group with weight decay.
+    If `decayed` is "all", all parameters are in the group with weight decay.
 
     Parameters with one dimension are biases, or the gains and shifts of normalisation layers. Weights of layers and
     embeddings have two or more. Loshchilov and Hutter decay all parameters; Devlin et al. (2019) decay only weights.
@@ -306,7 +306,7 @@ def lbfgs(
     This optimiser trains the last layer only. The model must have no other trainable layer, as "linear" has none, and
     the loss must be convex. The minimum is that of scikit-learn's `LogisticRegression`: for three or more classes with
     C = 1 / (N · weight_decay), and for two classes with C = 2 / (N · weight_decay), because scikit-learn fits one weight
-    vector to two classes, not two.
+    vector, not two, to two classes.
 
     Args:
         weight_decay: the factor of the penalty; 0 for none. If a linear model can fit all examples, there is

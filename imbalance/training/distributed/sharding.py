@@ -102,7 +102,7 @@ def sum_of_ranks(value: Tensor) -> Tensor:
 
 
 def whole(value: Any, keep: bool = True) -> Any:
-    """Return a copy of the nested dictionaries and lists `value`, with each sharded tensor gathered whole on the CPU.
+    """Return `value` (nested dictionaries and lists) with each sharded tensor gathered from all ranks to the CPU.
 
     Every rank must call this function, with the same structure.
 

@@ -155,9 +155,8 @@ class RunLog:
     def _saved_summary(self) -> tuple[dict[str, Any] | None, list[str]]:
         """Return a tuple: the content of summary.json, or None for a run that is not finished; and a list of warnings.
 
-        If summary.json, or the weights, predictions or
-        model.json of a finished run are damaged, they are treated as missing, with a warning for each. The run then
-        resumes from its last checkpoint and writes these files again.
+        If summary.json, or the weights, predictions or model.json of a finished run are damaged, they are treated as
+        missing, with a warning for each. The run then resumes from its last checkpoint and writes these files again.
 
         Raises:
             BadInput: a file is damaged that cannot be written again.

@@ -214,9 +214,9 @@ def reason_without_step(directory: Path) -> str:
 def replay(directory: Path) -> str:
     """Replay the step at which the run in `directory` diverged, and return a report.
 
-    The replay starts from the state and the random numbers before the step. If several processes
-    shared the batch, their shares are replayed one after the other. On the same machine, device and packages the losses
-    equal those of the run bit for bit; the report says whether they do.
+    The replay starts from the state and the random numbers before the step. If several processes shared the
+    batch, their shares are replayed one after the other. On the same machine, device and packages the losses equal those
+    of the run bit for bit; the report says whether they do.
 
     Raises:
         BadInput: the run did not diverge, or diverged outside a training step.
