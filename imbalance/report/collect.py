@@ -71,7 +71,7 @@ def collect(work_dir: Path) -> list[Row]:
 
 
 def is_run(path: Path, work_dir: Path) -> bool:
-    """Return whether the config.json at `path` is that of a run, and not of a first run or of wandb inside a run."""
+    """Return whether the config.json at `path` is that of a run, not of a run's first stage or of wandb."""
     return path.parent.name != "first" and "wandb" not in path.relative_to(work_dir).parts
 
 

@@ -76,7 +76,7 @@ class WatchedRuns:
     def rows(self) -> list[Row]:
         """Return the rows of the runs in all folders, each run once.
 
-        The value `run` of a row is the path of the run directory under `root`.
+        The value `run` of a row is the path of the run directory, relative to the common parent of all folders.
         """
         rows = {}
         for folder in self.folders:

@@ -141,7 +141,7 @@ def example_counts(summary: dict[str, Any]) -> dict[str, Any]:
 
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
-    """Return a run's metrics on val and test; if there are more than `most`, without those of single classes."""
+    """Return a run's metrics on val and test; leave out those of single classes if there are more than `most` metrics."""
     metrics = {k: round(v, 5) for k, v in row.items() if k.startswith(("val/", "test/")) and isinstance(v, float)}
     if len(metrics) <= most:
         return metrics
