@@ -25,6 +25,7 @@ def get_config() -> ConfigDict:
         test_fraction=0.2,
         mode="RGB",  # colour mode of the images; "L": grey
         convert=True,  # convert images of other modes (grey, palette, transparency, 16 bits); False: refuse them
+        reduce=False,  # True: decode a large JPEG at 1/2, 1/4 or 1/8 of its size; faster, other pixels
         resize=256,  # the shorter side of an image is resized to this
         size=224,  # then the middle of the image is cropped to this size
         augment=("flip", "random_resized_crop"),

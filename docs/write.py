@@ -15,6 +15,7 @@ kinds and their arguments are:
     config                   every key of a config
     docstring module:name    a docstring
     api module: name, name   these functions and classes of a module with their docstrings; all of them if none is named
+    names                    the sections of a config that name a function, with these names
     calls loss               the functions and classes that a section of a config can name, with a line each
     modules                  every folder of the package, with a line for each of its files
 """
@@ -50,7 +51,7 @@ from imbalance.models import COSINE  # noqa: E402
 
 SECTIONS = {
     "data": "the data set and its splits",
-    "groups": "the groups that the methods use",
+    "groups": "the groups that the methods use: those of the data set, or groups that a first training run infers",
     "sampler": "the examples that an epoch draws",
     "weights": "the weight of each example",
     "mix": "the mixing of examples",
@@ -362,6 +363,22 @@ def signature(thing: Any, path: str) -> str:
     return "\n".join(textwrap.wrap(call, 110, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False))
 
 
+NAMED_ELSEWHERE = {  # sections with dozens of names: where to find these
+    "data": "see [Data](data.md)",
+    "loss": "see [Methods](../methods/index.md)",
+    "model": "`imbalance list models`",
+}
+
+
+def names(_: str, page: Path) -> str:
+    """Return the table of config sections with the names that each can have."""
+    rows = [
+        f"| `{section}` | {SECTIONS[section]} | {NAMED_ELSEWHERE.get(section) or ', '.join(entries)} |"
+        for section, entries in registries().items()
+    ]
+    return table("| section | meaning | names |", rows)
+
+
 # Pages
 
 KINDS: dict[str, Callable[[str, Path], str]] = {
@@ -375,6 +392,7 @@ KINDS: dict[str, Callable[[str, Path], str]] = {
     "docstring": docstring,
     "api": api,
     "calls": calls,
+    "names": names,
     "modules": modules,
 }
 BEGIN = re.compile(r"^<!-- generated: (\w+) ?(.*) -->\n", re.M)

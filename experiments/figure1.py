@@ -62,7 +62,7 @@ def measure(direction: np.ndarray) -> tuple[float, float]:
 
 
 def figure1(*, folder: str) -> None:
-    """Print our boundaries beside those of the independent computation, and write figure 1 to `folder`."""
+    """Print our boundaries beside those of an independent computation, and write figure 1 to `folder`."""
     inputs, targets = draw(SEED)
     ours = {name: measure(direction) for name, direction in limits(inputs, targets).items()}
     over_seeds: dict[str, list[tuple[float, float]]] = {name: [] for name in ours}

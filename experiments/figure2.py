@@ -71,7 +71,7 @@ def limit_errors(minority: int, seed: int, exponents: tuple[int, ...]) -> dict[s
 
 
 def figure2(*, folder: str) -> None:
-    """Print our errors beside those of the independent computation, and write figure 2 to `folder`."""
+    """Print our errors beside those of an independent computation, and write figure 2 to `folder`."""
     left = {m: [limit_errors(m, seed, EXPONENTS_LEFT) for seed in SEEDS] for m in MINORITIES}
     right = [limit_errors(MINORITIES[-1], seed, EXPONENTS_RIGHT) for seed in SEEDS]
     print(

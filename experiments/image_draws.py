@@ -17,7 +17,7 @@ from imbalance.report.tables import markdown
 
 
 def draws_table(folder: Path) -> str:
-    """Return a table of both losses, on the published images and on images that each seed draws.
+    """Return a table of cross-entropy and poly, on the published images and on images that each seed draws.
 
     Args:
         folder: folder that holds the tables of results, such as results/.

@@ -443,7 +443,7 @@ def trend_table(by_data: Mapping[str, MethodScores]) -> str:
 def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the (pairs,) share of epochs after interpolation, and the (pairs, seeds) gain of the poly loss.
 
-    The share is averaged over both losses. The gain is the test score of the poly loss minus that of cross-entropy,
+    The share is averaged over poly and cross-entropy. The gain is the test score of the poly loss minus that of cross-entropy,
     both with importance weights to the power `exponent`.
 
     Args:

@@ -210,7 +210,7 @@ IMAGES = {
 
 
 def kept_table(data_sets: Mapping[str, DataSet], folder: Path) -> str:
-    """Return a table of both losses at their best learning rates, for the data sets and batch sizes with all seeds done.
+    """Return a table of cross-entropy and poly at their best learning rates, for the data sets and batch sizes with all seeds done.
 
     Args:
         data_sets: the data sets by name.

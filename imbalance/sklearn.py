@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import resolve
-from imbalance.config.schema import Fraction, check_values, look_up
+from imbalance.config.schema import Fraction, MissingKeys, check_values, look_up, short_repr
 from imbalance.config.tags import tags_of
 from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
@@ -27,6 +27,7 @@ from imbalance.data.tables.values import as_categories, check_unmasked
 from imbalance.deploy.load import build_network
 from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
+from imbalance.metrics.warnings import corrected_twice
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.seeds import random_state, set_random_state
@@ -185,7 +186,18 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
                 changes |= {f"{section}.{key}": value for key, value in values.items()}
             elif setting is not None:
                 raise BadInput(f"{section}: {setting!r} given; a name, a mapping or None is needed")
-        config = resolve(self.config, changes)[0]
+        try:
+            config = resolve(self.config, changes)[0]
+        except MissingKeys as error:
+            section = next(iter(error.values)).partition(".")[0]
+            setting = getattr(self, section)
+            given = {"name": setting} if isinstance(setting, str) else dict(setting or {})
+            items = [f"{key!r}: {short_repr(value)}" for key, value in given.items()]
+            items += [f"{key.removeprefix(f'{section}.')!r}: <{fits}>" for key, fits in error.values.items()
+                      if key.startswith(f"{section}.")]  # fmt: skip
+            raise BadInput(f"{section}: a value is missing; give {section}={{{', '.join(items)}}}") from None
+        if line := corrected_twice(config):
+            warnings.warn(line, stacklevel=3)
         readers = {
             f"callbacks.select={config.callbacks.select!r}": config.callbacks.select == "best",
             f"callbacks.patience={config.callbacks.patience}": config.callbacks.patience > 0,

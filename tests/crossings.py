@@ -111,7 +111,14 @@ def digits(folder: Path, config: ConfigDict) -> None:
 
 def images(config: ConfigDict, **data: Any) -> None:
     config.data = data | dict(
-        mode="RGB", convert=False, resize=12, size=10, val_fraction=0.0, test_fraction=0.0, augment=("flip",)
+        mode="RGB",
+        convert=False,
+        reduce=False,
+        resize=12,
+        size=10,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        augment=("flip",),
     )
     config.model = dict(name="mlp", hidden=(6,))
     config.trainer.batch_size = 4

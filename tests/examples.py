@@ -48,7 +48,9 @@ DIGITS = dict(
 )
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
-IMAGES = dict(val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=())
+IMAGES = dict(
+    val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, reduce=False, resize=20, size=16, augment=()
+)
 PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)

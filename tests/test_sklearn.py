@@ -38,6 +38,20 @@ def classifier(**parameters) -> ImbalanceClassifier:
     return ImbalanceClassifier(**{"trainer": SHORT, "random_state": 0} | parameters)
 
 
+def test_a_missing_value_is_asked_for_as_an_argument_of_the_classifier():
+    with pytest.raises(
+        BadInput, match="^loss: a value is missing; give loss={'name': 'focal', 'gamma': <number, at least 0>}$"
+    ):
+        classifier(loss="focal").fit(X, Y)
+
+
+def test_a_loss_and_weights_that_correct_the_same_imbalance_warn():
+    with pytest.warns(
+        UserWarning, match="^config.loss.name='balanced_softmax' and config.weights.name='importance' both"
+    ):
+        classifier(loss="balanced_softmax", trainer=SHORT | {"epochs": 1}).fit(X, Y)
+
+
 def test_scikit_learn_finds_no_fault():
     results = check_estimator(ImbalanceClassifier(), on_skip=None)
     skipped = {result["check_name"] for result in results if result["status"] != "passed"}
@@ -207,7 +221,7 @@ def test_numbers_of_numpy_are_values_of_a_section():
     [
         ({}, (X, np.full(160, "a")), "y: one class, 'a'; at least two classes are needed"),
         ({"loss": "pola"}, (X, Y), "config.loss.name: 'pola' given; did you mean poly?"),
-        ({"loss": "poly"}, (X, Y), "config.loss.alpha: missing"),
+        ({"loss": "poly"}, (X, Y), "loss: a value is missing; give loss={'name': 'poly', 'alpha': <number, greater than 0>, 'left': <"),
         ({"loss": 3}, (X, Y), "loss: 3 given; a name, a mapping or None is needed"),
         ({"config": "array_ce"}, (X, Y), "no config array_ce; did you mean arrays_ce"),
         ({"optim": {"rate": 1.0}}, (X, Y), "config.optim.rate: no such key"),

@@ -4,7 +4,7 @@
 
 Every number is the ratio of A's time (or memory) to B's, for the A and B in the first column, "part: A / B". A and B are
 measured in turns, in one process or in a process each. A row of the table has the median of several ratios, their range, and
-the bar: the required median. All parts take about ten minutes on two cores. If other programs run on the machine, the range
+the bar: the required median. All parts take about fifteen minutes on two cores. If other programs run on the machine, the range
 is wide and the median is unreliable.
 """
 
@@ -16,7 +16,19 @@ from pathlib import Path
 
 import torch
 
-from imbalance.bench import evaluation, features, gpu_speed, image_loading, paper_loop, scaling, stacked, startup, steps
+from imbalance.bench import (
+    bookkeeping,
+    evaluation,
+    features,
+    gpu_speed,
+    image_loading,
+    limits,
+    paper_loop,
+    scaling,
+    stacked,
+    startup,
+    steps,
+)
 from imbalance.bench.timing import Row
 from imbalance.utils.files import begins_with, output_path, write_atomic
 
@@ -29,6 +41,13 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "growth": scaling.rows,
     "sweep": stacked.rows,
     "features": features.rows,
+    "config": bookkeeping.config_rows,
+    "bookkeeping": bookkeeping.bookkeeping_rows,
+    "scores": bookkeeping.score_rows,
+    "predictions": bookkeeping.prediction_rows,
+    "report": bookkeeping.report_rows,
+    "compile": bookkeeping.compile_rows,
+    "limits": limits.rows,
     "gpu": gpu_speed.rows,
 }
 

@@ -112,7 +112,7 @@ def measure(whose: str, batches: int, bf16: bool = False) -> float:
 
 
 def rows(repeats: int, batches: int = BATCHES) -> Iterator[Row]:
-    """Measure both loops, and yield the rows of the benchmark's table.
+    """Measure the paper's loop and this project's loop, and yield the rows of the benchmark's table.
 
     Args:
         batches: number of batches in an epoch.

@@ -88,7 +88,7 @@ def time_ratios(config: Experiment, turns: int, repeats: int) -> list[float]:
 
 
 def rows(repeats: int) -> Iterator[Row]:
-    """Measure both loops, and yield the rows of the benchmark's table."""
+    """Measure the project's loop and a bare loop, and yield the rows of the benchmark's table."""
     keep_freed_memory()
     for case, (config, n, bar) in CASES.items():
         yield Row("step: ours / bare", case, time_ratios(validate(config()), n, repeats), bar)

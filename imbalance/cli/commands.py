@@ -3,8 +3,11 @@
 import argparse
 import math
 import os
+import shlex
 from collections.abc import Callable
 from typing import Any, NamedTuple
+
+from imbalance.config.override_flags import PREFIX, OverrideText
 
 
 class Flag(NamedTuple):
@@ -133,6 +136,21 @@ def class_shares(text: str) -> str | list[float]:
     return comma_list(real_number)(text) if "," in text else text
 
 
+def override_texts(text: str) -> dict[str, OverrideText]:
+    """Return the overrides in a text such as "loss.name=focal loss.gamma=1" by key."""
+    values = {}
+    for word in shlex.split(text):
+        key, equals, value = word.removeprefix(PREFIX).partition("=")
+        if not equals or key in values:
+            raise argparse.ArgumentTypeError(
+                f"{text!r} given; type each key once, as in --variant='loss.name=focal loss.gamma=1'"
+            )
+        values[key] = OverrideText(value)
+    if not values:
+        raise argparse.ArgumentTypeError("no values given; type some, as in --variant=loss.name=balanced_softmax")
+    return values
+
+
 def config_list(text: str) -> list[str]:
     """Split `text` at its commas into names and paths of configs.
 
@@ -183,7 +201,10 @@ DATA = (
     "digits", "colored_digits", "gaussian", "fashion_pair", "fashion_pair_lenet", "cifar_pair", "cifar_pair_lenet",
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
-BENCH = ("step", "paper", "images", "evaluation", "start", "growth", "sweep", "features", "gpu")
+BENCH = (
+    "step", "paper", "images", "evaluation", "start", "growth", "sweep", "features",
+    "config", "bookkeeping", "scores", "predictions", "report", "compile", "limits", "gpu",
+)  # fmt: skip
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
 RESULTS = flag("--results", "folder of CSV tables with one row for each run", default="results", metavar="FOLDER")
 TRAIN = flag(
@@ -255,7 +276,9 @@ COMMANDS = {
     "compare": Command(
         "Train configs with the same seeds, and compare their means of a metric.",
         "imbalance.sweep.compare:compare",
-        (CONFIGS, Flag(("--metric",), {"help": "metric of summary.json to compare (default: test/balanced_accuracy)", "dest": "metric_name",
+        (CONFIGS, flag("--variant", "compare the first config with these values, too, with spaces between them; may be repeated",
+                       type=override_texts, action="append", default=[], metavar="KEY=VALUE"),
+         Flag(("--metric",), {"help": "metric of summary.json to compare (default: test/balanced_accuracy)", "dest": "metric_name",
                                        "default": "test/balanced_accuracy", "metavar": "METRIC"}),
          SEEDS, *TRAINING),
         overrides=True,

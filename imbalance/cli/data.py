@@ -2,7 +2,8 @@
 
 import glob
 import sys
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.cut import cut_path, write_cut
 from imbalance.data.download import download as fetch
 from imbalance.data.identity import dataset_duplicates, digest, duplicates
-from imbalance.data.images.decode import decode
+from imbalance.data.images.decode import FORMATS, decode
 from imbalance.data.images.decode_pool import check_images
 from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import is_sheet, write_sheet
@@ -144,9 +145,28 @@ def listing_problems(listing: Listing, data_dir: str) -> tuple[list[Problem], li
 
     labels = np.stack([listing.targets, listing.groups], 1)
     places = [f"{listing.paths[row]} ({listing.where(row)})" for row in readable]
-    notes = list(listing.notes)
+    notes = [*listing.notes, *converted_modes(listing, readable)]
     notes += duplicates(checksums[readable], listing.splits[readable], labels[readable], equal, places.__getitem__)
     return problems, notes
+
+
+def converted_modes(listing: Listing, rows: Sequence[int]) -> list[str]:
+    """Return a note on the images that are converted to the colour mode of the network's inputs; [] if there are none.
+
+    Args:
+        rows: the positions of the images that can be read.
+    """
+    from PIL import Image
+
+    recipe, modes = listing.recipe, Counter()
+    if not recipe.steps or recipe.steps[0][0] != "convert":
+        return []
+    for row in rows:
+        with Image.open(listing.folder / listing.paths[row], formats=FORMATS) as image:  # reads only the header
+            modes[image.mode] += 1
+    del modes[recipe.mode]
+    counts = ", ".join(f"{n:,} of mode {mode}" for mode, n in modes.most_common())
+    return [f"{counted(modes.total(), 'image')} converted to {recipe.mode}: {counts}"] if modes else []
 
 
 def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tuple[list[Problem], int]:

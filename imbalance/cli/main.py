@@ -15,6 +15,7 @@ import time
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
@@ -97,7 +98,7 @@ def did_you_mean(word: str, valid: Collection[str]) -> str:
 
     If none is similar, suggest all of `valid`, or return "" if these are more than eight.
     """
-    near = difflib.get_close_matches(word, valid, n=3) or (list(valid) if len(valid) <= 8 else [])
+    near = difflib.get_close_matches(word, valid) or (list(valid) if len(valid) <= 8 else [])
     return f"did you mean {' or '.join(near)}?" if near else ""
 
 
@@ -190,8 +191,24 @@ def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:
     old = f"--{old[2:].replace('-', '_')}" if old.startswith("--") else old
     if (new := RENAMED_FLAGS.get(old, "")) in flags:
         return f"{old} is now called {new}; type {new}{equals}{value} instead"
+    is_near = bool(difflib.get_close_matches(old, flags))  # then answer without the slow import of the config
+    if not is_near and COMMANDS[name].overrides and (key := config_key(old)):
+        return f"type {prefix}{key}={value or '<value>'}"
     near = did_you_mean(old, flags) if word.startswith("-") else ""
     return near or f"imbalance {name} --help lists its arguments"
+
+
+def config_key(flag: str) -> str:
+    """Return the key of a config that a flag such as "--epochs" means, "trainer.epochs"; "" if no key has this name."""
+    from imbalance.config.experiment import Callbacks, Experiment, Trainer
+    from imbalance.config.registries import ENTRY_POINTS
+
+    keys = {"lr": "optim.lr", "learning_rate": "optim.lr", "weight_decay": "optim.weight_decay"}
+    for section, kind in (("", Experiment), ("trainer.", Trainer), ("callbacks.", Callbacks)):
+        keys |= {field.name: section + field.name for field in fields(kind)}
+    keys |= {section: f"{section}.name" for section in ENTRY_POINTS if "." not in section}
+    del keys["trainer"], keys["callbacks"]
+    return keys.get(flag.removeprefix("--"), "")
 
 
 def run_command(command: Command, arguments: Mapping[str, Any]) -> int:

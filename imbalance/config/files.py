@@ -36,7 +36,7 @@ def config_file(name: str | Path) -> Path:
         raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
     if path.stem in files_by_name and path.suffix in (".py", ".json"):
         raise BadInput(f"--config: no file {name}; for the config of this name in configs/, type {path.stem}")
-    near = difflib.get_close_matches(path.stem, files_by_name, n=3)
+    near = difflib.get_close_matches(path.stem, files_by_name)
     hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
     raise BadInput(f"--config: no config {name}; {hint}")
 

@@ -172,8 +172,8 @@ def _keys_alike(key: str, word: str, keys: Sequence[str], siblings: Mapping[str,
             because all keys of a section share the beginning.
     """
     same = [other for other in keys if other.rpartition(".")[2].lower() == word]
-    near = [siblings[name] for name in difflib.get_close_matches(word, siblings, n=3)]
-    return (same or near or difflib.get_close_matches(key, keys, n=3, cutoff=0.75))[:3]
+    near = [siblings[name] for name in difflib.get_close_matches(word, siblings)]
+    return (same or near or difflib.get_close_matches(key, keys, cutoff=0.75))[:3]
 
 
 def _did_you_mean(keys: Sequence[str]) -> str:

@@ -136,7 +136,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
     `data.attributes` they had `data.groups`. `data.groups` is translated if its first column is the target or if it
     names no columns, because only then the groups stay the same. Older versions refused empty texts, which is
-    `data.skip_empty=False` now.
+    `data.skip_empty=False` now, and decoded all pixels of images, which is `data.reduce=False`.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
@@ -150,7 +150,9 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if data == {"name": "given"}:
         data = {"name": "in_memory"}
     if isinstance(data, dict) and data.get("name") == "text":
-        data = dict(data, skip_empty=data.get("skip_empty", False))
+        data = {"skip_empty": False} | data
+    if isinstance(data, dict) and data.get("name") in ("folder", "table"):
+        data = {"reduce": False} | data
     if (
         isinstance(data, dict)
         and isinstance(data.get("groups"), list)

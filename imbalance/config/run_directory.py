@@ -6,6 +6,7 @@ versions have no such key, so only the format of their files is checked.
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import Damaged
@@ -45,17 +46,18 @@ def _expected(summary: Mapping[str, Any]) -> dict[str, bool]:
 
     def holds(key: str, kind: type, of: Any = object) -> bool:
         value = summary.get(key, kind())
-        return isinstance(value, kind) and all(isinstance(item, of) for item in value.values())
+        # The kinds of the values are few, and there can be thousands of values.
+        return isinstance(value, kind) and all(issubclass(item, of) for item in set(map(type, value.values())))
 
     groups, metrics = summary.get("groups", {}), summary.get("metrics")
     return {
         "status": summary.get("status") in STATUSES,
         "score": isinstance(summary.get("score", None if summary.get("status") != "done" else ""), int | float | None),
-        "metrics": holds("metrics", dict, int | float | None) if summary.get("status") == "done" else not metrics,
+        "metrics": holds("metrics", dict, int | float | NoneType) if summary.get("status") == "done" else not metrics,
         "classes": holds("classes", dict, dict),
         "groups": holds("groups", dict, dict) and (not groups or "test" in groups),
         "data": holds("data", dict, dict),
-        "versions": holds("versions", dict, str | None),  # None: the package is not installed
+        "versions": holds("versions", dict, str | NoneType),  # None: the package is not installed
         FILES: holds(FILES, dict, str),
     } | {
         key: isinstance(summary.get(key), int | float | None)
@@ -80,15 +82,19 @@ def read_run_config(directory: Path) -> dict[str, Any]:
     return read_json(directory / "config.json", recorded_digests(directory).get("config.json"))
 
 
-def read_predictions(directory: Path, split: str) -> "dict[str, np.ndarray]":
+def read_predictions(directory: Path, split: str, summary: Mapping[str, Any] | None = None) -> "dict[str, np.ndarray]":
     """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
+
+    Args:
+        summary: content of the run's summary.json; None to read the file.
 
     Raises:
         FileNotFoundError: the run has not ended yet.
         Damaged: the file has been changed since it was written, or its arrays do not belong together.
     """
     name = f"predictions/{split}.npz"
-    path, arrays = directory / name, read_npz(directory / name, recorded_digests(directory).get(name))
+    digests = recorded_digests(directory) if summary is None else summary.get(FILES, {})
+    path, arrays = directory / name, read_npz(directory / name, digests.get(name))
     logits, labels = arrays.get("logits"), [arrays.get(key) for key in ("targets", "groups", "indices")]
     if logits is None or logits.ndim != 2 or any(array is None or array.shape != logits.shape[:1] for array in labels):
         raise Damaged(path, "it needs logits, targets, groups and indices, with a row for each example")
@@ -111,18 +117,22 @@ def read_logits(directory: Path, split: str) -> "dict[int, np.ndarray]":
     return {epoch: read_array(directory / name, digests.get(name)) for epoch, name in names.items()}
 
 
-def read_evaluations(directory: Path) -> list[dict[str, Any]]:
+def read_evaluations(directory: Path, summary: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
     """Return the lines of the metrics.jsonl of a run; leave out an incomplete last line, which a killed run leaves.
+
+    Args:
+        summary: content of the run's summary.json, {} if there is no such file; None to read the file.
 
     Raises:
         FileNotFoundError: the run has no evaluation yet.
         Damaged: a line is no evaluation, or the file has been changed since the run finished.
     """
     path = directory / "metrics.jsonl"
-    try:
-        summary = read_summary(directory)
-    except FileNotFoundError:
-        summary = {}
+    if summary is None:
+        try:
+            summary = read_summary(directory)
+        except FileNotFoundError:
+            summary = {}
     content = read_bytes(path, summary.get(FILES, {}).get(path.name))
     lines = [parse_json(line, path) for line in content[: content.rfind(b"\n") + 1].splitlines()]
     if not all(isinstance(line.get("epoch"), int) for line in lines):

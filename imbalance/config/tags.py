@@ -19,8 +19,9 @@ class Tags:
     """Properties of a function or class that a config section can name (an entry of a registry).
 
     Args:
-        balances: true for a sampler or weights that make classes or groups count equally. If both the sampler and the
-            weights of a config do so, they would correct the imbalance twice, so the config is refused.
+        balances: true for a sampler or weights that make classes or groups count equally, and for a loss that corrects
+            the class shares by itself. If both the sampler and the weights of a config do so, they would correct the
+            imbalance twice, so the config is refused. If a loss and one of them do so, a run warns.
         batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.

@@ -379,7 +379,7 @@ def stratified_split(labels: np.ndarray, fraction: float, rng: np.random.Generat
     """
     counts = np.bincount(labels)
     second = draw_per_class(labels, np.floor(counts * fraction + 0.5).astype(np.int64), rng)
-    return np.setdiff1d(np.arange(len(labels)), second), second
+    return np.delete(np.arange(len(labels)), second), second
 
 
 def class_split(inputs: Tensor, targets: np.ndarray, indices: np.ndarray) -> Split:

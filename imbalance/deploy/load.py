@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
+from imbalance.data.sets.image_folder import images_in
 from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import transform, unfamiliar_values
 from imbalance.data.tables.values import check_unmasked
@@ -90,7 +91,7 @@ class TrainedModel:
         Args:
             examples: depends on the training data of the model:
 
-                - images: paths of image files, Pillow images, or a uint8 array or tensor (N, *input_shape);
+                - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
                 - columns: a data frame, or a mapping from names to columns;
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
@@ -125,6 +126,20 @@ class TrainedModel:
         shares = self.estimated(logits) if is_estimated(prior) else prior
         probabilities = at_prior(logits, self.prior_shift(shares))
         return Predictions(probabilities.numpy(), [self.class_names[i] for i in probabilities.argmax(1).tolist()])
+
+    def estimated_shares(self, examples: Any, batch_size: int = 256) -> np.ndarray:
+        """Return the (K,) class shares that `predict` uses for the examples if `prior` is "estimated".
+
+        Args:
+            examples, batch_size: as in `predict`.
+
+        Raises:
+            BadInput: there are no examples, or the prior of the model's probabilities is not known.
+        """
+        self.check_prior("estimated")
+        return self.estimated(
+            torch.cat([torch.empty(0, len(self.class_names)), *self.batched_logits(examples, batch_size)])
+        )
 
     def batched_logits(self, examples: Any, batch_size: int) -> Iterator[Tensor]:
         """Yield the (B, K) float32 logits on the CPU of each batch of the `examples` that `predict` takes.
@@ -231,6 +246,10 @@ class TrainedModel:
             tokens = tokenise(self.as_texts(examples), self.tokenizer)
             yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
             return
+        if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
+            folder, examples = examples, images_in(Path(examples))
+            if not examples:
+                raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
         if is_table(examples):
@@ -309,6 +328,8 @@ class TrainedModel:
             check_unmasked(examples)
             # torch takes no negative strides, and no bytes in another order than that of the machine.
             examples = np.ascontiguousarray(examples, examples.dtype.newbyteorder("="))
+            if not examples.flags.writeable:  # torch would warn
+                examples = examples.copy()
         try:
             array = torch.as_tensor(examples)
         except (TypeError, ValueError, RuntimeError):

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imbalance.config.schema import Fraction, NonNegative, Positive, checked
+from imbalance.config.tags import tagged
 from imbalance.methods.margins import against, at_least_float32, log_odds_against, soft_margins, softplus
 from imbalance.methods.weights import inverse_effective_number
 
@@ -198,6 +199,7 @@ class ClassDependentTemperatures(Adjusted):
 
 
 @checked
+@tagged(balances=True)
 class LogitAdjusted(Adjusted):
     """The logit-adjusted loss: cross-entropy of z_j + τ log π_j, where π_j = n_j / n.
 
@@ -212,6 +214,7 @@ class LogitAdjusted(Adjusted):
         super().__init__(None, tau * share(class_counts).log())
 
 
+@tagged(balances=True)
 class BalancedSoftmax(Adjusted):
     """Balanced softmax: −log n_y e^{z_y} / Σ_j n_j e^{z_j}, which is `LogitAdjusted` at τ = 1.
 
@@ -339,6 +342,7 @@ class Focal(nn.Module):
 
 
 @checked
+@tagged(balances=True)
 class ClassBalanced(nn.Module):
     """The focal loss times K · u_y / Σ_j u_j, where u_j = (1 − β) / (1 − β^{n_j}).
 
@@ -374,6 +378,7 @@ class ClassBalanced(nn.Module):
 
 
 @checked
+@tagged(balances=True)
 class ClassBalancedSigmoid(nn.Module):
     """The class-balanced sigmoid focal loss −K u_y / Σ_j u_j · Σ_k (1 − p_k)^γ log p_k.
 

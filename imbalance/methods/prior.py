@@ -31,7 +31,7 @@ from imbalance.errors import BadInput
 from imbalance.methods.context import RunContext
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
-from imbalance.utils.arrays import as_array
+from imbalance.utils.arrays import as_array, as_labels
 
 Array = np.ndarray
 SUM_TOLERANCE = 0.01  # allowed difference of a sum of rounded class shares from 1
@@ -48,11 +48,14 @@ def effective_prior(
         loss: the loss module, such as an entry of `imbalance.methods.losses.LOSSES`.
         weights: (N,) importance weight of each example; None for equal weights.
         draws: (N,) expected number of times that an epoch draws each example, up to a common factor; None if equal.
+
+    Raises:
+        BadInput: the targets are not N whole numbers from 0 to `num_classes` − 1.
     """
     log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
     if (shift := log_prior_shift()) is None:
         return "this loss is smallest at logits whose softmax is not the class probabilities"
-    targets = targets.cpu().long()
+    targets = torch.from_numpy(as_labels("targets", targets, len(targets), num_classes))
     mass = torch.ones(len(targets), dtype=torch.float64)
     for factor in (weights, draws):
         mass = mass if factor is None else mass * factor.cpu().double()
@@ -133,6 +136,8 @@ def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tens
         BadInput: `values` are not K numbers that are at least 0 and sum to 1.
     """
     try:
+        # torch reads a Series of pandas by its row labels, and warns of read-only arrays, so NumPy copies both.
+        values = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
         shares = torch.as_tensor(values, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
@@ -175,7 +180,7 @@ def em_prior(
 
     Args:
         probabilities: (N, K) probabilities of the model for the examples.
-        prior: (K,) the prior of these probabilities, see `training_prior`.
+        prior: (K,) the prior of these probabilities, see `effective_prior`.
         tolerance: the iteration ends if no share changes by more.
         most: the largest number of iterations.
     """

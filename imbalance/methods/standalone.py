@@ -6,6 +6,7 @@ objectives are modules that you can use directly, see `imbalance.methods.losses`
 `torch.bincount(groups)` as their `group_counts`.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Integral
 from typing import Any
@@ -50,7 +51,7 @@ class EpochSampler(Sampler[int]):
     Args:
         name: an entry of `imbalance.methods.samplers.SAMPLERS`, such as "shuffle", "undersample" or "balanced".
         targets: (N,) the class of each training example.
-        groups: (N,) the group of each training example; needed for `by="group"`.
+        groups: (N,) the group of each training example, usually class × attribute; needed for `by="group"`.
         seed: the seed of all draws.
         epochs: the number of epochs of the whole training, which the annealed samplers read.
         rank: the number of this process, from 0.
@@ -118,7 +119,7 @@ def example_weights(
     Args:
         name: an entry of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".
         targets: (N,) the class of each training example.
-        groups: (N,) the group of each training example; needed for `by="group"`.
+        groups: (N,) the group of each training example, usually class × attribute; needed for `by="group"`.
         epoch, epochs: the epoch from 0, and the number of epochs. The weights "deferred" and "residual" change with the
             epoch, so call this function in each epoch for them.
         sampler: the section `config.sampler` of an annealed sampler; needed for "residual".
@@ -188,7 +189,10 @@ def as_labels(name: str, labels: Labels) -> Tensor:
     check_unmasked(labels, f"{name}: ")
     needed = f"{name}: whole numbers from 0 to {MOST_LABELS - 1:,} are needed, one for each training example"
     try:
-        tensor = torch.as_tensor(labels).cpu()
+        # torch reads a Series of pandas by its row labels, and warns of read-only arrays, so NumPy copies both.
+        tensor = labels.cpu() if isinstance(labels, Tensor) else torch.from_numpy(as_numbers(name, labels))
+    except BadInput:
+        raise
     except Exception:  # torch and the labels can fail in many ways
         raise BadInput(f"{needed}; {type(labels).__name__} given") from None
     has_values = tensor.layout == torch.strided and not tensor.is_meta
@@ -199,6 +203,20 @@ def as_labels(name: str, labels: Labels) -> Tensor:
     if not 0 <= tensor.min() <= tensor.max() < MOST_LABELS:
         raise BadInput(f"{needed}; labels from {tensor.min()} to {tensor.max()} given")
     return tensor
+
+
+def as_numbers(name: str, labels: Any) -> np.ndarray:
+    """Return labels as a new array of numbers; raise `BadInput` if they are texts.
+
+    Args:
+        name: the argument of the caller, for messages.
+    """
+    array = np.array(labels)
+    if array.dtype.kind in "OUST" and any(isinstance(label, str | bytes) for label in array.ravel()[:1]):
+        raise BadInput(
+            f"{name}: texts such as {array.ravel()[0]!r} given; number them, as by numpy.unique({name}, return_inverse=True)[1]"
+        )
+    return array.astype(array.dtype.newbyteorder("="))
 
 
 def check_integers(**values: Any) -> None:
@@ -225,6 +243,14 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
     def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:
             raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
+        if by == "group" and len(torch.unique(torch.stack([targets, labels[by]]), dim=1).T) > len(
+            torch.unique(labels[by])
+        ):
+            warnings.warn(
+                "groups: a group has examples of several classes, so weights and draws by group do not balance the classes; "
+                "if these are attributes, pass class × attribute: groups=targets * number of attributes + attributes",
+                stacklevel=2,
+            )
         return labels[by], torch.bincount(labels[by])
 
     all_groups = targets if groups is None else labels["group"]

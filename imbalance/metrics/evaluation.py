@@ -91,9 +91,10 @@ def evaluate(
     with these class shares: the mean of the recalls, weighted by the shares.
 
     Intervals of accuracies, recalls and other shares are Wilson's. The interval of the worst group or class is
-    `worst_over_examples`, and that of a mean over groups or classes is `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
-    cover all rates at once. `nll` and `brier` have normal intervals; `mcc`, `g_mean` and F1 have bootstrap intervals.
-    AUROC, AUPRC and the calibration errors have no intervals, so the ends are nan. In `nll` a probability of 0 counts as 2e-308.
+    `worst_over_examples`, and that of a mean over groups or classes is `mean_over_examples`. The intervals of parity
+    metrics follow from exact intervals that cover all rates at once. `nll` and `brier` have t-intervals, unless all
+    examples have the same value; `mcc`, `g_mean` and F1 have bootstrap intervals. AUROC, AUPRC and the calibration
+    errors have no intervals, so the ends are nan. In `nll` a probability of 0 counts as 2e-308.
 
     Args:
         targets: (N,) the class of each example: numbers or names.
@@ -210,7 +211,10 @@ def check_present(name: str, values: Any, labels: Array) -> None:
     items = values if isinstance(values, list | tuple) else labels.tolist()
     row = next((row for row, item in enumerate(items) if is_missing(item)), None)
     if row is not None:
-        raise BadInput(f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give all missing labels a label such as 'missing' or -1")
+        raise BadInput(
+            f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give all missing labels a label, such as "
+            "'missing' or -1"
+        )
     if labels.dtype.kind == "U" and len({isinstance(item, str) for item in items}) > 1:
         raise BadInput(f"evaluate: {name}: values of several types given; give only texts or only numbers")
 
@@ -484,5 +488,9 @@ def score_table(probability: Array, targets: Array, class_names: Sequence[str]) 
 
 
 def normal_interval(values: Array) -> Interval:
-    """Return the 95 % t-interval of the mean of N non-negative values, one for each example."""
-    return Interval(*mean(values, low=0.0)[1:3])
+    """Return the 95 % t-interval of the mean of N non-negative values, one for each example.
+
+    If all values are equal, the interval would have the width 0, so its ends are nan.
+    """
+    low, high = mean(values, low=0.0)[1:3]
+    return Interval(low, high) if high - low > 1e-12 else UNKNOWN

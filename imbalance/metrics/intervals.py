@@ -1,7 +1,6 @@
 """Compute 95 % intervals: over seeds, of differences between methods, and over test examples."""
 
 from collections.abc import Mapping, Sequence
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
@@ -128,9 +127,9 @@ def mean_with_diverged(scores: Sequence[float], lowest: float) -> float:
 
 def quantiles(n: int) -> np.ndarray:
     """Return (n − 1,) quantiles of Student's t for two-sided 95 % intervals, with 1 to n − 1 degrees of freedom."""
-    from scipy import stats
+    from scipy import special  # not scipy.stats, which takes half a second to import
 
-    return stats.t.ppf((1 + LEVEL) / 2, np.arange(1, max(2, n)))
+    return special.stdtrit(np.arange(1, max(2, n)), (1 + LEVEL) / 2)
 
 
 def paired_difference(
@@ -156,8 +155,12 @@ def expected_best(values: Sequence[float]) -> np.ndarray:
     C(i − 1, k − 1) of C(n, k) draws.
     """
     ordered = np.sort(np.asarray(values, dtype=np.float64))
-    n = len(ordered)
-    return np.array([sum(v * comb(i, k - 1) for i, v in enumerate(ordered)) / comb(n, k) for k in range(1, n + 1)])
+    n, ranks, expected = len(ordered), np.arange(len(ordered) + 1.0), []
+    below = np.ones(n + 1)  # for each i, the chance C(i, k) / C(n, k) that all k values are among the i smallest
+    for k in range(1, n + 1):
+        below = below * (ranks - k + 1).clip(min=0) / (n - k + 1)
+        expected.append(np.diff(below) @ ordered)
+    return np.array(expected)
 
 
 def wilson(right: int, n: int) -> Interval:
@@ -167,10 +170,20 @@ def wilson(right: int, n: int) -> Interval:
         right: the number of right predictions.
         n: the number of examples.
     """
-    from scipy import stats
+    low, high = wilson_ends(right, n)
+    return Interval(float(low), float(high))
 
-    interval = stats.binomtest(right, n).proportion_ci(LEVEL, method="wilson")
-    return Interval(float(interval.low), float(interval.high))
+
+def wilson_ends(right: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the low and the high ends of Wilson's 95 % intervals of many accuracies `right` / `n`, as `wilson` does."""
+    from scipy import special
+
+    squared = special.ndtri((1 + LEVEL) / 2) ** 2
+    right, n = np.asarray(right, np.float64), np.asarray(n, np.float64)
+    centre = (right + squared / 2) / (n + squared)
+    half = np.sqrt(squared * (right * (n - right) / n + squared / 4)) / (n + squared)
+    # Rounding leaves an end that is exactly 0 or 1 a little beside it.
+    return np.where(right == 0, 0.0, centre - half), np.where(right == n, 1.0, centre + half)
 
 
 def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray) -> Interval:
@@ -191,7 +204,7 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
         right: (G,) numbers of right predictions of each group.
         totals: (G,) numbers of examples of each group. A group without examples does not count.
     """
-    from scipy import stats
+    from scipy import special
 
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     right_counts, total_counts = right_counts[total_counts > 0], total_counts[total_counts > 0]
@@ -199,8 +212,8 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
         return Interval(np.nan, np.nan)
     tail, wrong = (1 - LEVEL) / 2, total_counts - right_counts
     # The distribution has no quantile without a right prediction, where the low end is 0, or without a wrong one.
-    low = np.where(right_counts, stats.beta.ppf(tail, right_counts, wrong + 1), 0.0)
-    high = np.where(wrong, stats.beta.isf(tail / len(total_counts), right_counts + 1, wrong), 1.0)
+    low = np.where(right_counts, special.betaincinv(right_counts, wrong + 1, tail), 0.0)
+    high = np.where(wrong, special.betainccinv(right_counts + 1, wrong, tail / len(total_counts)), 1.0)
     return Interval(float(low.min()), float(high.min()))
 
 
@@ -223,7 +236,7 @@ def mean_over_examples(
             `right` and `totals` are the (C,) numbers that it returns.
         shares: None for the plain mean, or (G,) non-negative weights of the groups in a weighted mean.
     """
-    from scipy import stats
+    from scipy import special
 
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     mask = np.eye(len(total_counts), dtype=bool) if combinations is None else combinations
@@ -234,7 +247,7 @@ def mean_over_examples(
     weights = (mask[:, present] / group_totals[present] * parts).sum(axis=1) / (parts.sum() or 1)
     share = (right_counts + 1) / (total_counts + 2)
     centre = float(weights @ right_counts)
-    half = stats.norm.ppf((1 + LEVEL) / 2) * np.sqrt(weights**2 @ (total_counts * share * (1 - share)))
+    half = special.ndtri((1 + LEVEL) / 2) * np.sqrt(weights**2 @ (total_counts * share * (1 - share)))
     return Interval(max(0.0, centre - float(half)), min(1.0, centre + float(half)))
 
 

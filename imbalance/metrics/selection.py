@@ -87,7 +87,7 @@ def sample(split: Evaluations, share: float, seed: int) -> Evaluations:
     rng = np.random.default_rng(seed)
     size = max(1, round(share * len(split.targets)))
     first = np.unique([rng.choice(np.flatnonzero(in_group)) for in_group in split.group_mask.T if in_group.any()])
-    rest = rng.permutation(np.setdiff1d(np.arange(len(split.targets)), first))
+    rest = rng.permutation(np.delete(np.arange(len(split.targets)), first))
     rows = np.concatenate([first, rest[: max(0, size - len(first))]])
     return Evaluations(split.right[:, rows], split.targets[rows], split.group_mask[rows])
 

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.metric_names import PARITY_RATIOS, top_k_named
+from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, top_k_named
+from imbalance.config.registries import registries
 from imbalance.config.schema import look_up
+from imbalance.config.tags import tags_of
 from imbalance.data import Dataset
 from imbalance.data.population import missing_examples
 from imbalance.methods.objectives.registry import OBJECTIVES
@@ -24,6 +26,7 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     - each class and group without examples;
     - a val metric in config.callbacks.monitor or config.score that depends on classes or groups with few val examples;
     - an objective that compares several augmented copies of an example, if the data set has no augmentation;
+    - a loss, and weights or a sampler, that correct the same imbalance;
     - a loss whose gradients overflow float16.
     """
     evaluated = dataset.eval_dataset
@@ -59,6 +62,8 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
             "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
             "config.data.augment"
         )
+    if line := corrected_twice(config):
+        warnings.append(line)
     loss = config.loss
     if config.trainer.mixed_precision == "fp16" and loss.name == "poly" and loss.left == "exponential":
         # The slope α·exp(α(1 − m)) of the loss is the largest float16 number at this margin m.
@@ -68,6 +73,21 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
             "with such an example is skipped; use config.trainer.mixed_precision='bf16', or another config.loss.left"
         )
     return warnings
+
+
+def corrected_twice(config: Experiment) -> str:
+    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else ""."""
+    registry = registries()
+    if not tags_of(look_up(registry["loss"], config.loss.name)).balances:
+        return ""
+    for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
+        name = getattr(config, section).name
+        if tags_of(look_up(registry[section], name)).balances:
+            return (
+                f"config.loss.name={config.loss.name!r} and config.{section}.name={name!r} both correct the imbalance, so it is "
+                f"corrected twice; use config.{section}.name={other!r}, or another loss"
+            )
+    return ""
 
 
 def run_warnings(
@@ -93,15 +113,20 @@ def run_warnings(
     if selects and not monitored and not config.debug:
         warnings.append(f"{monitor} had no value at any evaluation, so it selected no epoch")
     if selects and len(monitored) > 1:
+        is_ranking = monitor.split("/")[1] in RANKING_METRICS  # such a metric seldom has equal values
+        instead = f"use {'' if is_ranking else 'config.callbacks.monitor=val/auroc, or '}config.callbacks.select=last"
+        if config.head.name != "none":
+            instead += f", because config.head.name={config.head.name!r} changes the predictions after the selection"
         best = max(value for _, value in monitored)
         tied = [epoch for epoch, value in monitored if value == best]
         if len(tied) == len(monitored):
             warnings.append(
-                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected"
+                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected; {instead}"
             )
         elif len(tied) > 1:
             warnings.append(
-                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected"
+                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected; "
+                f"{instead}"
             )
         elif tied[0] == monitored[0][0]:
             warnings.append(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from imbalance.data.download import unpack_tar
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.collect import is_run
+from imbalance.report.run_index import run_directories
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import check_regular, read_json
 
@@ -34,8 +34,8 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
     Raises:
         BadInput: there are no runs, or the files cannot be written.
     """
-    configs = [path for path in sorted(work_dir.rglob("config.json")) if is_run(path, work_dir)]
-    units = [[path for name in FILES for path in sorted(config.parent.glob(name))] for config in configs]
+    runs = run_directories(work_dir)
+    units = [[path for name in FILES for path in sorted((work_dir / run).glob(name))] for run in runs]
     units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file()]
     if not units:
         raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
@@ -101,14 +101,11 @@ def read_runs(source: Path, work_dir: Path) -> int:
                 unpack_tar(file, unpacked)
             except (OSError, tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
                 raise BadInput(f"--from={source}: {file.name} is damaged ({error}); copy it again") from None
-            for config in sorted(unpacked.rglob("config.json")):
-                relative = config.parent.relative_to(unpacked)
-                target = work_dir / relative
-                if not is_run(config, unpacked):
-                    continue
-                if not target.exists() or _finished(config.parent) > _finished(target):
+            for run in run_directories(unpacked):
+                target = work_dir / run
+                if not target.exists() or _finished(unpacked / run) > _finished(target):
                     shutil.rmtree(target, ignore_errors=True)
-                    shutil.copytree(config.parent, target)
+                    shutil.copytree(unpacked / run, target)
                     written += 1
             for path in sorted((unpacked / QUEUE).glob("*")):
                 if path.is_file() and not (work_dir / QUEUE / path.name).exists():

@@ -10,13 +10,16 @@ be read has the status `damaged`.
 import json
 import sys
 from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.run_directory import recorded_digests
+from imbalance.config.run_directory import FILES
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.report import tables
+from imbalance.report.run_index import Part, read_each, run_directories
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.files import begins_with, contains, output_path
 from imbalance.utils.output import counted, one_line
@@ -39,40 +42,37 @@ SUMMARY_KEYS = (
 
 
 def collect(work_dir: Path) -> list[Row]:
-    """Return a row for every run directory under `work_dir`, sorted by path.
+    """Return a row for every run directory under `work_dir`, sorted by path; unchanged runs are read from the index.
 
     A row has the keys run (its path under `work_dir`), name (of the config file), overrides, seed, status, and SUMMARY_KEYS.
     It has config.<key> for every value of the config, and test/examples/<group> for the number of test examples of each
     group. The row of a done run also has <split>/<metric> for every metric.
     """
-    rows = []
-    for path in sorted(work_dir.rglob("config.json")):
-        directory = path.parent
-        if not is_run(path, work_dir):
-            continue
-        config = config_of(path)
-        if config is None:
-            continue
-        summary = summary_or_status(directory)
-        rows.append(
-            {
-                "run": str(directory.relative_to(work_dir)),
-                "name": directory.absolute().parts[-3],
-                "overrides": directory.absolute().parts[-2],
-                "seed": config["seed"],
-                "status": summary["status"],
-                **{key: summary.get(key) for key in SUMMARY_KEYS},
-                **{f"config.{key}": value for key, value in flatten(config).items()},
-                **(summary.get("metrics") or {}),
-                **{f"test/examples/{group}": n for group, n in summary["groups"]["test"].items()},
-            }
-        )
+    runs, above, rows = run_directories(work_dir), work_dir.absolute().parts, []
+    for run, row in zip(runs, read_each(work_dir, runs, ROW)):
+        if row is not None:
+            parts = (*above, *Path(run).parts)
+            rows.append({"run": run, "name": parts[-3], "overrides": parts[-2], **row})
     return rows
 
 
-def is_run(path: Path, work_dir: Path) -> bool:
-    """Return whether the config.json at `path` is that of a run, not of a run's first stage or of wandb."""
-    return path.parent.name != "first" and "wandb" not in path.relative_to(work_dir).parts
+def read_row(directory: Path) -> Row | None:
+    """Return the row of a run without what its path says; None if its config cannot be read, which is printed."""
+    summary = summary_or_status(directory)
+    config = config_of(directory, summary)
+    if config is None:
+        return None
+    return {
+        "seed": config["seed"],
+        "status": summary["status"],
+        **{key: summary.get(key) for key in SUMMARY_KEYS},
+        **{f"config.{key}": value for key, value in config.items()},
+        **(summary.get("metrics") or {}),
+        **{f"test/examples/{group}": n for group, n in summary["groups"]["test"].items()},
+    }
+
+
+ROW = Part("row", ("config.json", "summary.json"), read_row, lambda row: row["status"] != "damaged")
 
 
 def summary_or_status(directory: Path) -> dict[str, Any]:
@@ -87,19 +87,22 @@ def summary_or_status(directory: Path) -> dict[str, Any]:
         return INCOMPLETE
     except (BadInput, OSError):
         return INCOMPLETE | {"status": "damaged"}
-    return summary if summary.get("groups") else INCOMPLETE | {"status": "damaged"}
+    return summary if summary.get("groups") else INCOMPLETE | {"status": "damaged", FILES: summary.get(FILES, {})}
 
 
-def config_of(path: Path) -> dict[str, Any] | None:
-    """Read a run's config.json. If the file is damaged or is no run's config, print a warning and return None."""
+def config_of(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the values of a run's config.json by full key, such as "optim.lr".
+
+    If the file is damaged or is no run's config, print a warning and return None.
+
+    Args:
+        summary: content of the run's summary.json, which may have the digest of the config.
+    """
+    path = directory / "config.json"
     try:
-        digest = recorded_digests(path.parent).get(path.name)
-    except (Damaged, OSError):  # the row of the run says that its summary is damaged
-        digest = None
-    try:
-        config = read_json(path, digest)
+        config = flatten(read_json(path, summary.get(FILES, {}).get(path.name)))
         needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
-        if isinstance(config.get("seed"), int) and needed <= flatten(config).keys():
+        if isinstance(config.get("seed"), int) and needed <= config.keys():
             return config
         reason = f"a run's config has an integer seed and the keys {', '.join(sorted(needed))}"
     except Damaged as error:
@@ -110,9 +113,19 @@ def config_of(path: Path) -> dict[str, Any] | None:
     return None
 
 
+def values_under(row: Row, *prefixes: str) -> Row:
+    """Return the values of a row whose keys begin with one of `prefixes`."""
+    return {key: row[key] for key in _keys_under(tuple(row), prefixes)}
+
+
+@lru_cache(maxsize=4096)
+def _keys_under(keys: tuple[str, ...], prefixes: tuple[str, ...]) -> list[str]:
+    return [key for key in keys if key.startswith(prefixes)]
+
+
 def columns(rows: list[Row]) -> list[str]:
     """Return all keys that occur in at least one row: the columns of a table, in order of their first appearance."""
-    return list(dict.fromkeys(key for row in rows for key in row))
+    return list(dict.fromkeys(key for keys in dict.fromkeys(map(tuple, rows)) for key in keys))
 
 
 def write_csv(path: Path, rows: list[Row]) -> None:

@@ -34,7 +34,8 @@ from imbalance.config.resolve import as_file_name, config_file, defining_values,
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.report.collect import config_of, is_run
+from imbalance.report.collect import config_of, summary_or_status
+from imbalance.report.run_index import run_directories
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.utils.files import write_atomic
 from imbalance.utils.output import counted
@@ -259,8 +260,8 @@ def _add(table: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
 def finished(work_dir: Path) -> list[Row]:
     """Return the rows of all runs under `work_dir` that are done or diverged."""
     rows = []
-    for path in sorted(work_dir.rglob("config.json")):
-        if is_run(path, work_dir) and config_of(path) and (row := row_of(path.parent)):
+    for directory in (work_dir / run for run in run_directories(work_dir)):
+        if config_of(directory, summary_or_status(directory)) and (row := row_of(directory)):
             rows.append(row)
     return rows
 

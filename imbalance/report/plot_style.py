@@ -61,6 +61,7 @@ def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
     for path in paths:
         with names_file(path):
             figure.savefig(path, dpi=160)
+        figure.set_layout_engine("none")  # the second file has the layout of the first, which takes as long as drawing
     plt.close(figure)
     print("\n" + ", ".join(map(str, paths)))
     return paths

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from imbalance.data import Dataset
 
-MOST_CURVES = 12  # most settings that are drawn, one panel each
+MOST_CURVES = 12  # most settings whose curves are drawn, one panel each
+MOST_BOXES = 40  # most settings with a box
 Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of a setting's runs
 NAMES = ("curves", "rates", "boxes", "boundaries")  # names of the files of the figures, without suffix
 
@@ -134,12 +135,17 @@ def rates(settings: Settings) -> "Figure | None":
 def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
     """Draw a box plot of each test metric for every setting with at least two done runs; each run is a point.
 
-    The runs of a setting differ only in the seed. Return None if no setting has two done runs.
+    The runs of a setting differ only in the seed. Of more than MOST_BOXES settings, those with the best mean score on val
+    are drawn. Return None if no setting has two done runs.
     """
     shown = {key: [run for run in runs if run["status"] == "done"] for key, runs in settings.items()}
     shown = {key: runs for key, runs in shown.items() if len(runs) > 1}
     if not shown:
         return None
+    if len(shown) > MOST_BOXES:
+        scores = {key: np.mean([run["score"] or 0 for run in runs]) for key, runs in shown.items()}  # None: 0/0
+        worst_first = sorted(scores, key=lambda key: scores[key])
+        shown = {key: runs for key, runs in shown.items() if key in worst_first[-MOST_BOXES:]}
     lines = sum(title_of(key).count("\n") + 2 for key in shown)
     figure, axes = subplots(1, len(metrics), 7.2, 1 + 0.17 * lines, squeeze=False, sharey=True)
     for axis, metric in zip(axes[0], metrics):

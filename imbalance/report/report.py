@@ -12,10 +12,13 @@ The folder gets these files:
   boundaries in two dimensions.
 - index.html: all of these on one page, with the figures that `imbalance reproduce figure1` to `figure5` have written to
   the same folder.
+- report.json: which runs these files are about. If neither runs nor options have changed, the files are left as they are.
 
 Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it.
 """
 
+import json
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -25,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from imbalance.config.metric_names import check_metrics
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Damaged
 from imbalance.metrics.intervals import (
     Interval,
     Mean,
@@ -34,18 +37,25 @@ from imbalance.metrics.intervals import (
     count_combinations,
     mean,
     mean_over_examples,
-    wilson,
+    wilson_ends,
     worst_over_examples,
 )
 from imbalance.report import plots, tables
-from imbalance.report.collect import Row, collect, is_collected, write_csv
+from imbalance.report.collect import Row, collect, is_collected, values_under, write_csv
 from imbalance.report.page import page
-from imbalance.report.page.overview import readable_predictions
+from imbalance.report.page.contents import FILES, readable_predictions
+from imbalance.report.run_index import SETTLED, code_version, file_stamp, run_directories, runs_stamp
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
 from imbalance.utils.files import refuse_run_directory, write_atomic
 from imbalance.utils.output import counted
+from imbalance.utils.read import read_json, seal, short_hash
 
+TABLES = tuple(f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv"))
+FIGURES = tuple(f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf"))
+OUTPUTS = ("runs.csv", "index.html", *TABLES, *FIGURES)
+PAPER_FIGURES = tuple(f"figure{number}.png" for number in range(1, 6))  # written by imbalance reproduce
+STAMPS = "report.json"  # file of a report that says of which runs it is
 EXAMPLES = "test/examples/"  # beginning of the keys of a row that hold the number of test examples of each group
 Key = tuple[str, str]  # a setting: config and overrides
 Numbers = Mean | Interval
@@ -133,7 +143,7 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
     """
     if not runs:
         return
-    labels = [key.removeprefix(EXAMPLES) for key, n in runs[0].items() if key.startswith(EXAMPLES) and n]
+    labels = [key.removeprefix(EXAMPLES) for key, n in values_under(runs[0], EXAMPLES).items() if n]
     runs = [run for run in runs if all(run.get(f"test/group_accuracy/{label}") is not None for label in labels)]
     pairs = [(run, overlaps(run, work_dir)) for run in runs]
     pairs = [(run, overlap) for run, overlap in pairs if overlap is None or overlap]
@@ -148,9 +158,10 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
         low, high = np.mean(list(intervals), axis=0).tolist()
         return Interval(low, high)
 
-    for i, label in enumerate(labels):
-        intervals = (wilson(r, n) for r, n in zip(right[:, i], totals[:, i]))
-        yield label, [int(totals[0, i])], accuracies[:, i], averaged(intervals)
+    for i, (label, low, high) in enumerate(
+        zip(labels, *(ends.mean(0).tolist() for ends in wilson_ends(right, totals)))
+    ):
+        yield label, [int(totals[0, i])], accuracies[:, i], Interval(low, high)
     worst = map(worst_over_examples, right, totals)
     yield "the worst", totals[0].tolist(), accuracies.min(axis=1), averaged(worst)
     means = (mean_over_examples(*(overlap or (r, n))) for r, n, overlap in zip(right, totals, overlapping))
@@ -167,7 +178,7 @@ def overlaps(run: Row, work_dir: Path) -> tuple[np.ndarray, np.ndarray, np.ndarr
         The counts of `count_combinations`; None if every example is in exactly one group; () if the saved predictions
         cannot be read.
     """
-    if not any(key.startswith("test/training_group_accuracy/") for key in run):
+    if not values_under(run, "test/training_group_accuracy/"):
         return None
     saved = readable_predictions(work_dir / run["run"])[0] or {}
     return (
@@ -220,13 +231,49 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     """
     check_metrics(metrics)
     check_folder(Path(folder))
-    runs = Path(work_dir)
+    runs, now = Path(work_dir), time.time_ns()
+    stamp, newest = report_stamp(runs, Path(folder), metrics, pictured)
+    if unchanged := is_current(Path(folder), stamp):
+        print((Path(folder) / "results.md").read_text(encoding="utf-8"))
+        print(f"{unchanged}; neither runs nor options have changed, so the files are left as they are")
+        return
     rows = collect(runs)
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
-    print(f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')}, {counted(len(table), 'config')}")
+    line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')}"
+    print(line)
+    if newest + SETTLED < now and len(rows) == len(
+        run_directories(runs)
+    ):  # warnings about other runs are printed again
+        stamps = {"report": stamp, "outputs": file_stamp(folder, OUTPUTS)[0], "line": line}
+        write_atomic(Path(folder) / STAMPS, json.dumps(seal(stamps)).encode())
+
+
+def report_stamp(work_dir: Path, folder: Path, metrics: Sequence[str], pictured: int) -> tuple[str, int]:
+    """Return a digest of all that a report depends on, and the time of the last change of a run in nanoseconds.
+
+    The arguments are those of `write`. The data sets of the runs are left out, because it would take long to read them.
+    """
+    runs, newest = runs_stamp(work_dir, (*FILES, "model.json", "checkpoints/selected.pt"))
+    figures = file_stamp(folder, PAPER_FIGURES)[0]
+    options = f"{work_dir.absolute()} {list(metrics)} {pictured} {find_spec('matplotlib') is not None}"
+    return short_hash(f"{runs} {figures} {options} {code_version()}".encode()), newest
+
+
+def is_current(folder: Path, stamp: str) -> str:
+    """Return the last line that the report in `folder` printed if it has this stamp and none of its files has changed; else "".
+
+    Args:
+        stamp: digest of `report_stamp`.
+    """
+    try:
+        stamps = read_json(folder / STAMPS)
+    except (OSError, Damaged):
+        return ""
+    is_same = stamps.get("report") == stamp and stamps.get("outputs") == file_stamp(folder, OUTPUTS)[0]
+    return str(stamps.get("line", "")) if is_same else ""
 
 
 def check_folder(folder: Path, flag: str = "--folder") -> None:
@@ -243,9 +290,7 @@ def check_folder(folder: Path, flag: str = "--folder") -> None:
     refuse_run_directory(folder, folder, flag)
     if (folder / "runs.csv").is_file() and is_collected(folder / "runs.csv"):
         return
-    names = [f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv")]
-    names += [f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf")]
-    if foreign := [name for name in ("runs.csv", "index.html", *names) if (folder / name).exists()]:
+    if foreign := [name for name in (*OUTPUTS, STAMPS) if (folder / name).exists()]:
         raise BadInput(
             f"{flag}: {folder} has a file {foreign[0]}, which no report wrote, and which a report would replace; name another folder"
         )
@@ -274,7 +319,8 @@ def write(work_dir: Path, rows: list[Row], folder: Path, metrics: Sequence[str],
     # The page draws the other figures itself.
     drawn = [(title, path) for title, path in figures if path.stem == "boundaries"]
     drawn += [
-        (f"Figure {path.stem[-1]} of Wang et al. (ICLR 2022)", path) for path in sorted(folder.glob("figure[1-5].png"))
+        (f"Figure {path.stem[-1]} of Wang et al. (ICLR 2022)", path)
+        for path in [folder / name for name in PAPER_FIGURES if (folder / name).exists()]
     ]
     write_atomic(folder / "index.html", page(work_dir, rows, metrics, drawn, pictured).encode())
     return table

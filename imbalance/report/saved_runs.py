@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from imbalance.config.metric_names import describe_groups
+from imbalance.config.metric_names import TRAINING_GROUP_METRICS, describe_groups
 from imbalance.config.run_directory import read_evaluations, read_summary
 from imbalance.errors import BadInput, Damaged
 
@@ -28,27 +28,33 @@ def summary_of(directory: Path) -> Summary:
         raise Damaged(directory / "summary.json", error.reason, hint) from None
 
 
-def evaluations_of(directory: Path) -> list[dict[str, Any]]:
+def evaluations_of(directory: Path, summary: Summary | None = None) -> list[dict[str, Any]]:
     """Read the evaluations of a run from metrics.jsonl; skip an incomplete last line, which a killed run leaves.
+
+    Args:
+        summary: content of the run's summary.json, {} if there is no such file; None to read the file.
 
     Raises:
         FileNotFoundError: the run has no evaluation yet.
         BadInput: the file is damaged.
     """
     try:
-        return read_evaluations(directory)
+        return read_evaluations(directory, summary)
     except Damaged as error:
         raise Damaged(error.args[0], error.reason, f"remove {directory}, and train the run again") from None
 
 
-def readable_evaluations(directory: Path) -> tuple[list[dict[str, Any]], list[str]]:
+def readable_evaluations(directory: Path, summary: Summary | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a tuple: the evaluations in a run's metrics.jsonl, and a list of warnings.
 
     If metrics.jsonl cannot be read, there are no evaluations and one warning. Before the first evaluation, both are
     empty.
+
+    Args:
+        summary: content of the run's summary.json, {} if there is no such file; None to read the file.
     """
     try:
-        return evaluations_of(directory), []
+        return evaluations_of(directory, summary), []
     except FileNotFoundError:
         return [], []
     except (BadInput, OSError):
@@ -63,8 +69,12 @@ def evaluation_groups(metrics: Iterable[Mapping[str, Any]], split: str) -> str:
     Args:
         metrics: the metrics of each run.
     """
-    names = dict.fromkeys(describe_groups(run, split) for run in metrics if f"{split}/{GROUP_METRICS[0]}" in run)
-    return " or ".join(names) if any("evaluation" in name for name in names) else ""
+    runs = list(metrics)
+    if not any(f"{split}/{TRAINING_GROUP_METRICS[0]}" in run for run in runs):
+        return ""
+    return " or ".join(
+        dict.fromkeys(describe_groups(run, split) for run in runs if f"{split}/{GROUP_METRICS[0]}" in run)
+    )
 
 
 def metric(summary: Summary, name: str) -> float:

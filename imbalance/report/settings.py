@@ -5,6 +5,7 @@ A setting is a config file with overrides; its runs differ only in the seed.
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, SUMMARY_METRICS, top_k_named
@@ -19,7 +20,7 @@ NOT_COMPARED = (
 
 
 def selection_rule(row: Row) -> dict[str, str]:
-    """Return a tuple: the rule that selected a run's checkpoint, and the labels of val that the rule reads.
+    """Return `name`, the rule that selected a run's checkpoint, and `labels`, the labels of val that the rule reads.
 
     If `config.head` fits a head to val, the rule includes the head.
     """
@@ -72,7 +73,7 @@ def varying_keys(firsts: list[Row]) -> list[str]:
     return list(varying)
 
 
-def common_values(rows: list[Row], columns: list[str]) -> dict[str, Any]:
+def common_values(rows: Sequence[Row], columns: list[str]) -> dict[str, Any]:
     """Return the config values that are equal in all runs, by key, except for the keys in `columns`."""
     keys = [key for key in rows[0] if key.startswith("config.") and key not in NOT_COMPARED]
     return {
@@ -91,16 +92,26 @@ def task_labels(firsts: list[Row]) -> list[str]:
     sections = [
         {k.removeprefix("config.data."): v for k, v in row.items() if k.startswith("config.data.")} for row in firsts
     ]
+    by_name: dict[Any, list[dict[str, Any]]] = {}
+    for section in sections:
+        by_name.setdefault(section.get("name"), []).append(section)
+    differing = {
+        name: {
+            key
+            for key in {key for section in same for key in section}
+            if len({_hashable(section.get(key)) for section in same}) > 1
+        }
+        for name, same in by_name.items()
+    }
     labels = []
     for section in sections:
-        same = [other for other in sections if other.get("name") == section.get("name")]
-        differ = [k for k in section if len({_hashable(other.get(k)) for other in same}) > 1]
-        labels.append(" ".join([str(section.get("name")), *(f"{k}={_text(section[k])}" for k in differ)]))
+        differ = [key for key in section if key in differing[section.get("name")]]
+        labels.append(" ".join([str(section.get("name")), *(f"{key}={_text(section[key])}" for key in differ)]))
     return labels
 
 
-def _hashable(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _hashable(value: Any) -> tuple[type, Any]:
+    return (type(value), json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else value)
 
 
 def _text(value: Any) -> str:

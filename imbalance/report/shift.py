@@ -66,7 +66,9 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
                 ends = {"low": interval.low, "high": interval.high}
                 lines.append({**about, "prior": prior, "known": known, "accuracy": accuracy, **ends})
     if not accuracies:
-        raise BadInput(f"--work_dir={work_dir} has no finished run with predictions of test; type a folder that has one")
+        raise BadInput(
+            f"--work_dir={work_dir} has no finished run with predictions of test; type a folder that has one"
+        )
     print(
         "Test accuracy, %, by class prior: mean ± 95 % t-interval over n seeds; for n = 1 the interval over test examples.\n"
     )

@@ -9,13 +9,15 @@ from imbalance.utils.files import names_file
 from imbalance.utils.output import csv_cell, one_line
 
 # Characters that would end a Markdown cell or begin a format in it. Underscores within words, as in our names, do not.
-MARKDOWN = {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": "\\$", "[": "\\[", "~": "\\~"}
-LATEX = {
+MARKDOWN = str.maketrans(
+    {"\\": "\\\\", "|": "\\|", "`": "\\`", "*": "\\*", "<": "&lt;", "$": "\\$", "[": "\\[", "~": "\\~"}
+)
+LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"{\char34}", "±": r"$\pm$", "–": "--", "[": "{[}", "]": "{]}", "°": r"$^\circ$",
     "*": "{*}", "`": r"\textasciigrave{}", "×": r"$\times$", "−": "$-$",
-}  # fmt: skip
+})  # fmt: skip
 
 
 class Raw(str):
@@ -31,8 +33,8 @@ def latex_cell(value: Any) -> str:
     return _escape(value, LATEX)
 
 
-def _escape(value: Any, replacements: Mapping[str, str]) -> str:
-    return "".join(replacements.get(character, character) for character in one_line(str(value)))
+def _escape(value: Any, replacements: dict[int, str]) -> str:
+    return one_line(str(value)).translate(replacements)
 
 
 def markdown(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -65,4 +67,7 @@ def write_csv(path: Path, heads: Sequence[str], rows: Iterable[Mapping[str, Any]
     with names_file(path), open(path, "w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(map(csv_cell, heads))
-        writer.writerows([csv_cell(row.get(head, "")) for head in heads] for row in rows)
+        # Most cells are numbers, and there can be millions, so only the others are given to `csv_cell`.
+        writer.writerows(
+            [cell if type(cell) is float else csv_cell(cell) for cell in map(row.get, heads)] for row in rows
+        )

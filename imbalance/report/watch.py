@@ -3,12 +3,11 @@
     imbalance watch runs                     # then open the address that the command prints
     imbalance watch runs other/runs --port=0
 
-The command reads run directories while they are written, and writes no file. Only a browser on this machine can connect,
+The command reads run directories while they are written, and writes no file but the index of many runs. Only a browser on this machine can connect,
 and only under the name localhost or 127.0.0.1. Requests under another name are refused, so no page of another site can
 read the runs through the browser.
 """
 
-import hashlib
 import html
 import os
 import signal
@@ -24,11 +23,14 @@ from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row, collect
 from imbalance.report.page import page
+from imbalance.report.page.contents import FILES, PageSize, page_contents
+from imbalance.report.page.examples import Example
+from imbalance.report.page.run_details import TaskKey
+from imbalance.report.run_index import runs_stamp
 from imbalance.report.settings import default_metrics
+from imbalance.utils.read import short_hash
 
 HOST = "127.0.0.1"
-# The files of a run that the page depends on.
-FILES = ("config.json", "metrics.jsonl", "summary.json", "predictions/test.npz", "log.txt")
 CONNECTION_TIMEOUT = 10.0  # seconds without a request, after which a connection is closed
 HEADERS = {
     "Cache-Control": "no-store",
@@ -48,42 +50,43 @@ class WatchedRuns:
         self.root = Path(os.path.commonpath(self.folders))
         self._lock = threading.Lock()
         self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
+        self._rendered: dict[TaskKey, dict[int, Example]] = {}
 
     def stamp(self) -> str:
-        """Return a digest of the sizes and modification times of the runs' files; any change of a file changes it."""
-        sha256 = hashlib.sha256()
-        for folder in self.folders:
-            for directory in sorted(path.parent for path in folder.rglob("config.json")):
-                for name in FILES:
-                    try:
-                        status = (directory / name).stat()
-                    except FileNotFoundError:
-                        continue
-                    sha256.update(f"{directory / name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        return sha256.hexdigest()[:16]
+        """Return a digest of the sizes and times of the runs' files; any change of a file changes it."""
+        return short_hash(" ".join(runs_stamp(folder, FILES)[0] for folder in self.folders).encode())
 
     def page(self) -> str:
         """Return the HTML of the page about the runs as they are now."""
         stamp = self.stamp()
         with self._lock:
             if self._cached[0] != stamp:
-                rows = self.rows()
-                metrics = self.metrics or default_metrics(rows)
-                text = page(self.root, rows, metrics, pictured=self.pictured, live=stamp) if rows else self.empty()
-                self._cached = stamp, text
+                self._cached = stamp, self._new_page(stamp)
             return self._cached[1]
 
-    def rows(self) -> list[Row]:
-        """Return the rows of the runs in all folders, each run once.
+    def _new_page(self, stamp: str) -> str:
+        rows_by_folder = self.rows()
+        rows = [row for rows in rows_by_folder.values() for row in rows]
+        if not rows:
+            return self.empty()
+        size, contents = PageSize.of(rows), []
+        for folder, rows_of_folder in rows_by_folder.items():
+            contents += page_contents(folder, rows_of_folder, size)
+            for row in rows_of_folder:
+                row["run"] = os.path.normpath((folder / row["run"]).relative_to(self.root))
+        metrics = self.metrics or default_metrics(rows)
+        return page(
+            self.root, rows, metrics, pictured=self.pictured, live=stamp, contents=contents, rendered=self._rendered
+        )
 
-        The value `run` of a row is the path of the run directory, relative to the common parent of all folders.
-        """
-        rows = {}
+    def rows(self) -> dict[Path, list[Row]]:
+        """Return the rows of the runs in each folder; a run in several folders has a row in the first."""
+        rows_by_folder, listed = {}, set()
         for folder in self.folders:
-            for row in collect(folder):
-                run = os.path.normpath((folder / row["run"]).relative_to(self.root))
-                rows[run] = row | {"run": run}
-        return list(rows.values())
+            rows = [row for row in collect(folder) if os.path.normpath(folder / row["run"]) not in listed]
+            listed |= {os.path.normpath(folder / row["run"]) for row in rows}
+            rows_by_folder[folder] = rows
+        return rows_by_folder
 
     def empty(self) -> str:
         return reloading_page(f"No runs yet under {', '.join(map(str, self.folders))}")
@@ -163,16 +166,16 @@ def serve(folders: Sequence[Path], port: int, metrics: Sequence[str], pictured: 
     """Return a server that listens on the port; its method `serve_forever` answers requests.
 
     Args:
-        folders: folders of run directories.
+        folders: folders of run directories; a folder that does not exist yet may be made later.
         port: 0 for any free port.
         metrics: test metrics that the page shows.
         pictured: number of runs for which the page shows misclassified examples.
 
     Raises:
-        BadInput: one of `folders` is not a folder, or the port is taken.
+        BadInput: one of `folders` is a file, or the port is taken.
     """
     for folder in folders:
-        if not folder.is_dir():
+        if folder.exists() and not folder.is_dir():
             raise BadInput(
                 f"{folder} is not a folder; type a folder that holds run directories, for example: imbalance watch runs"
             )
@@ -199,6 +202,9 @@ def watch(*, folders: Sequence[str], port: int, metrics: Sequence[str], pictured
         try:
             address = f"http://{HOST}:{server.server_address[1]}/"
             print(f"{address} shows the runs under {', '.join(folders)}; press Ctrl-C to stop", flush=True)
+            for folder in folders:
+                if not Path(folder).exists():
+                    print(f"waiting for the folder {Path(folder).absolute()}, which does not exist yet", flush=True)
             server.serve_forever()
         except KeyboardInterrupt:
             print("stopped", flush=True)

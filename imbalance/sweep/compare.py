@@ -5,6 +5,10 @@
 Every run is the one that `imbalance train` would make, in the same directory. A finished run is read, not trained again.
 The command prints a Markdown table: the mean of a metric with its 95 % t-interval, and the difference from the first
 config, paired by seed. Diverged runs are counted, and left out of the means.
+
+    imbalance compare --config=digits_erm --variant=loss.name=balanced_softmax --variant="head.name=logit_adjusted head.tau=1"
+
+Each `--variant` adds a row: the first config with the overrides of this variant.
 """
 
 import re
@@ -15,6 +19,8 @@ from typing import Any
 
 from imbalance.config.metric_names import check_metric, in_percent
 from imbalance.config.resolve import config_file, config_name_and_overrides
+from imbalance.config.schema import MissingKeys
+from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, metric
@@ -26,6 +32,7 @@ from imbalance.sweep.variants import Variant
 def compare(
     *,
     config: Sequence[str],
+    variant: Sequence[Mapping[str, Any]],
     overrides: Mapping[str, Any],
     metric_name: str,
     seeds: int,
@@ -37,6 +44,7 @@ def compare(
 
     Args:
         config: config files or names. Each later config is compared with the first.
+        variant: config values by key for each further row, which are overrides of the first config.
         overrides: config values by key, for all runs.
         metric_name: key of a metric in summary.json.
         seeds: number of seeds of each config; the seeds are 0, 1, 2, …
@@ -45,18 +53,29 @@ def compare(
         stacked: largest number of runs that one process trains together as one stacked model.
     """
     check_metric(metric_name)
-    cells = [(path, seed) for seed in range(seeds) for path in config]
     overrides = check_common_overrides(overrides)
-    summaries = run_all([make_run(path, overrides, seed, work_dir) for path, seed in cells], jobs, stacked)
-    values_of: dict[str, dict[int, float]] = {path: {} for path in config}
-    for (path, seed), summary in zip(cells, summaries):
-        values_of[path][seed] = metric(summary, metric_name)
+    rows = {display_name(path): (path, overrides) for path in config}
+    first = next(iter(rows))
+    for own in variant:
+        values = ",".join(f"{key}={value}" for key, value in check_common_overrides(own).items())
+        rows[f"{first}/{values}"] = config[0], {**overrides, **own}
+        try:
+            make_run(*rows[f"{first}/{values}"], 0, work_dir)
+        except MissingKeys as error:
+            words = " ".join(f"{key}=<{fits}>" for key, fits in error.values.items())
+            raise BadInput(
+                f"--variant={values.replace(',', ' ')}: {next(iter(error.values))} is missing; add {words}"
+            ) from None
+    cells = [(name, seed) for seed in range(seeds) for name in rows]
+    summaries = run_all([make_run(*rows[name], seed, work_dir) for name, seed in cells], jobs, stacked)
+    values_of: dict[str, dict[int, float]] = {name: {} for name in rows}
+    for (name, seed), summary in zip(cells, summaries):
+        values_of[name][seed] = metric(summary, metric_name)
     split, _, name = metric_name.partition("/")
     metrics = (summary.get("metrics") or {} for summary in summaries)
     groups = evaluation_groups(metrics, split) if name in GROUP_METRICS else ""
     heading = f"{metric_name} over {groups}" if groups else metric_name
-    table = comparison_table({display_name(path): values for path, values in values_of.items()}, metric_name, heading)
-    print(table, end="")
+    print(comparison_table(values_of, metric_name, heading), end="")
     for warning in count_warnings([summary.get("warnings") or [] for summary in summaries]):
         print(f"WARNING: {warning}", file=sys.stderr)
 

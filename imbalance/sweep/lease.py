@@ -36,7 +36,7 @@ class Lease:
     """
 
     def __init__(self, study: "Study", storage: "BaseStorage"):
-        self.study, self.storage, self.name = study, storage, uuid.uuid4().hex[:12]
+        self.study, self.storage, self.name = study, storage, uuid.uuid4().hex
         self._ended, self._said = threading.Event(), False
         self._record: dict[str, Any] = {
             "host": socket.gethostname(),

@@ -1,6 +1,8 @@
 """End of a run: replace the last layer if the config asks for it, evaluate every split, and write all results."""
 
+import copy
 import warnings
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -65,8 +67,29 @@ def load_selected(run: Run) -> None:
         model.load_state_dict(copied(best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
+        old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
+        if change := describe_head(old_head, model.head, learner.dataset.eval_dataset.class_names):
+            run.log.line(f"config.head.name={config.head.name!r} {change}")
+
+
+def describe_head(old: nn.Linear, new: nn.Module, class_names: Sequence[str]) -> str:
+    """Return what a new last layer does to the logits, as text; "" if it does more than to multiply them or shift them.
+
+    Args:
+        old: the last layer after training.
+        new: the layer that replaces it.
+        class_names: names of the classes, in the order of the logits.
+    """
+    if not isinstance(new, nn.Linear):
+        return ""
+    if torch.equal(old.weight, new.weight):
+        shifts = zip(class_names, (new.bias - old.bias).tolist(), strict=True)
+        return f"adds to the logits: {', '.join(f'{name} {shift:+.3g}' for name, shift in shifts)}"
+    factor = new.weight.norm() / old.weight.norm()
+    is_multiple = new.weight.allclose(factor * old.weight) and new.bias.allclose(factor * old.bias)
+    return f"multiplies the logits by {factor.item():.3g}" if is_multiple else ""
 
 
 def split_names(run: Run) -> list[str]:
@@ -110,7 +133,7 @@ def write_results(run: Run, values: dict[str, float]) -> dict[str, Any]:
     late_warnings = [*run.head_warnings, *solver, *about_run]
     all_warnings = [*data_warnings(config, learner.dataset), *late_warnings]
     summary = summarise(run, status="done", score=values[config.score], metrics=values, warnings=all_warnings)
-    shown = values, learner.dataset.eval_dataset, config.score
+    shown = values, learner.dataset.eval_dataset, config.score, config.debug
     log.line(console.final(*shown), lambda columns: console.final_on_terminal(*shown, columns))
     for warning in late_warnings:
         log.line(f"WARNING: {warning}")
@@ -126,7 +149,7 @@ def describe_prior(run: Run) -> dict[str, Any]:
     config, context = run.config, run.learner.context
     natural = context.class_counts.double().cpu() / context.class_counts.sum().item()
     prior = training_prior(config, context, run.learner.weights, run.learner.loss)
-    if not isinstance(prior, str) and config.head.name != "none" and not config.debug:
+    if not isinstance(prior, str) and not config.debug:
         head_prior = tags_of(look_up(HEADS, config.head.name)).prior
         after_head = head_prior(prior, natural, config.head) if head_prior else None
         prior = f"config.head.name={config.head.name!r} replaces the last layer" if after_head is None else after_head

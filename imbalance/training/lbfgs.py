@@ -10,7 +10,7 @@ Liu and Nocedal, "On the Limited Memory BFGS Method for Large Scale Optimization
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class State(NamedTuple):
     points, gradients: (M, R, D + 1).
     outputs: (M, R, N) outputs of the layers.
     values: (M,) objectives, in float64.
-    steps, changes: (H, M, P) the last steps, and the changes of the gradient in these steps; the latest is last. A
+    steps, changes: the last steps (M, P), and the changes (M, P) of the gradient in these steps; the latest is last. A
         pair without positive curvature has zeros as its change, and is ignored.
     """
 
@@ -87,15 +87,15 @@ class State(NamedTuple):
     gradients: Tensor
     outputs: Tensor
     values: Tensor
-    steps: Tensor
-    changes: Tensor
+    steps: Sequence[Tensor]
+    changes: Sequence[Tensor]
 
 
 def directions(state: State) -> Tensor:
     """Return the directions (M, R, D + 1) of L-BFGS: minus the gradients, times the approximate inverse Hessian."""
     result, products = -state.gradients.flatten(1), []
-    curvatures = (state.steps * state.changes).sum(2)
-    inverses = torch.where(curvatures > 0, 1 / curvatures, 0)
+    curvatures = [(step * change).sum(1) for step, change in zip(state.steps, state.changes)]
+    inverses = [torch.where(curvature > 0, 1 / curvature, 0) for curvature in curvatures]
     for step, change, inverse in zip(reversed(state.steps), reversed(state.changes), reversed(inverses)):
         products.append(inverse * (step * result).sum(1))
         result = torch.addcmul(result, change, products[-1][:, None], value=-1)
@@ -189,8 +189,7 @@ def iterate(problem: Problem, weights: Tensor, decay: Tensor, state: State) -> t
     step, change = (points - state.points).flatten(1), (gradients - state.gradients).flatten(1)
     change = change * ((step * change).sum(1) > 0)[:, None]
     steps, changes = (
-        torch.cat([past[max(0, len(past) + 1 - MEMORY) :], new[None]])
-        for past, new in ((state.steps, step), (state.changes, change))
+        [*past[max(0, len(past) + 1 - MEMORY) :], new] for past, new in ((state.steps, step), (state.changes, change))
     )
     return State(points, gradients, outputs, values, steps, changes), lengths
 
@@ -200,8 +199,7 @@ def started(problem: Problem, weights: Tensor, decay: Tensor, points: Tensor) ->
     outputs = problem.products(points)
     values, slopes = problem.losses(outputs, weights)
     penalties = (decay * points.square()).sum((1, 2), dtype=torch.float64) * (1 if problem.is_odd else 0.5)
-    gradients, none = problem.gradients(slopes) + decay * points, points.new_empty(0, *points.flatten(1).shape)
-    return State(points, gradients, outputs, values + penalties, none, none)
+    return State(points, problem.gradients(slopes) + decay * points, outputs, values + penalties, [], [])
 
 
 class Solver(torch.optim.Optimizer):
@@ -212,12 +210,20 @@ class Solver(torch.optim.Optimizer):
         of the gradient, "still" the number of iterations in a row that have not lowered the objective, and "ended" says
         whether the fit has ended.
     problem: inputs and labels of the fit; None before the first iteration.
+    fits: the `Fits` of this run alone; None if the run is stacked, and before the first iteration since its state was
+        loaded.
     """
 
     def __init__(self, head: Sequence[nn.Parameter], weight_decay: float, decayed: str, tolerance: float):
         group = {"params": head, "lr": 0.0, "value": 0.0, "largest": 0.0, "still": 0, "ended": False}
         super().__init__([group], {"tolerance": tolerance, "weight_decay": weight_decay, "decayed": decayed})
         self.problem: Problem | None = None
+        self.fits: Fits | None = None
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take over a loaded state; torch calls this method in `load_state_dict`."""
+        super().__setstate__(state)
+        self.fits = None  # it holds the state before
 
     def step(self) -> None:
         """Raise a TypeError, because an iteration needs all examples; use `Fits.step`."""
@@ -267,9 +273,9 @@ class Fits:
         if not states[0]:
             self.state = started(problem, weights, self.decay, points)
             return
-        gradients, outputs, steps, changes = (
-            torch.stack([state[name] for state in states], dim)
-            for name, dim in (("gradients", 0), ("outputs", 0), ("steps", 1), ("changes", 1))
+        gradients, outputs = (torch.stack([state[name] for state in states]) for name in ("gradients", "outputs"))
+        steps, changes = (
+            list(map(torch.stack, zip(*(state[name] for state in states)))) for name in ("steps", "changes")
         )
         values = torch.tensor([group["value"] for group in groups], dtype=torch.float64, device=points.device)
         self.state = State(points, gradients, outputs, values, steps, changes)
@@ -282,7 +288,8 @@ class Fits:
         layers = torch.cat([-points, points], 1) if self.problem.is_odd else points
         largest = gradients.abs().amax((1, 2)).tolist()
         for i, (length, value) in enumerate(zip(lengths.tolist(), values.tolist())):
-            state = {"gradients": gradients[i], "outputs": outputs[i], "steps": steps[:, i], "changes": changes[:, i]}
+            state = {"gradients": gradients[i], "outputs": outputs[i]}
+            state |= {"steps": [step[i] for step in steps], "changes": [change[i] for change in changes]}
             for solver in self.solvers[i]:
                 group = solver.param_groups[0]
                 weight, bias = group["params"]

@@ -239,9 +239,11 @@ def take_full_step(learner: Learner, epoch: Epoch, request: Callable[[], int]) -
 
 
 def fits_of(solver: Solver, learner: Learner, epoch: Epoch) -> Fits:
-    """Return the `Fits` of a single run, whose optimiser is `solver`."""
-    solver.problem = solver.problem or problem_of(learner)
-    return Fits(solver.problem, [[solver]], epoch.weights[None])
+    """Return the `Fits` of a single run, whose optimiser is `solver`; an epoch only builds it if its state is new."""
+    if not solver.fits:
+        solver.problem = solver.problem or problem_of(learner)
+        solver.fits = Fits(solver.problem, [[solver]], epoch.weights[None])
+    return solver.fits
 
 
 def problem_of(learner: Learner) -> Problem:

@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     import torch
 
 
+ALWAYS_FREE = 1 << 20  # bytes; to measure the free memory takes longer than to read a file of this size
+
+
 def available_memory() -> int:
     """Return the number of bytes of main memory that this process can still allocate.
 
@@ -41,6 +44,8 @@ def check_fits(needed: int, what: str) -> None:
     Args:
         what: config key or file that needs the memory; the message starts with it.
     """
+    if needed < ALWAYS_FREE:
+        return
     available = available_memory()
     if needed > available:
         raise BadInput(

@@ -1,6 +1,7 @@
 """The benchmark measures what it says; how fast anything is, only it can say."""
 
 import json
+import math
 import subprocess
 import sys
 
@@ -14,10 +15,12 @@ from torch.utils.data import DataLoader
 
 from imbalance.bench import (
     bench,
+    bookkeeping,
     evaluation,
     features,
     gpu_speed,
     image_loading,
+    limits,
     paper_loop,
     scaling,
     stacked,
@@ -30,6 +33,7 @@ from imbalance.bench.timing import Row, in_turns, measure_in_process
 from imbalance.cli.commands import BENCH
 from imbalance.cli.main import call
 from imbalance.data import DATASETS, Dataset, Split
+from imbalance.report import report, run_index
 from imbalance.training.evaluate import evaluate, split_metrics, training_metrics
 from imbalance.training.state.progress import Progress
 from imbalance.utils.package import process_environment
@@ -127,6 +131,42 @@ def test_every_part_gives_rows(monkeypatch):
     ]  # fmt: skip
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
+    assert found[8].ratios == [1, 1]  # memory grows by a byte with each byte of data
+
+
+def test_the_work_around_training_is_measured(monkeypatch):
+    for name, value in dict(RUNS=20, TRIALS=2, LOGITS=(200, 4)).items():
+        monkeypatch.setattr(bookkeeping, name, value)
+    monkeypatch.setattr(bookkeeping, "SETTLED", 0)
+    monkeypatch.setattr(run_index, "SETTLED", -1)
+    monkeypatch.setattr(report, "SETTLED", -1)
+    monkeypatch.setattr(run_index, "FEWEST", 10)
+    monkeypatch.setattr(report, "find_spec", lambda name: None)  # without figures
+    parts = bookkeeping.config_rows, bookkeeping.bookkeeping_rows, bookkeeping.score_rows, bookkeeping.prediction_rows
+    measured = [row for part in parts for row in part(1)]
+    *collected, again = bookkeeping.report_rows(1)
+    assert [row.part.partition(":")[0] for row in measured] == ["config", "bookkeeping", "scores", "predictions"]
+    assert all(len(row.ratios) == 1 and row.ratios[0] > 0 for row in [*measured, *collected])
+    assert again.median > 2  # the second report only compares the files
+
+
+def test_limits_count_operations_and_bytes():
+    left, right = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7, requires_grad=True)
+    work = limits.count(lambda: (left @ right).sum().backward())
+    assert work.operations == 3 * 2 * 3 * 5 * 7  # a product forward, and two back
+    product = 4 * (15 + 35 + 21)
+    assert 3 * product <= work.bytes < 3 * product + 4 * 200  # and the sum, its gradient, and what autograd copies
+    viewed = torch.ones(100)
+    assert limits.count(lambda: viewed.view(10, 10).t()).bytes == 0
+    assert limits.Work(100, 10).limit(limits.Peaks(50, 1)) == 10
+
+
+def test_shares_of_the_limit_are_of_every_job(monkeypatch):
+    monkeypatch.setattr(limits, "SIDE", 64)
+    monkeypatch.setattr(limits, "COPIED", 4096)
+    monkeypatch.setattr(limits, "JOBS", {"a product": (lambda: lambda: torch.ones(64, 64) @ torch.ones(64, 64), 10)})
+    (row,) = limits.rows(2)
+    assert len(row.ratios) == 2 and row.ratios[0] > 0 and row.case.startswith("a product: 0.01 GFLOP")  # 10 × 2 × 64³
 
 
 def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
@@ -141,6 +181,21 @@ def test_heads_are_timed_over_processes_and_scikit_learn(tmp_path, monkeypatch):
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] > 0
     fits, steps = features.scikit_learn_seconds(tmp_path / "features")
     assert 0 < steps < fits  # which take several
+
+
+def test_the_timed_fits_have_nearly_the_penalties_of_scikit_learn_and_all_differ(monkeypatch):
+    penalties, lbfgs = [], features.lbfgs
+
+    def observed(parameters, **options):
+        penalties.append(options["weight_decay"])
+        return lbfgs(parameters, **options)
+
+    monkeypatch.setattr(features, "lbfgs", observed)
+    features.fits_seconds(torch.eye(10), torch.arange(10) % 2, copies=3)
+    assert len(set(penalties)) == 3 * features.RATES
+    # scikit-learn minimises the sum of N losses plus the squared length over 2 C.
+    logarithms = [math.log10(2 / (10 * penalty)) for penalty in penalties]
+    assert logarithms == pytest.approx(3 * [2, 1, 0, -1, -2, -3, -4, -5], abs=0.01)
 
 
 def test_what_has_a_bar_on_a_gpu_alone_is_not_measured_without_one(monkeypatch):

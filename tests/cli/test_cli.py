@@ -14,12 +14,19 @@ from conftest import CONFIG_FILES, ROOT
 
 from imbalance.cli import completion, listing
 from imbalance.cli import main as main_module
-from imbalance.cli.commands import COMMANDS
+from imbalance.cli.commands import COMMANDS, non_negative_integer
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
 from imbalance.config import files
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
+
+
+def test_a_number_from_0_on_is_read_and_another_refused():
+    assert non_negative_integer("0") == 0 and non_negative_integer("20") == 20
+    for text in ("-1", "1.5", "many"):
+        with pytest.raises(argparse.ArgumentTypeError, match=f"{text}.* given"):
+            non_negative_integer(text)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -107,6 +114,9 @@ MISTAKES = {
     "train --config=digts_poly": "no config digts_poly; did you mean digits_poly or",
     "train --config=digits_ce optim.lr=0.1": "optim.lr=0.1: unknown; type an override as --config.<key>=<value>",
     "sweep --config=digits_ce --at-once=3": "--at-once=3: unknown; --at_once is now called --stacked; type --stacked=3 instead",
+    "train --config=digits_ce --work_dir=x": "--work_dir=x: unknown; type --config.work_dir=x",
+    "train --config=digits_ce --epochs": "--epochs: unknown; type --config.trainer.epochs=<value>",
+    "sweep --config=digits_ce --seed=3": "--seed=3: unknown; did you mean --seeds or --stacked or --study?",
     "select nope": "nope: unknown; name a config as --config=nope, and type an override as --config.<key>=<value>",
     "train --config=elsewhere/digits_poly.py": "no file elsewhere/digits_poly.py; for the config of this name in configs/, type digits_poly",
     "train --config=digits_ce --config.optim.learning_rate=1": "config.optim.learning_rate: no such key",

@@ -20,7 +20,7 @@ def get_config():
     config.data = dict(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
         classes=("land", "water"), attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0,
-        mode="RGB", convert=False, resize=20, size=16, augment=())
+        mode="RGB", convert=False, reduce=False, resize=20, size=16, augment=())
     return config
 """
 DIGITS = ROOT / "configs" / "digits_poly.py"
@@ -104,6 +104,15 @@ def test_verify_lists_everything_that_is_wrong_at_once(main, birds, tmp_path, ca
     assert len(lines) == len(expected)
     assert all(any(text in line for line in lines) for text in expected)
     assert captured.out == "birds: 23 examples, 8 problems\n"
+
+
+def test_verify_counts_the_images_that_are_converted(main, birds, tmp_path, capsys):
+    config = tmp_path / "birds.py"
+    config.write_text(config.read_text().replace("convert=False", "convert=True"))
+    for name, mode in (("train-land-sea-0", "L"), ("train-land-sea-1", "L"), ("val-land-sea-0", "RGBA")):
+        save_image(tmp_path / "images" / f"{name}.png", mode=mode)
+    assert main(["verify", f"--config={birds}"]) == 0
+    assert "note: 3 images converted to RGB: 2 of mode L, 1 of mode RGBA\n" in capsys.readouterr().out
 
 
 def test_verify_prints_equal_problems_once_and_all_if_asked(main, birds, tmp_path, capsys):

@@ -47,7 +47,7 @@ def birds(config: ConfigDict, tmp_path: Path) -> ConfigDict:
     config.data = create(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
         classes=("land", "water"), attributes=(), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB",
-        convert=False, resize=20, size=16, augment=(),
+        convert=False, reduce=False, resize=20, size=16, augment=(),
     )  # fmt: skip
     config.trainer.update(epochs=2, batch_size=8)
     return config
@@ -96,6 +96,19 @@ def test_a_finished_run_repeated_on_other_data_is_refused(birds, tmp_path, chang
     with pytest.raises(BadInput, match=what):
         train(birds)
     assert json.loads((Path(done["run_directory"]) / "summary.json").read_text())["score"] == done["score"]
+
+
+def test_other_data_in_memory_are_refused_under_the_name_data(tmp_path):
+    def run(offset):
+        examples = torch.arange(40.0).reshape(20, 2) + offset, torch.arange(20) % 2
+        data = dict.fromkeys(("train", "val", "test"), examples)
+        return imbalance.run("arrays_erm", {"trainer.epochs": 1}, directory=tmp_path / "run", data=data)
+
+    run(0)
+    with pytest.raises(
+        BadInput, match="^data: these are not the data that .*; restore those data, use another directory=,"
+    ):
+        run(1)
 
 
 @pytest.mark.parametrize(("change", "what"), CHANGES)

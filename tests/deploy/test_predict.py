@@ -51,7 +51,7 @@ def pictures(tmp_path_factory):
             for i in range(6):
                 path = folder / "data" / "images" / part / label / f"{i}.png"
                 save_image(path, size=(40 + i, 32 + 3 * i), seed=len(part + label) + i, mode="LA" if i == 3 else "RGB")
-    sizes = dict(convert=True, resize=24, size=20, val_fraction=0.0, test_fraction=0.0, augment=("flip",))
+    sizes = dict(convert=True, reduce=False, resize=24, size=20, val_fraction=0.0, test_fraction=0.0, augment=("flip",))
     _, directory = trained(folder, "folder_ce", **sizes)
     shutil.move(folder / "data" / "images" / "test", folder / "test")
     shutil.rmtree(folder / "data")
@@ -116,6 +116,15 @@ def test_a_loaded_model_predicts_image_files_as_its_run_did_without_its_data(pic
     np.testing.assert_allclose(
         model.predict(torch.from_numpy(pixels)[1]).probabilities, found.probabilities[1:2], atol=1e-6
     )
+
+
+def test_a_folder_is_predicted_as_its_images(pictures, tmp_path):
+    directory, folder = pictures
+    model = imbalance.load(directory)
+    paths = sorted((folder / "land").iterdir())
+    np.testing.assert_array_equal(model.predict(folder / "land").probabilities, model.predict(paths).probabilities)
+    with pytest.raises(BadInput, match="a folder without image files; this model takes image files"):
+        model.predict(str(tmp_path))
 
 
 def test_a_model_converts_images_as_its_training_did(pictures, tmp_path):
@@ -377,11 +386,16 @@ def test_the_documented_example_predicts_and_exports(pictures, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name in ("a.jpg", "b.png"):
         save_image(tmp_path / name)
-    code = blocks(page("how-to/predict.md"), "python")[0].replace("runs/folder_ce/default/seed=0", directory)
+    with_package, _, without = blocks(page("how-to/predict.md"), "python")
     names = {}
-    exec(code, names)
+    exec(with_package.replace("runs/folder_ce/default/seed=0", directory), names)
     assert names["probabilities"].shape == (2, 2) and set(names["classes"]) <= {"land", "water"}
-    assert (tmp_path / "model.onnx").is_file()
+    grey = Image.fromarray(np.random.default_rng(0).integers(0, 65536, (31, 47), dtype=np.uint16))
+    for image in (Image.open(tmp_path / "a.jpg"), grey, Image.new("RGBA", (30, 40), (7, 80, 200, 0))):
+        image.save(tmp_path / "a.jpg", format="PNG")
+        exec(without, names)
+        of_logits = torch.from_numpy(names["logits"]).softmax(0)
+        np.testing.assert_allclose(of_logits, names["model"].predict("a.jpg").probabilities[0], atol=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -499,7 +513,11 @@ def test_empty_texts_are_counted_and_said(tmp_path, capsys):
     assert f"warning: {tmp_path / 'new.csv'}: 1 of 2 rows have an empty text (row 1 is" in capsys.readouterr().err
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        imbalance.load(directory, "cpu").predict(["a word", "another"])
+        model, texts = imbalance.load(directory, "cpu"), ["a word", "another", "yes no", "a", "no"]
+        together = model.predict(texts).probabilities
+    assert together.shape == (5, 2)
+    for size in (1, 2, 4):
+        np.testing.assert_allclose(model.predict(texts, batch_size=size).probabilities, together, rtol=1e-5)
 
 
 def test_no_name_in_the_predictions_is_a_formula(people, tmp_path, monkeypatch):

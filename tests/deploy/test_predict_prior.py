@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from imbalance.deploy.predict import export_file, predict_files
 from imbalance.errors import BadInput
 from imbalance.methods.prior import em_prior
 from imbalance.metrics.scores import nll
+from imbalance.training import finish
 from imbalance.training.loop import train
 
 SHARES = np.array([0.8, 0.15, 0.05])
@@ -82,6 +84,8 @@ def test_estimated_shares_are_those_of_em_and_near_the_truth(weighted):
     shares = em_prior(model.predict(inputs).probabilities, [1 / 3] * 3)
     np.testing.assert_allclose(shares, [0.15, 0.15, 0.7], atol=0.05)
     found = model.predict(inputs, prior="estimated", batch_size=300).probabilities
+    shares = model.estimated_shares(inputs, batch_size=300)
+    np.testing.assert_allclose(model.predict(inputs, prior=shares.tolist()).probabilities, found, atol=1e-6)
     np.testing.assert_allclose(found, model.predict(inputs, prior=shares).probabilities, atol=1e-4)
     assert nll(found, targets) < nll(model.predict(inputs, prior="natural").probabilities, targets) - 0.1
 
@@ -168,3 +172,25 @@ def test_a_model_whose_probabilities_have_no_prior_is_refused(weighted, tmp_path
     older = replace(model, about={key: value for key, value in model.about.items() if key != "prior"})
     with pytest.raises(BadInput, match="of an older version; train it again"):
         older.predict(zeros, prior="uniform")
+
+
+@pytest.mark.parametrize(
+    ("head", "debug", "of_training", "expected"),
+    [
+        ("none", False, SHARES, SHARES),
+        ("crt", False, SHARES, "config.head.name='crt' replaces the last layer"),
+        ("crt", True, SHARES, SHARES),  # a debug run fits no head
+        ("crt", False, "a reason", "a reason"),
+        ("none", False, "a reason", "a reason"),
+    ],
+)
+def test_the_prior_of_a_model_is_that_of_its_training_unless_a_head_changes_it(
+    monkeypatch, head, debug, of_training, expected
+):
+    prior = of_training if isinstance(of_training, str) else torch.tensor(of_training)
+    monkeypatch.setattr(finish, "training_prior", lambda *_: prior)
+    learner = SimpleNamespace(context=SimpleNamespace(class_counts=torch.tensor([80, 15, 5])), weights=None, loss=None)
+    config = SimpleNamespace(head=SimpleNamespace(name=head), debug=debug)
+    described = finish.describe_prior(SimpleNamespace(config=config, learner=learner))
+    assert described["natural"] == SHARES.tolist()
+    assert (described["reason"] if isinstance(expected, str) else described["model"]) == pytest.approx(expected)

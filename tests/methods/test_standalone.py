@@ -176,7 +176,8 @@ def test_weights_are_those_of_the_labels():
     torch.testing.assert_close(found[TARGETS == 0].sum(), found[TARGETS == 1].sum())
     torch.testing.assert_close(found.mean(), torch.tensor(1.0))
     groups = torch.arange(len(TARGETS)) % 3
-    by_group = example_weights("importance", TARGETS.tolist(), groups, by="group", exponent=2.0)
+    with pytest.warns(UserWarning, match="^groups: a group has examples of several classes"):
+        by_group = example_weights("importance", TARGETS.tolist(), groups, by="group", exponent=2.0)
     torch.testing.assert_close(by_group, torch.ones(len(TARGETS)))
     deferred = [example_weights("deferred", TARGETS, epoch=e, by="class", beta=0.9, start_epoch=2) for e in (1, 2)]
     assert deferred[0].unique().numel() == 1 and deferred[1].unique().numel() == 2
@@ -243,6 +244,34 @@ def test_the_readmes_loop_with_accelerate_divides_an_epoch_among_processes(tmp_p
         assert first and second and not set(first) & set(second)
     assert found[0]["drawn"][0] != found[0]["drawn"][1]
     assert found[0]["weight"] == found[1]["weight"]
+
+
+class FilteredSeries(list):
+    """Stand in for a Series of pandas whose rows were filtered: `series[0]` looks for the row label 0, which is gone."""
+
+    def __getitem__(self, label):
+        raise KeyError(label)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(list(self), dtype)
+
+
+def test_labels_of_a_filtered_series_and_of_a_read_only_array_are_taken(recwarn):
+    expected = example_weights("importance", [0, 0, 1], by="class", exponent=1.0)
+    read_only = np.array([0, 0, 1])
+    read_only.flags.writeable = False
+    for labels in (FilteredSeries([0, 0, 1]), read_only, np.array([0, 0, 1], dtype=">i4")):
+        assert example_weights("importance", labels, by="class", exponent=1.0).equal(expected)
+        assert list(EpochSampler("oversample", labels, labels, by="group", seed=1))
+    assert not recwarn.list
+
+
+def test_labels_that_are_texts_are_refused_with_the_call_that_numbers_them():
+    for labels in (["cat", "dog"], np.array(["cat", "dog"]), FilteredSeries(["cat", "dog"])):
+        with pytest.raises(
+            BadInput, match=r"^targets: texts such as .*'cat'.* given; number them, as by numpy.unique\(targets"
+        ):
+            example_weights("importance", labels, by="class", exponent=1.0)
 
 
 @pytest.mark.parametrize("name", ["targets", "groups"])

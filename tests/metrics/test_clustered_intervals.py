@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from imbalance.metrics.clusters import ahead_and_behind, contrast, dyadic_variance, holm
 
@@ -49,6 +50,12 @@ def test_pairs_are_counted_after_holms_correction():
     assert ahead_and_behind(np.zeros((4, 1, 3))) == (0, 0)
 
 
+def test_one_pair_is_counted_by_the_t_test_of_scipy():
+    for centre in (2.4, 2.6):
+        seeds = centre + np.array([-1.0, 0.0, 1.0])
+        assert ahead_and_behind(seeds[None]) == (int(stats.ttest_1samp(seeds, 0).pvalue < 0.05), 0)
+
+
 def test_a_level_contrast_lies_inside_the_margin():
     rng = np.random.default_rng(3)
     result = contrast(0.001 * rng.normal(size=(45, 2, 20)), PAIRS)
@@ -59,6 +66,8 @@ def test_a_level_contrast_lies_inside_the_margin():
 def test_there_is_no_interval_where_nothing_shows_the_variance():
     few = contrast(np.array([[0.1, 0.2], [0.3, 0.4]]), [(0, 1), (0, 2)])
     assert np.isnan([few.low, few.high, few.p]).all() and few.points() == "25.0" and not few.level(1)
+    two = contrast(np.random.default_rng(0).normal(size=(45, 2)), PAIRS)
+    assert two.low < two.value < two.high and 0 < two.p < 1
     one = contrast(np.full((45, 1), 0.02), PAIRS)
     assert np.isnan(one.low) and one.points(2) == "2.00"
     assert ahead_and_behind(np.ones((45, 1))) == (0, 0)

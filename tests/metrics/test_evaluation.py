@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from sklearn import metrics
 
 from imbalance.errors import BadInput
@@ -113,6 +114,18 @@ def test_a_bootstrap_whose_resamples_agree_has_no_interval():
     assert table["accuracy"].interval.low < 0.5 and table["worst_class_recall"].interval.low < 0.1
 
 
+@pytest.mark.parametrize("probabilities", [[1.0, 0.0], [0.5, 0.5]])
+def test_scores_that_are_equal_for_all_examples_have_no_interval(probabilities):
+    targets = np.zeros(20, int)
+    table = evaluate(targets, np.tile(probabilities, (20, 1)))
+    assert np.isnan([table[name].interval for name in ("nll", "brier")]).all()
+    varied = np.tile(probabilities, (20, 1)) * 0.9 + 0.05
+    varied[0] = 0.6, 0.4
+    low, high = evaluate(targets, varied)["nll"].interval
+    values = -np.log(varied[:, 0])
+    assert (low, high) == pytest.approx(stats.t.interval(0.95, 19, values.mean(), stats.sem(values)))
+
+
 def test_a_frame_has_a_row_a_metric(monkeypatch):
     table = evaluate([0, 1, 1], [0, 1, 0])
     for library in ("pandas", "polars"):
@@ -173,6 +186,8 @@ HALVES = [[0.5, 0.5], [0.5, 0.5]]
         (([0, 1], ["0", "1"]), {}, "targets are numbers such as 0 and predictions are texts such as '0'"),
         (([0, 1], ["0", "1"]), dict(classes=["0", "1"]), "predictions are texts such as '0'"),
         (([0, 1], HALVES), dict(classes=["0", "1"]), "targets: 0 is no class; the classes are '0', '1'"),
+        (([9, 10], [9, 10]), dict(classes=range(10)), "targets: 10 is no class; the classes are 0, .*, 8, 9; pass"),
+        (([9, 11], [9, 11]), dict(classes=range(11)), "targets: 11 is no class; the classes are 0, .*, 8, 9, …; pass"),
     ],
 )
 def test_a_wrong_argument_is_named_as_the_caller_wrote_it(arguments, options, words):

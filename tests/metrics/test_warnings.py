@@ -41,6 +41,10 @@ def evaluations(*values: float) -> list[dict]:
 def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
     found = run_warnings(config, evaluations(*values), {}, dataset, 2)
     assert len(found) == 1 and words in found[0]
+    if "first of these" in words:
+        assert found[0].endswith("; use config.callbacks.monitor=val/auroc, or config.callbacks.select=last")
+        config.head = dict(name="thresholds", metric="balanced_accuracy", rounds=1)
+        assert "changes the predictions after the selection" in run_warnings(config, evaluations(*values), {}, dataset, 2)[0]  # fmt: skip
     config.callbacks.update(select="last", patience=0)
     assert not run_warnings(config, evaluations(*values), {}, dataset, 2)  # nothing reads the monitor
 
@@ -63,6 +67,22 @@ def test_a_self_head_whose_early_model_is_not_earlier_gets_a_warning(config, dat
     assert [line.startswith("config.head.first_epochs: 10, and the selected epoch is") for line in found] == [
         True
     ] * warns
+
+
+@pytest.mark.parametrize(("loss", "weights", "sampler", "warns"), [
+    ("balanced_softmax", "importance", "shuffle", "config.weights.name='importance' both correct"),
+    ("balanced_softmax", "uniform", "balanced", "config.sampler.name='balanced' both correct"),
+    ("balanced_softmax", "uniform", "shuffle", None),
+    ("cross_entropy", "importance", "shuffle", None),
+])  # fmt: skip
+def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
+    config, dataset, loss, weights, sampler, warns
+):
+    config.loss = dict(name=loss)
+    config.weights = dict(name=weights, **({"by": "class", "exponent": 1.0} if weights == "importance" else {}))
+    config.sampler = dict(name=sampler, **({"by": "class"} if sampler == "balanced" else {}))
+    lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+    assert len(lines) == (warns is not None) and all(warns in line for line in lines)
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])

@@ -1,10 +1,13 @@
 """The worst group's accuracy over batches, without torchmetrics; with it the same class is a `torchmetrics.Metric`."""
 
+import runpy
+import sys
+
 import pytest
 import torch
 
 from imbalance.errors import BadInput
-from imbalance.metrics import WorstGroupAccuracy
+from imbalance.metrics import WorstGroupAccuracy, worst_group
 
 
 def test_batches_add_up_and_reset_forgets_them():
@@ -25,8 +28,18 @@ def test_batches_add_up_and_reset_forgets_them():
     assert metric.counts.sum() == 0 and metric.compute().isnan()
     metric.update(torch.tensor([1]), torch.tensor([1]), torch.tensor([2]))
     assert metric.compute() == 1
+    assert WorstGroupAccuracy(num_groups=1).compute().isnan()
     with pytest.raises(BadInput, match="num_groups=0 given"):
         WorstGroupAccuracy(num_groups=0)
+
+
+def test_beside_torchmetrics_it_is_a_metric_of_torchmetrics(tmp_path, monkeypatch):
+    (tmp_path / "torchmetrics.py").write_text("class Metric: pass")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "torchmetrics", raising=False)
+    again = runpy.run_path(worst_group.__file__)
+    assert again["Base"] is again["WorstGroupAccuracy"].__base__ and again["Base"].__module__ == "torchmetrics"
+    sys.modules.pop("torchmetrics")
 
 
 def test_groups_and_shapes_that_do_not_fit_are_refused_and_add_nothing():

@@ -155,3 +155,14 @@ def test_trained_models_predict_texts_as_their_runs_did(tuned, tmp_path):
     model.export(tmp_path / "model.safetensors")
     with pytest.raises(BadInput, match="a model of texts can only be exported as .safetensors"):
         model.export(tmp_path / "model.onnx")
+
+
+@pytest.mark.parametrize("pool", ["first", "mean", "pooler"])
+def test_every_weight_gets_a_gradient(pool):
+    from imbalance.models.encoder import Encoder
+
+    shape = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, vocab_size=20)
+    network = Encoder(transformers.BertModel(transformers.BertConfig(**shape)), pool, 0.0)
+    tokens = torch.arange(12).view(2, 6)
+    network({"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())

@@ -176,6 +176,14 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
     assert "<h2>Figure 1 of Wang et al. (ICLR 2022)</h2>" in text and base64.b64encode(b"boundaries").decode() in text
 
 
+def test_box_plots_share_the_names_of_their_settings(work_dir):
+    pytest.importorskip("matplotlib")
+    for metrics in (["accuracy"], ["accuracy", "balanced_accuracy", "worst_group_accuracy"]):
+        figure = plots.boxes(report.by_setting(collect(work_dir)), metrics)
+        assert [axis.get_xlabel() for axis in figure.axes] == [f"test {m.replace('_', ' ')}, %" for m in metrics]
+        assert all(figure.axes[0].get_shared_y_axes().joined(figure.axes[0], axis) for axis in figure.axes[1:])
+
+
 def test_boundaries_are_drawn_of_runs_in_two_dimensions_and_are_the_models(work_dir, tmp_path):
     pytest.importorskip("matplotlib")
     assert plots.boundaries(work_dir, report.by_setting(collect(work_dir))) is None

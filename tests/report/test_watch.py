@@ -3,6 +3,7 @@
 import http.client
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -128,22 +129,26 @@ def test_the_page_follows_runs_while_they_are_written(ask, work_dir):
 
 
 def test_several_folders_and_none_with_runs(work_dir, tmp_path):
-    from pathlib import Path
-
     from imbalance.report.watch import WatchedRuns
 
     inner = next(work_dir.rglob("config.json")).parent
     watched = WatchedRuns([inner, work_dir, tmp_path], METRICS, 0)
-    assert [Path(watched.root, row["run"]) for row in watched.rows()] == [
+    assert [(folder / row["run"]).resolve() for folder, rows in watched.rows().items() for row in rows] == [
         path.parent.resolve() for path in sorted(work_dir.rglob("config.json"))
     ]
     assert "2 runs of 1 setting<" in watched.page()
     assert "No runs yet" in WatchedRuns([tmp_path], METRICS, 0).page()
+    with serve([tmp_path / "later"], 0, METRICS, 0) as server:  # a sweep may make the folder after this command
+        later = server.RequestHandlerClass.args[0]  # pyright: ignore[reportAttributeAccessIssue]
+        assert "No runs yet" in later.page()
+        shutil.copytree(work_dir, tmp_path / "later")
+        assert "2 runs of 1 setting<" in later.page()
 
 
 def test_a_folder_or_port_that_cannot_be_is_one_line(ask, tmp_path):
+    (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="is not a folder"):
-        serve([tmp_path / "nowhere"], 0, METRICS, 0)
+        serve([tmp_path / "file"], 0, METRICS, 0)
     for port in (ask.port, 70_000):
         with pytest.raises(BadInput, match=f"--port={port} cannot be used: .*; type --port=0 for any free port"):
             serve([tmp_path], port, METRICS, 0)

@@ -39,6 +39,23 @@ def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(comman
     assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
 
 
+def test_a_variant_is_the_first_config_with_overrides(configs, tmp_path, capsys):
+    common = ["--seeds=2", "--jobs=1", f"--work_dir={tmp_path / 'runs'}"]
+    values = "loss.name=vs loss.gamma=0.2 --config.loss.tau=1"
+    assert call(["compare", f"--config={configs[0]}", f"--variant={values}", "--variant=optim.lr=0.3", *common]) == 0
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:]]
+    name = f"digits_ce_short/{values.replace(' --config.', ' ').replace(' ', ',')}"
+    assert [row[0] for row in rows] == ["| digits_ce_short", f"| {name}", "| digits_ce_short/optim.lr=0.3"]
+    own = (json.loads(path.read_text()) for path in tmp_path.glob("runs/*/*/seed=*/summary.json"))
+    scores = [run["metrics"]["test/balanced_accuracy"] for run in own if "loss.name=vs" in run["run_directory"]]
+    assert len(scores) == 2 and all(f"{100 * score:.1f}" in rows[1][1] for score in scores)
+    for wrong in ("optim.lr", "optim.lr=1 optim.lr=2", "", "seed=3"):
+        assert call(["compare", f"--config={configs[0]}", f"--variant={wrong}", *common]) == 2
+    capsys.readouterr()
+    assert call(["compare", f"--config={configs[0]}", "--variant=loss.name=focal", *common]) == 2
+    assert capsys.readouterr().err.endswith("loss.gamma is missing; add loss.gamma=<number, at least 0>\n")
+
+
 def test_a_metric_that_is_no_fraction_is_not_in_percent_and_warnings_are_repeated(tmp_path, capsys):
     """After one epoch all is predicted as the common class, and a run warns of that."""
     arguments = ["--config=colored_digits_erm", "--config.trainer.epochs=1", f"--work_dir={tmp_path / 'runs'}"]

@@ -80,10 +80,11 @@ def test_a_stack_without_memory_is_trained_in_halves(tmp_path, monkeypatch, caps
     assert "out of memory for 4 stacked runs; going on with half as many" in capsys.readouterr().err
 
 
-def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path):
+def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_diverged_run(tmp_path, capsys):
     rates = (0.05, 1e30, 0.1)
     runs = [make_run("digits_ce", SHORT | {"optim.lr": lr}, 0, str(tmp_path)) for lr in rates]
     summaries = run_all(runs, 1, 16)
+    assert "3 of 3 runs done" in capsys.readouterr().err.splitlines()[-1]
     assert [s["status"] for s in summaries] == ["done", "diverged", "done"]
     assert [s["run_directory"] for s in summaries] == [str(run.directory) for run in runs]
     assert np.isnan(metric(summaries[1], "test/accuracy")) and 0 < metric(summaries[0], "test/accuracy") < 1

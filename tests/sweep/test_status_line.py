@@ -1,7 +1,10 @@
 """How runs stand while they are trained."""
 
+from concurrent.futures import Future
 from math import nan
+from types import SimpleNamespace
 
+from imbalance.sweep import launch
 from imbalance.sweep.status_line import StatusLine, status_text
 
 
@@ -27,6 +30,32 @@ def test_without_a_terminal_there_are_plain_lines_and_always_the_last(capsys):
         for i in range(100):
             line.show(f"{i} of 99 runs", i, last=i == 99)
     assert capsys.readouterr().err == "0 of 99 runs\n99 of 99 runs\n"
+
+
+def test_the_status_tells_runs_of_this_command_from_those_done_before(monkeypatch):
+    """Of four runs one is done at first, then three; the worker ends."""
+    worker, shown, readings = Future(), [], []
+
+    class State:
+        def __init__(self, is_done):
+            self.is_finished = lambda: is_done
+
+    def points_of(study):
+        readings.append(study)
+        if len(readings) == 2:
+            worker.set_result(None)
+        done = [True, len(readings) > 1, len(readings) > 1, False]
+        point = {"config": "digits_ce", "score": "val/accuracy"}
+        return [(point, SimpleNamespace(state=State(it), value=0.5)) for it in done]
+
+    monkeypatch.setattr(launch, "INTERVAL", 0.01)
+    monkeypatch.setattr(launch, "open_study", lambda location: None)
+    monkeypatch.setattr(launch.studies, "points_of", points_of)
+    monkeypatch.setattr(launch.studies, "status", lambda trial: "done" if trial.state.is_finished() else "waiting")
+    monkeypatch.setattr(StatusLine, "show", lambda line, text, done, last: shown.append(text))
+    launch.show_status(None, [worker], jobs=2, left=3)
+    assert shown[0] == "1 of 4 runs done (1 before this command), 2 running"
+    assert shown[-1].startswith("3 of 4 runs done (1 before this command)") and "runs a minute" in shown[-1]
 
 
 def test_without_a_terminal_a_status_with_no_other_run_done_is_printed_once_a_minute(capsys, monkeypatch):

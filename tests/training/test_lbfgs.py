@@ -178,6 +178,23 @@ def test_no_direction_leads_down_from_the_end_of_a_fit(name, classes):
         assert gradient.abs().max() < 1e-5
 
 
+def test_a_single_run_builds_its_fits_once_and_copies_no_history(tmp_path, monkeypatch):
+    built, build_fits = [], lbfgs.Fits.__init__
+
+    def counted(fits, problem, solvers, weights):
+        built.append(solvers[0][0])
+        build_fits(fits, problem, solvers, weights)
+
+    monkeypatch.setattr(lbfgs.Fits, "__init__", counted)
+    loop.train(config_of(), tmp_path)
+    (solver,) = built
+    pairs = solver.fits.state.steps
+    assert len(pairs) == lbfgs.MEMORY
+    kept = [step.data_ptr() for step in pairs[1:]]
+    solver.fits.step()
+    assert [step.data_ptr() for step in solver.fits.state.steps[:-1]] == kept
+
+
 def test_stacked_fits_equal_fits_alone_and_equal_seeds_are_computed_once(tmp_path, monkeypatch):
     configs = [
         config_of("two", seed=seed, optim__weight_decay=penalty) for penalty in (0.1, 0.001) for seed in (0, 1, 2)

@@ -3,6 +3,7 @@
 import functools
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,11 @@ def test_a_head_changes_the_last_layer_and_nothing_else(config, head):
     assert left == ({"head.prototypes", "head.scales"} if head["name"] == "dpe" else set())
     moved = {key for key in before if key not in after or not before[key].equal(after[key])}
     assert "head.bias" in moved and moved <= {"head.weight", "head.bias"}
+    log = (Path(changed["run_directory"]) / "log.txt").read_text()
+    shifts = ", ".join(f"{name} {-math.log(n / 576):+.3g}" for name, n in (("even", 442), ("odd", 134)))
+    assert (f"config.head.name='logit_adjusted' adds to the logits: {shifts}" in log) == (
+        head["name"] == "logit_adjusted"
+    )
     assert changed["metrics"] != plain["metrics"]
 
 

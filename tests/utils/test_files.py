@@ -1,11 +1,12 @@
 """Paths of files to write: none of a run's files, no device, and through links."""
 
 import os
+from pathlib import Path
 
 import pytest
 
 from imbalance.errors import BadInput
-from imbalance.utils.files import begins_with, contains, output_path
+from imbalance.utils.files import begins_with, contains, output_path, write_atomic
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,20 @@ def test_a_file_of_another_program_is_kept_and_an_empty_one_is_not(tmp_path):
     assert [contains(file, text) for text in (b"ine", b"mine", b"nice")] == [True, True, False]
     file.write_text("")
     assert output_path(file, "--output", lambda path: False) == file
+
+
+def test_the_content_is_on_the_disk_before_the_file_has_its_name(tmp_path, monkeypatch):
+    on_disk, sync, rename = [], os.fsync, Path.replace
+
+    def synced(number):
+        on_disk.append(os.fstat(number).st_size)
+        sync(number)
+
+    def renamed(path, target):
+        assert on_disk == [7]
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", renamed)
+    write_atomic(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"

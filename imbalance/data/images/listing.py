@@ -94,7 +94,7 @@ def with_preparation(listing: Listing, preparation: Preparation | None) -> Listi
             "config.data.size: 0 given, which means the image size of the pretrained weights of config.model, but config.model "
             "has no such weights, or they state no size; give the size in pixels"
         )
-    first = tuple(step for step in listing.recipe.steps if step[0] == "convert")
+    first = tuple(step for step in listing.recipe.steps if step[0] in ("reduce", "convert"))
     return replace(listing, recipe=Recipe(listing.recipe.mode, (*first, *preparation.steps)))
 
 

@@ -177,15 +177,22 @@ def columns_dataset(
     )
 
 
+MOST_NAMED = 8  # values of a column that a message lists
+
+
 def value_numbers(columns: Columns, name: str, valid: tuple[str, ...]) -> tuple[np.ndarray, list[Problem]]:
     """Return the (N,) int64 index in `valid` of each value of the column `name`, and a list of problems.
 
-    A value that is not in `valid` has the index -1, and a problem.
+    A value that is not in `valid` has the index -1, and a problem. If these are classes, the problem lists all values of
+    the column, unless they are many.
     """
     column, position = columns.categories(name), {value: i for i, value in enumerate(valid)}
     numbers = column.each(lambda value: position.get(value, -1)).astype(np.int64)
+    hint = ""
+    if valid is not SPLITS and len(values := sorted(set(column.texts().tolist()))) <= MOST_NAMED:
+        hint = f"; all values of the column are {','.join(values)}: list in `classes` those that are classes"
     problems = [
-        Problem(columns.where(row), f"{name} is {column[row]!r}, not one of {', '.join(valid)}")
+        Problem(columns.where(row), f"{name} is {column[row]!r}, not one of {', '.join(valid)}{hint}")
         for row in np.flatnonzero(numbers < 0).tolist()
     ]
     return numbers, problems

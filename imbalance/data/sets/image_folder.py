@@ -28,6 +28,7 @@ def list_folder(
     test_fraction: Fraction,
     mode: Literal["RGB", "L"],
     convert: bool,
+    reduce: bool,
     resize: Count,
     size: Natural,
     augment: tuple[Augmentation, ...],
@@ -48,6 +49,9 @@ def list_folder(
         mode: the mode of the images: "RGB" or "L" (grey).
         convert: True to convert images of other modes (grey, palette, transparency, CMYK, 16 bits); False to refuse
             them. Transparency is dropped, and 16 bits are scaled to 8.
+        reduce: True to decode a JPEG at 1/2, 1/4 or 1/8 of its size if no side becomes shorter than `resize`. Photographs
+            of 12 megapixels are then decoded four times as fast, but the pixels differ a little. False to decode all
+            pixels, as torchvision does.
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained
             weights of config.model need.
@@ -83,7 +87,7 @@ def list_folder(
         root.name or "folder",
         root,
         root,
-        image_recipe(mode, convert, resize, size),
+        image_recipe(mode, convert, reduce, resize, size),
         augment,
         paths,
         rows,

@@ -34,6 +34,7 @@ def list_table(
     test_fraction: Fraction,
     mode: Literal["RGB", "L"],
     convert: bool,
+    reduce: bool,
     resize: Count,
     size: Natural,
     augment: tuple[Augmentation, ...],
@@ -56,6 +57,9 @@ def list_table(
         mode: the mode of the images: "RGB" or "L" (grey).
         convert: True to convert images of other modes (grey, palette, transparency, CMYK, 16 bits); False to refuse
             them. Transparency is dropped, and 16 bits are scaled to 8.
+        reduce: True to decode a JPEG at 1/2, 1/4 or 1/8 of its size if no side becomes shorter than `resize`. Photographs
+            of 12 megapixels are then decoded four times as fast, but the pixels differ a little. False to decode all
+            pixels, as torchvision does.
         resize, size: resize the shorter side to `resize` pixels, and keep the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
@@ -101,7 +105,7 @@ def list_table(
         table_file.name.partition(".")[0],
         table_file,
         Path(data_dir) / folder,
-        image_recipe(mode, convert, resize, size),
+        image_recipe(mode, convert, reduce, resize, size),
         augment,
         column(path),
         np.array(lines, dtype=np.int64)[kept],
@@ -115,16 +119,17 @@ def list_table(
     )
 
 
-def image_recipe(mode: str, convert: bool, resize: int, size: int) -> Recipe:
+def image_recipe(mode: str, convert: bool, reduce: bool, resize: int, size: int) -> Recipe:
     """Return the steps that resize the shorter side to `resize` pixels, and keep the `size`×`size` pixels in the middle.
 
     Args:
         mode: the mode of the images, "RGB" or "L" (grey).
         convert: convert images of other modes instead of refusing them; see `imbalance.data.images.decode.converted`.
+        reduce: decode large JPEGs at a part of their size; see `imbalance.data.images.decode.Recipe`.
     """
     if size > resize:
         raise BadInput(f"config.data.size: {size} given; it must be at most config.data.resize={resize}")
-    first = (("convert", 0),) if convert else ()
+    first = (*((("reduce", 0),) if reduce else ()), *((("convert", 0),) if convert else ()))
     return Recipe(mode, (*first, ("shorter", resize), ("crop", size)))
 
 

@@ -367,6 +367,8 @@ def as_tensor(name: str, values: Any) -> Tensor:
         values: inputs, targets or groups of the split.
     """
     try:
+        if hasattr(values, "to_numpy"):  # torch reads a Series by its row labels
+            values = values.to_numpy()
         if not isinstance(values, np.ndarray):
             return dense(name, torch.as_tensor(values))
         values = np.ascontiguousarray(values.astype(values.dtype.newbyteorder("="), copy=False))

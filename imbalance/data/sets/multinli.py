@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from imbalance.data.files import find_path, read_csv
-from imbalance.data.problems import Problem, raise_first
+from imbalance.data.problems import Problem
 from imbalance.data.texts.corpus import Corpus, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.read import open_regular
@@ -79,7 +79,6 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
     if set(TEXTS) <= columns.keys():
         texts = [(rows[i][columns[first]], rows[i][columns[second]]) for i in good]
     else:
-        raise_first(problems)  # a wrong row number would name a wrong pair below
         pairs = read_pairs(data_dir)
         texts = []
         for i, place, target in zip(good, places.tolist(), targets.tolist()):

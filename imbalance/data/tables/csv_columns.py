@@ -143,7 +143,9 @@ def arrow_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Seque
     import pyarrow
     from pyarrow import csv
 
-    block_bytes = min(BLOCK_BYTES, max(BLOCK_BYTES // 32, 10_000 * len(names)))  # a block costs time for each column
+    # Each block costs time for each column, so the bytes of a block are proportional to the columns: the number of
+    # blocks does not grow with them. More than BLOCK_BYTES would need much memory, so a block gets fewer rows there.
+    block_bytes = max(BLOCK_BYTES // 32, min(BLOCK_BYTES, 10_000 * len(names)), 2_500 * len(names))
     yield from csv.open_csv(
         str(file),
         read_options=csv.ReadOptions(

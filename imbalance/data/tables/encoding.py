@@ -111,7 +111,10 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         gaps, marked = np.isnan(values), np.flatnonzero(column["gaps"])
         middle, end = start + values.shape[1], start + values.shape[1] + len(marked)
         with np.errstate(over="ignore"):
-            encoded[:, start:middle] = np.where(gaps, 0.0, (values - column["mean"]) / column["std"])
+            values = values - column["mean"]
+            values /= column["std"]  # in place, because a column of many rows takes much memory
+            values[gaps] = 0.0
+            encoded[:, start:middle] = values
         if not np.isfinite(encoded[:, start:middle]).all():
             row = np.flatnonzero(~np.isfinite(encoded[:, start:middle]).all(axis=1))[0]
             raise too_large(columns, column["column"], int(np.arange(len(columns))[rows][row]))

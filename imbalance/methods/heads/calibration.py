@@ -94,7 +94,7 @@ def best_offset(
 
     Example i is predicted as k if the number is above d_i = max_{j ≠ k} z_j − z_k. Predictions are constant between two
     neighbouring values of d. So the metric is computed for every interval, and the middle of the widest interval with
-    the best value is returned.
+    the best value is returned. The first and the last interval count as 2 wide.
 
     Args:
         logits: (N, K) of val.

@@ -1,6 +1,7 @@
 """Build one HTML page about many runs; the page needs no other file and no network.
 
-`overview` collects the data about all runs together, and `run_details` the data about each run. The other files in this
+`contents` reads what the page shows of each run, `overview` collects the data about all runs together, and `run_details`
+the data about each run. The other files in this
 folder draw these data in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
 licence).
 """
@@ -13,8 +14,10 @@ from typing import Any
 
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row
-from imbalance.report.page.overview import overview
-from imbalance.report.page.run_details import run_details
+from imbalance.report.page.contents import Content, page_contents
+from imbalance.report.page.examples import Example
+from imbalance.report.page.overview import Shared, overview
+from imbalance.report.page.run_details import TaskKey, run_details
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -29,6 +32,8 @@ def page(
     figures: Sequence[tuple[str, Path]] = (),
     pictured: int = 20,
     live: str = "",
+    contents: Sequence[Content] | None = None,
+    rendered: dict[TaskKey, dict[int, Example]] | None = None,
 ) -> str:
     """Return the HTML of the report page.
 
@@ -39,6 +44,8 @@ def page(
         figures: title and PNG file of each figure to embed.
         pictured: number of runs for which the page shows misclassified examples; their data sets are read.
         live: `WatchedRuns.stamp` if `imbalance watch` serves the page; "" otherwise.
+        contents: what `read_content` returns for each run; None to read the runs.
+        rendered: examples that were rendered earlier, see `run_details`.
 
     Raises:
         BadInput: jinja2 is not installed.
@@ -52,12 +59,13 @@ def page(
     templates = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    all_runs = overview(work_dir, rows, metrics)
-    details, examples = run_details(work_dir, rows, all_runs, pictured)
+    contents, shared = page_contents(work_dir, rows) if contents is None else contents, Shared()
+    all_runs = overview(rows, contents, metrics, shared)
+    details, examples = run_details(work_dir, rows, contents, all_runs, shared, pictured, rendered)
     return templates.get_template("index.html.j2").render(
         style=(HERE / "style.css").read_text(encoding="utf-8"),
         scripts=[_script((HERE / name).read_text(encoding="utf-8")) for name in (*SCRIPTS, *["live.js"] * bool(live))],
-        overview=embedded_json(all_runs),
+        overview=embedded_json(all_runs | {"shared": shared.values()}),
         examples=embedded_json(examples),
         details=[embedded_json(run) for run in details],
         figures=[(title, base64.b64encode(path.read_bytes()).decode()) for title, path in figures],
@@ -70,7 +78,11 @@ def page(
 
 def embedded_json(value: Any) -> str:
     """Return JSON for a <script> element. `<` is escaped, so no text can end the element; nan becomes null."""
-    return json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False).replace("<", "\\u003c")
+    try:
+        text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except ValueError:  # a value is not finite
+        text = json.dumps(_finite(value), separators=(",", ":"), ensure_ascii=False)
+    return text.replace("<", "\\u003c")
 
 
 def _finite(value: Any) -> Any:

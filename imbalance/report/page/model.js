@@ -4,6 +4,10 @@ const OVERVIEW = JSON.parse(document.getElementById("overview").textContent);
 const EXAMPLES = JSON.parse(document.getElementById("examples").textContent);
 const chosen = {task: null, metric: 0, rule: OVERVIEW.rules[0].name, baseline: null, words: [], every: false};
 
+// Values that several runs have are in the page once; `entries` makes an object of the index of its keys and its values.
+const shared = index => OVERVIEW.shared[index], entries = ([keys, ...values]) => Object.fromEntries(shared(keys).map((key, i) => [key, values[i]]));
+for (const run of OVERVIEW.runs) Object.assign(run, {groups: entries(run.groups), examples: shared(run.examples)});
+
 const runsOf = d3.group(OVERVIEW.runs.map((run, i) => ({...run, i})), run => run.setting);
 OVERVIEW.settings.forEach((setting, i) => { setting.i = i; setting.label = labelOf(setting); });
 

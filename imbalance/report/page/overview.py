@@ -3,52 +3,58 @@
 A setting is a config file with overrides; its runs differ only in the seed. A task is a data set with its options.
 """
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isnan, nan
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from imbalance.config.metric_names import PARITY_METRICS, SCORE_METRICS, SUMMARY_METRICS, in_percent
-from imbalance.config.run_directory import read_predictions
-from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import bootstrap, improvement, interquartile_mean, profile
 from imbalance.metrics.intervals import FEWEST, SMALL, bounds, expected_best, mean_with_diverged, quantiles
-from imbalance.metrics.scores import Reliability, equal_width_bins, probabilities, reliability, score_metrics
-from imbalance.report.collect import Row
-from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, readable_evaluations
+from imbalance.metrics.scores import equal_width_bins
+from imbalance.report.collect import Row, values_under
+from imbalance.report.page.contents import RULES, Content, short
+from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups
 from imbalance.report.settings import common_values, selection_rule, task_labels, varying_keys
 
 Overview = dict[str, Any]
-# For each selection rule: its name, the labels that it reads, and the key of metrics.jsonl that it maximises over epochs.
-RULES: tuple[tuple[str, str, str], ...] = (
-    ("last epoch", "none", "epoch"),
-    ("best average accuracy", "val classes", "val/accuracy"),
-    ("best balanced accuracy", "val classes", "val/balanced_accuracy"),
-    ("best worst class", "val classes", "val/worst_class_recall"),
-    ("best group average", "val groups", "val/group_balanced_accuracy"),
-    ("best worst group", "val groups", "val/worst_group_accuracy"),
-    ("oracle", "test groups", "test/worst_group_accuracy"),
-)
 OWN_RULE = "each run's own rule"
 LOWER_IS_BETTER = {"loss", "nll", "brier", "ece", "ece_equal_mass"}
 
-CURVES = ("accuracy", "balanced_accuracy", "worst_group_accuracy", "loss")
-CURVE_POINTS = 80
+
+class Shared:
+    """Values that several runs have. The page holds each value once, and the runs refer to it by its index."""
+
+    def __init__(self):
+        self.indices: dict[str, int] = {}  # by JSON text
+
+    def index(self, value: Any) -> int:
+        """Return the index of a value for JSON."""
+        return self.indices.setdefault(json.dumps(value, separators=(",", ":")), len(self.indices))
+
+    def entries(self, values: Mapping[str, Any]) -> list[Any]:
+        """Return the index of the keys, followed by the values."""
+        return [self.index(list(values)), *values.values()]
+
+    def values(self) -> list[Any]:
+        """Return all values, in the order of their indices."""
+        return [json.loads(text) for text in self.indices]
 
 
-def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overview:
+def overview(rows: Sequence[Row], contents: Sequence[Content], metrics: Sequence[str], shared: Shared) -> Overview:
     """Return the settings, the runs, and their metrics by selection rule, as index.html.j2 embeds them.
 
     A setting is a config file with overrides. Settings that differ only in the data section of their configs are one
     method on several tasks.
 
     Args:
-        work_dir: folder of the run directories.
         rows: one row for each run, as `collect` returns it.
+        contents: what `read_content` returns for each run.
         metrics: test metrics to list first.
+        shared: values of the page that several runs have.
     """
     keys: dict[tuple[str, str], int] = {}
     for row in rows:
@@ -57,7 +63,10 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
     first = {setting: row for row, setting in zip(reversed(rows), reversed(setting_of_run))}
     firsts = [first[i] for i in range(len(keys))]
     columns, tasks, methods = varying_keys(firsts), task_labels(firsts), method_names(firsts)
-    runs = [run_overview(work_dir / row["run"], row, setting) for row, setting in zip(rows, setting_of_run)]
+    runs = [run_overview(*run, shared) for run in zip(rows, contents, setting_of_run)]
+    contents_of: dict[int, list[Content]] = {}
+    for content, setting in zip(contents, setting_of_run):
+        contents_of.setdefault(setting, []).append(content)
     chosen = chosen_by_val(rows, setting_of_run, [(name, task) for (name, _), task in zip(keys, tasks)])
     settings = []
     for (name, overrides), i in keys.items():
@@ -72,19 +81,19 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
                 "columns": columns_here,
                 "task": tasks[i],
                 "rule": selection_rule(row),
-                "curves": mean_curves([run["curves"] for run in runs if run["setting"] == i]),
-                "reliability": pooled_reliability([run["reliability"] for run in runs if run["setting"] == i]),
+                "curves": mean_curves([content["mean_curves"] for content in contents_of[i]]),
+                "reliability": pooled_reliability([content["pooled"] for content in contents_of[i]]),
             }
         )
-    shown = {key.removeprefix("test/") for run in runs for key in run["metrics"][OWN_RULE]}
+    shown = {key.removeprefix("test/") for keys in {tuple(run["metrics"][OWN_RULE]) for run in runs} for key in keys}
     order = [*metrics, *SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS]
     names = [name for name in dict.fromkeys(order) if name in shown]
+    groups = evaluation_groups(rows, "test")
     over_tasks = aggregates(settings, runs, metrics)
     for run in runs:
         run["values"] = {
-            rule: [_short(values.get(f"test/{name}")) for name in names] for rule, values in run.pop("metrics").items()
+            rule: [short(values.get(f"test/{name}")) for name in names] for rule, values in run.pop("metrics").items()
         }
-        del run["curves"], run["reliability"]
     return {
         "statuses": dict(Counter(row["status"] for row in rows).most_common()),
         "settings": settings,
@@ -92,7 +101,7 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
         "tasks": list(dict.fromkeys(tasks)),
         "common": common_values(rows, columns),
         "runs": runs,
-        "metrics": [describe_metric(name, evaluation_groups(rows, "test")) for name in names],
+        "metrics": [describe_metric(name, groups) for name in names],
         "rules": [{"name": OWN_RULE, "labels": None}, *({"name": n, "labels": labels} for n, labels, _ in RULES)],
         "t": [round(float(t), 4) for t in quantiles(max(Counter(setting_of_run).values()))],
         "aggregates": over_tasks,
@@ -101,83 +110,35 @@ def overview(work_dir: Path, rows: list[Row], metrics: Sequence[str]) -> Overvie
     }
 
 
-def run_overview(directory: Path, row: Row, setting: int) -> dict[str, Any]:
+def run_overview(row: Row, content: Content, setting: int, shared: Shared) -> dict[str, Any]:
     """Return the dictionary of one run in the overview; its key `metrics` has the test metrics by selection rule.
 
     Args:
+        content: what `read_content` returns for the run.
         setting: index of the run's setting.
+        shared: values of the page that several runs have.
     """
-    done = row["status"] == "done"
-    lines, damage = readable_evaluations(directory)
-    own = {key: value for key, value in row.items() if key.startswith("test/") and value is not None} if done else {}
-    curve, extra = None, {}
-    saved, reasons = readable_predictions(directory) if done else (None, [])
-    if saved:
-        logits, targets = saved["logits"], saved["targets"]
-        curve = reliability(probabilities(logits), targets)
-        names = [str(label) for label in range(logits.shape[1])]
-        extra = {f"test/{k}": v for k, v in score_metrics(logits, targets, names).items() if k in SCORE_METRICS}
-    by_rule = {OWN_RULE: extra | own}
-    if done and row.get("config.head.name", "none") == "none" and any("test/accuracy" in line for line in lines):
-        by_rule |= {name: line for name, _, key in RULES if (line := best_evaluation(lines, key))}
+    own = {}
+    if row["status"] == "done":
+        own = {key: value for key, value in values_under(row, "test/").items() if value is not None}
+    by_rule = {OWN_RULE: content["scores"] | own}
+    if row["status"] == "done" and row.get("config.head.name", "none") == "none":
+        by_rule |= content["by_rule"]
     prefix = "test/group_accuracy/"
+    groups = {key.removeprefix(prefix): short(value) for key, value in values_under(own, prefix).items()}
+    examples = {key.removeprefix("test/examples/"): n for key, n in values_under(row, "test/examples/").items()}
     return {
         "setting": setting,
         "seed": row["seed"],
         "status": row["status"],
         "path": row["run"],
-        "score": _short(row["score"]),
+        "score": short(row["score"]),
         "seconds": None if row["seconds"] is None else round(row["seconds"], 1),
         "selected": row["selected_epoch"],
-        "warnings": [*(row.get("warnings") or []), *damage, *reasons],
-        "groups": {key.removeprefix(prefix): _short(value) for key, value in own.items() if key.startswith(prefix)},
-        "examples": {k.removeprefix("test/examples/"): n for k, n in row.items() if k.startswith("test/examples/")},
+        "warnings": [*(row.get("warnings") or []), *content["warnings"]],
+        "groups": shared.entries(groups),
+        "examples": shared.index(examples),
         "metrics": by_rule,
-        "curves": thinned(lines),
-        "reliability": curve,
-    }
-
-
-def readable_predictions(directory: Path) -> tuple[dict[str, np.ndarray] | None, list[str]]:
-    """Return a tuple: the arrays in a run's predictions/test.npz, and a list of warnings.
-
-    If the file cannot be read, the arrays are None, and there is one warning. If the file is missing or has no
-    examples, the arrays are None.
-    """
-    try:
-        arrays = read_predictions(directory, "test")
-    except FileNotFoundError:
-        return None, []
-    except (BadInput, OSError) as error:
-        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
-        return None, [f"predictions/test.npz is damaged ({reason}), so the run has no confusion matrix and no errors"]
-    return (arrays if arrays["logits"].size and np.isfinite(arrays["logits"]).all() else None), []
-
-
-def best_evaluation(lines: list[dict[str, Any]], key: str) -> dict[str, Any] | None:
-    """Return the first line of metrics.jsonl with the largest value of `key`.
-
-    Return None if no line has both `key` and test metrics.
-    """
-    lines = [line for line in lines if line.get(key) is not None and line.get("test/accuracy") is not None]
-    return max(lines, key=lambda line: line[key]) if lines else None
-
-
-def thinned(lines: list[dict[str, Any]], points: int = CURVE_POINTS) -> dict[str, list[Any]]:
-    """Return a run's learning curves, by key of metrics.jsonl, at no more than `points` evenly spaced evaluations.
-
-    The last evaluation is always included.
-
-    Args:
-        lines: the lines of metrics.jsonl.
-    """
-    if not lines:
-        return {}
-    at = sorted({round(i) for i in np.linspace(0, len(lines) - 1, min(points, len(lines)))})
-    keys = [f"{split}/{metric}" for split in ("train", "val", "test") for metric in CURVES]
-    keys += [key for key in lines[0] if key.startswith("val/group_accuracy/")]
-    return {"epoch": [lines[i]["epoch"] for i in at]} | {
-        key: [_short(lines[i].get(key)) for i in at] for key in keys if key in lines[0]
     }
 
 
@@ -194,24 +155,24 @@ def mean_curves(curves: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
                 values[i, index[epoch]] = np.nan if value is None else value
         valid = ~np.isnan(values)
         sums, counts = np.where(valid, values, 0).sum(0), valid.sum(0)
-        means[key] = [_short(total / n) if n else None for total, n in zip(sums, counts)]
+        means[key] = [short(total / n) if n else None for total, n in zip(sums, counts)]
     return means
 
 
-def pooled_reliability(curves: list[Reliability | None]) -> list[dict[str, float | None]]:
+def pooled_reliability(curves: list[Sequence[Sequence[float]] | None]) -> list[dict[str, float | None]]:
     """Pool the reliability curves of several runs into ten bins of equal width.
 
     Return three values for each bin that has examples: the mean confidence, the accuracy and the number of examples.
     """
-    known = [curve for curve in curves if curve]
+    known = [[np.array(values) for values in curve] for curve in curves if curve]
     if not known:
         return []
     confidence, accuracy, count = (np.concatenate(parts) for parts in zip(*known))
     bin_of = equal_width_bins(confidence, 10)
     return [
         {
-            "confidence": _short(np.average(confidence[inside], weights=count[inside])),
-            "accuracy": _short(np.average(accuracy[inside], weights=count[inside])),
+            "confidence": short(np.average(confidence[inside], weights=count[inside])),
+            "accuracy": short(np.average(accuracy[inside], weights=count[inside])),
             "count": int(count[inside].sum()),
         }
         for inside in (bin_of == b for b in range(10))
@@ -234,7 +195,7 @@ def method_names(firsts: list[Row]) -> list[str]:
     return ["_".join(words[shared:]) for words in names]
 
 
-def chosen_by_val(rows: list[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
+def chosen_by_val(rows: Sequence[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
     """Return the indices of the settings with the best mean val score, one for every config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
@@ -275,7 +236,7 @@ def _lowest_score(row: Row) -> float:
     return bounds(str(row.get("config.score", "")))[0]
 
 
-def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def tuning(rows: Sequence[Row], setting_of_run: list[int], settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the best val score to expect after k settings have been tried, for each k, config file and task.
 
     A setting is a config file with overrides, and a task is a data set with its options. Config files with fewer than
@@ -294,7 +255,7 @@ def tuning(rows: list[Row], setting_of_run: list[int], settings: list[dict[str, 
             scores.setdefault(key, {}).setdefault(setting, []).append(score)
     methods = {setting["name"]: setting["method"] for setting in settings}
     return [
-        {"name": methods[name].replace("_", " "), "task": task, "k": k + 1, "score": _short(value)}
+        {"name": methods[name].replace("_", " "), "task": task, "k": k + 1, "score": short(value)}
         for (name, task), by_setting in scores.items()
         if len(by_setting) >= 3
         for k, value in enumerate(expected_best([float(np.mean(values)) for values in by_setting.values()]))
@@ -342,14 +303,14 @@ def aggregates(
                 "improvement": None
                 if method == baseline
                 else bootstrap(improvement, values, scores[baseline], paired=True, low=0, high=1),
-                "profile": [_short(share) for share in profile(values, thresholds)],
+                "profile": [short(share) for share in profile(values, thresholds)],
             }
             for method, values in scores.items()
         ]
         rows.sort(key=lambda row: -row["iqm"].value)
         by_metric[metric] = {
             "tasks": len(tasks), "seeds": len(shared), "baseline": baseline, "rows": rows,
-            "thresholds": [_short(t) for t in thresholds],
+            "thresholds": [short(t) for t in thresholds],
         }  # fmt: skip
     return by_metric
 
@@ -372,8 +333,3 @@ def describe_metric(name: str, groups: str) -> dict[str, Any]:
         "low": low,
         "high": None if high == np.inf else high,
     }
-
-
-def _short(value: Any) -> float | None:
-    """Round a number to five digits, to keep the page small; return None for nan."""
-    return None if value is None or value != value else float(f"{float(value):.5g}")

@@ -5,7 +5,7 @@ let openedFrom = null;
 
 function openRun(i) {
   const run = OVERVIEW.runs[i], setting = OVERVIEW.settings[run.setting];
-  const details = JSON.parse(document.getElementById(`details-${i}`).textContent);
+  const details = detailsOf(i);
   document.getElementById("run-title").textContent = `${setting.label}, seed ${run.seed}`;
   if (!dialog.open) dialog.showModal(); // before the figures are drawn, because their width is that of the dialog
   const body = document.getElementById("run-body");
@@ -15,11 +15,18 @@ function openRun(i) {
     element("details", {}, element("summary", {}, `${Object.keys(OVERVIEW.common).length} config values that all runs share`), listOf(OVERVIEW.common)),
     ...curvesOf(run, details), element("div", {class: "pair"}, confusionOf(details), calibrationOf(details)),
     ...errorsOf(details), ...numbersOf(details), heading("Numbers of examples"), ...countsOf(details),
-    heading("Hardware, code and versions"), listOf({...details.made, ...details.made.versions, versions: undefined}),
+    heading("Hardware, code and versions"), listOf({...details.made, ...details.made.versions, versions: undefined, seconds: run.seconds ?? undefined}),
     heading("Log"), element("pre", {tabindex: 0, "aria-label": "log.txt"}, details.log || "The run has no log.txt."),
   );
   dialog.scrollTop = 0;
   document.getElementById("run-title").focus();
+}
+
+function detailsOf(i) {
+  const details = JSON.parse(document.getElementById(`details-${i}`).textContent);
+  const made = Object.fromEntries(Object.entries(entries(details.made)).map(([key, index]) => [key, shared(index)]));
+  const reliability = details.reliability.map(([confidence, accuracy, count]) => ({confidence, accuracy, count}));
+  return {...details, made, reliability, metrics: entries(details.metrics), curves: entries(details.curves), counts: shared(details.counts)};
 }
 
 const heading = text => element("h3", {}, text);
@@ -42,8 +49,9 @@ function summaryOf(run, details) {
 
 function curvesOf(run, details) {
   const plot = details.curves.epoch?.length > 1 ? curvePlot([{curves: details.curves, title: "", selected: run.selected ? [run.selected] : []}], Math.min(760, dialog.clientWidth - 40), 260) : null;
+  const groups = Object.keys(details.curves).some(key => key.startsWith("val/group_accuracy/")) ? " Thin lines are the groups of val." : "";
   return plot ? [heading("Learning curves"), element("figure", {}, named(plot, "Accuracy of this run by epoch")),
-                 element("p", {class: "faint"}, "In %. Thin lines are the groups of val. The vertical line is the selected epoch.")] : [];
+                 element("p", {class: "faint"}, `In %.${groups} The vertical line is the selected epoch.`)] : [];
 }
 
 function confusionOf({confusion}) {

@@ -16,8 +16,9 @@ from imbalance.config.metric_names import (
     shown,
 )
 from imbalance.data import Dataset
+from imbalance.metrics.intervals import worst_over_examples
 from imbalance.training.state.progress import Clock
-from imbalance.utils.output import duration
+from imbalance.utils.output import counted, duration
 
 SPLITS = ("val", "test")  # the splits that a run is judged on at its end
 
@@ -75,10 +76,15 @@ class Table(NamedTuple):
 def result_tables(values: Mapping[str, float], dataset: Dataset) -> list[Table]:
     """Return tables of the metrics at the end of a run: all metrics on val and test, every class, and every group.
 
+    For two classes, `auprc` is followed by that of the rarer class, which is often much lower than the mean of the two.
+
     Args:
         values: metrics of summary.json, by name.
     """
     known = (*SUMMARY_METRICS, *PARITY_METRICS, *SCORE_METRICS)
+    if dataset.num_classes == 2:
+        rarer = f"auprc/{dataset.class_names[int(dataset.class_counts(dataset.train).argmin())]}"
+        known = tuple(name for kind in known for name in ((kind, rarer) if kind == "auprc" else (kind,)))
     names = [name for name in known if not isnan(values.get(f"val/{name}", nan))]
     metrics = [[name, *(shown(values[f"{split}/{name}"], name) for split in SPLITS)] for name in names]
     tables = [Table(("", *SPLITS), metrics)]
@@ -100,12 +106,13 @@ def result_tables(values: Mapping[str, float], dataset: Dataset) -> list[Table]:
     return tables
 
 
-def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
+def final(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool) -> str:
     """Return what is printed at the end of a run, as plain text: the tables of `result_tables`, and the score.
 
     Args:
         values: metrics of summary.json, by name.
         score: name of the metric that is the score.
+        debug: whether the run evaluated a single batch of each split.
     """
     tables, lines = result_tables(values, dataset), []
     width = max(len(row[0]) for table in tables for row in (table.heads, *table.rows))
@@ -114,10 +121,10 @@ def final(values: Mapping[str, float], dataset: Dataset, score: str) -> str:
         for name, *cells in (heads, *rows):
             lines.append(f"{name:{width}}" + "".join(f"{cell:>{column}}" for cell, column in zip(cells, columns)))
         lines.append("")
-    return "\n".join(["", *lines, *_last_lines(values, score)])
+    return "\n".join(["", *lines, *_last_lines(values, dataset, score, debug)])
 
 
-def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str, columns: int) -> str:
+def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool, columns: int) -> str:
     """Return what `final` returns, with tables that rich draws for a terminal; the row of the score is bold.
 
     Args:
@@ -137,13 +144,35 @@ def final_on_terminal(values: Mapping[str, float], dataset: Dataset, score: str,
         for row in rows:
             picture.add_row(*map(text.Text, row), style="bold" if row[0] == score.partition("/")[2] else None)
         drawn.print(picture)
-    drawn.print(text.Text("\n".join(_last_lines(values, score))))
+    drawn.print(text.Text("\n".join(_last_lines(values, dataset, score, debug))))
     return file.getvalue().rstrip("\n")
 
 
-def _last_lines(values: Mapping[str, float], score: str) -> list[str]:
-    """Return the lines below the tables: which groups the metrics by group are over, and the score."""
-    return [f"Metrics by group are over {describe_groups(values, 'test')}.", f"score: {score} {values[score]:.4f}"]
+def _last_lines(values: Mapping[str, float], dataset: Dataset, score: str, debug: bool) -> list[str]:
+    """Return the lines below the tables: which groups the metrics by group are over, the worst of them, and the score."""
+    lines = [f"Metrics by group are over {describe_groups(values, 'test')}."]
+    lines += [] if debug else [worst_group(values, dataset)]
+    return [*lines, f"score: {score} {values[score]:.4f}"]
+
+
+def worst_group(values: Mapping[str, float], dataset: Dataset) -> str:
+    """Return a line about the worst group of the whole test split: its name, size and accuracy, and the 95 % interval.
+
+    The interval is that of the accuracy on the worst group, whichever group that truly is; see `worst_over_examples`.
+
+    Args:
+        values: metrics of summary.json, by name.
+    """
+    sizes = dict(zip(dataset.eval_group_names, dataset.eval_group_counts(dataset.test).tolist(), strict=True))
+    accuracies = {name: values[f"test/group_accuracy/{name}"] for name, size in sizes.items() if size}
+    worst = min(accuracies, key=lambda name: accuracies[name])
+    right = [round(accuracy * sizes[name]) for name, accuracy in accuracies.items()]
+    low, high = worst_over_examples(right, [sizes[name] for name in accuracies])
+    size = counted(sizes[worst], "example")
+    return (
+        f"Worst test group: {worst}, {_percent(accuracies[worst])} % of {size}; "
+        f"95 % interval of the worst group {_percent(low)} to {_percent(high)} %."
+    )
 
 
 def _counts(names: Sequence[str], counts: Tensor) -> str:

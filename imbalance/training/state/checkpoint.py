@@ -67,7 +67,12 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     path = log.directory / "checkpoints" / "last.pt"
     state = None if config.debug else from_main(accelerator, lambda: load(path, log))
     if state:
-        from_main(accelerator, lambda: check_provenance(state, learner.data, path, log.line, pretrained))
+        from_main(
+            accelerator,
+            lambda: check_provenance(
+                state, learner.data, path, log.line, pretrained, in_memory=config.data.name == "in_memory"
+            ),
+        )
     from_main(accelerator, lambda: log.rewind(state or {}))
     from_main(accelerator, lambda: log.start_trackers(state["wandb_id"] if state else None))
     progress = Progress(device=accelerator.device)

@@ -144,6 +144,7 @@ def check_provenance(
     path: Path,
     warn: Callable[[str], None],
     pretrained: str | None = None,
+    in_memory: bool = False,
 ) -> None:
     """Compare the provenance in the file at `path` with the current data, weights and packages. Warn if packages differ.
 
@@ -152,6 +153,7 @@ def check_provenance(
         data: digest of the current data set.
         warn: function that logs a warning.
         pretrained: digest of the current pretrained weights; None without any, or if they cannot be read any more.
+        in_memory: whether a program passed the data as `data=` of `imbalance.run`.
 
     Raises:
         BadInput: the data or the pretrained weights differ.
@@ -167,9 +169,9 @@ def check_provenance(
         other = differences(saved["data"], data)
         if other:
             raise BadInput(
-                f"config.data_dir: these are not the data that {path} was made from ({'; '.join(other)}); restore "
-                "those data, use another config.work_dir (from Python also another directory=), or remove the run directory, which has "
-                "this file"
+                f"{'data' if in_memory else 'config.data_dir'}: these are not the data that {path} was made from ({'; '.join(other)}); "
+                f"restore those data, use another {'directory=' if in_memory else 'config.work_dir'}, or remove the run directory, which "
+                "has this file"
             )
     before, now = saved.get("versions", {}), versions()
     # A package that one of the two lacks was not used there, so it changes no result.
@@ -205,4 +207,4 @@ def check_done(
     except (BadInput, OSError) as error:
         warn(f"WARNING: cannot compare the data with those of {path}: {error}")
         return
-    check_provenance(summary, data, path, warn, pretrained_digest(config.model))
+    check_provenance(summary, data, path, warn, pretrained_digest(config.model), in_memory=dataset is not None)

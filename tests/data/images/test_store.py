@@ -73,6 +73,37 @@ def test_pixels_are_those_of_torchvision(tmp_path, size):
         assert recipe.shape == tuple(expected.shape)
 
 
+REDUCED = (("reduce", 0), ("convert", 0))
+
+
+@pytest.mark.parametrize(
+    ("steps", "part"),
+    [
+        ((("shorter", 60), ("crop", 56)), 8),
+        ((("shorter", 61), ("crop", 56)), 4),
+        ((("square bicubic", 240), ("crop", 200)), 2),
+        ((("shorter", 300), ("crop", 56)), 1),
+        ((("crop", 60), ("square", 56)), 1),
+    ],
+)
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size_on_request(tmp_path, steps, part):
+    """libjpeg's reduced pixels are about the means of squares of pixels, which Pillow computes from the whole image."""
+    noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(noise).resize((640, 480)).save(tmp_path / "large.jpg", quality=95, exif=turned)
+    content, recipe = (tmp_path / "large.jpg").read_bytes(), Recipe("RGB", REDUCED + steps)
+    whole, reduced = open_image(content), open_image(content, recipe.least_side)
+    assert (whole.size, reduced.size) == ((480, 640), (480 // part, 640 // part))
+    assert np.abs(np.asarray(whole.reduce(part)).astype(int) - np.asarray(reduced)).max() < 6
+    assert (decode(tmp_path / "large.jpg", recipe) == image_pixels(reduced, Recipe("RGB", steps))).all()
+
+
+def test_images_that_are_no_jpegs_are_not_reduced(tmp_path):
+    path = save_image(tmp_path / "image.png", (640, 480))
+    assert (decode(path, Recipe("RGB", REDUCED + RECIPE.steps)) == decode(path, RECIPE)).all()
+
+
 def test_rows_are_the_images_in_order_and_batches_are_gathered(tmp_path, images):
     pixels = opened(tmp_path, images)
     expected = np.stack([decode(tmp_path / "images" / name, RECIPE) for name in images])
@@ -222,6 +253,9 @@ def test_every_row_is_compared_when_asked(tmp_path, images, monkeypatch):
     StoreCheck(folder, ["images.u8"]).remember()  # as if the disk had decayed below the file system
     assert damage(folder, (10, 3, 16, 16), every_row=False) == []
     assert [place.split()[-1] for place, _ in damage(folder, (10, 3, 16, 16), every_row=True)] == ["1", "4"]
+    os.utime(folder / "images.u8")
+    for _ in range(2):  # a check that finds damage is not remembered
+        assert len(damage(folder, (10, 3, 16, 16), every_row=False)) == 2
     checksums = np.load(folder / "checksums.npy")
     checksums[4] += 1
     np.save(folder / "checksums.npy", checksums)

@@ -111,7 +111,10 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(missing=()), r"people.csv line 2: age is '\?', not a number; .*config.data.missing"),
         (dict(numeric=("sex",)), r"people.csv line 2: sex is '.*', not a number"),
         (dict(target="wealth"), r"people.csv: no column 'wealth', which is needed; the columns are age, hours"),
-        (dict(classes=("low", "middle")), r"people.csv line \d+: income is 'high', not one of low, middle"),
+        (
+            dict(classes=("low", "middle")),
+            r"line \d+: income is 'high', not one of low, middle; all values of the column are high,low: list in `classes`",
+        ),
         (dict(classes=("low", "low")), r"config.data.classes"),
         (dict(attributes=("sex", "sex")), r"config.data.attributes"),
         (dict(categorical=("work", "work")), r"'work' appears twice"),
@@ -121,7 +124,7 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
             dict(split="", val_fraction=0.2, test_fraction=0.2),
             r"column 'split' holds the splits .* set config.data.split=split",
         ),
-        (dict(split="sex"), r"sex is '.*', not one of train, val, test"),
+        (dict(split="sex"), r"sex is '.*', not one of train, val, test \(and"),
         (dict(file="none.csv"), r"none.csv: No such file"),
         (dict(file="none.npz"), r"none.npz: No such file"),
         (dict(file="people.xls"), r"people.xls: no such file"),
@@ -158,6 +161,19 @@ def test_arrays_of_images_are_normalised_by_their_channels(tmp_path, layout):
     pixels = first[part == "train"] / 255
     np.testing.assert_allclose(dataset.mean, pixels.mean((0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(dataset.std, pixels.std((0, 2, 3)), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((2, 8, 3, 3), (2, 3, 8, 3)),
+        ((2, 3, 8, 3), (2, 3, 8, 3)),
+        ((2, 8, 9, 1), (2, 1, 8, 9)),
+        ((2, 8, 9), (2, 1, 8, 9)),
+    ],
+)
+def test_images_keep_their_channels_first_where_that_is_possible(shape, expected):
+    assert input_array(Columns("file", {"image": np.zeros(shape, np.uint8)}), "image").shape == expected
 
 
 def test_the_documented_command_goes_from_a_csv_file_to_a_comparison_by_worst_group(tmp_path):

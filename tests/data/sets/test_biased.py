@@ -77,6 +77,8 @@ def test_motion_blur_keeps_flat_images_and_smears_along_a_line():
         rows, columns = np.nonzero(image)
         assert columns.max() == 16 and np.abs(rows - 16).max() <= 16 - columns.min()  # at most 45° from horizontal
         assert 0.15 < image.max() < 0.6
+        centre = (np.indices(image.shape) * image).sum((1, 2)) - 16
+        assert 1.2 < np.hypot(*centre) < 2.4  # half a normal distribution of deviation 2.5 has the mean 2.0
 
 
 def test_glass_blur_takes_each_pixel_from_a_neighbour():

@@ -60,9 +60,16 @@ def test_the_closed_form_error_is_what_a_large_sample_shows():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("train_per_class", (200,)), ("means", ((3.0,),)), ("means", ((3.0,) * 6, (1.0,)))],
+    ("values", "words"),
+    [
+        (dict(train_per_class=(200,)), "train_per_class: .* needs a number for each of the 2 classes"),
+        (dict(means=((3.0,) * 6, (1.0,))), "a mean of 6 coordinates given"),
+        (
+            dict.fromkeys(("train_per_class", "val_per_class", "test_per_class"), (9,)) | dict(means=((3.0,),)),
+            "of two classes",
+        ),
+    ],
 )
-def test_gaussian_refuses_what_does_not_fit_together(key, value):
-    with pytest.raises(BadInput, match="config.data"):
-        gaussian(0, **GAUSSIAN | {key: value})
+def test_gaussian_refuses_what_does_not_fit_together(values, words):
+    with pytest.raises(BadInput, match=f"config.data.*{words}"):
+        gaussian(0, **GAUSSIAN | values)

@@ -17,7 +17,15 @@ from imbalance.errors import BadInput
 from imbalance.utils.torchvision_import import import_torchvision
 
 FOLDER = dict(
-    folder="birds", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, resize=20, size=16, augment=()
+    folder="birds",
+    val_fraction=0.0,
+    test_fraction=0.0,
+    mode="RGB",
+    convert=False,
+    reduce=False,
+    resize=20,
+    size=16,
+    augment=(),
 )
 
 

@@ -82,3 +82,6 @@ def test_multinli_pairs_its_metadata_with_its_sentences(tmp_path, monkeypatch, l
         BadInput, match=r"line 2: gold_label is 1 \(entailment\), but pair 0 of MultiNLI is 'contradiction'"
     ):
         dataset_of(config)
+    metadata.write_text(metadata.read_text().replace("\n1,1,", "\n1,no,", 1))
+    with pytest.raises(BadInput, match=r"line 3: the line must have .* \(and 1 more"):
+        dataset_of(config)

@@ -13,6 +13,7 @@ from helpers.data_files import link_images
 
 from imbalance.data import DATASETS, LISTINGS, load
 from imbalance.data.sets import breeds as breeds_module
+from imbalance.data.sets import civilcomments, multinli, waterbirds
 from imbalance.data.sets import subpopbench as subpop_module
 from imbalance.data.sets.breeds import SUBSETS, list_breeds
 from imbalance.data.sets.chest import CHEXPERT, MIMIC, list_chexpert, list_mimic_cxr
@@ -50,6 +51,22 @@ def expect_counts(listing) -> None:
     """Check that made-up files are told from the published ones, and that nothing else is wrong with them."""
     (problem,) = map(str, listing.problems)
     assert "not the published" in problem and "config.data.check_counts=False" in problem
+
+
+def test_the_counts_are_those_of_the_papers():
+    """Of SubpopBench (table 1), WILDS, Waterbirds and Whac-A-Mole: examples of train, val and test."""
+    totals = {
+        civilcomments.PUBLISHED: (269038, 45180, 133782),
+        multinli.PUBLISHED: (206175, 82462, 123712),
+        CHEXPERT.counts: (167093, 22280, 33419),
+        MIMIC.counts: (303591, 17859, 35717),
+        subpop_module.IMAGENET_9.counts: (183006, 7200, 4050),
+        METASHIFT.counts: (2276, 349, 874),
+        subpop_module.NICO_COUNTS: (62657, 8726, 17483),
+        tuple(map(sum, waterbirds.PUBLISHED)): (4795, 1199, 5794),
+        tuple(map(sum, URBANCARS.counts)): (8000, 1000, 1000),
+    }
+    assert list(totals) == list(totals.values())
 
 
 # SubpopBench
@@ -211,7 +228,7 @@ def make_chexpert(root: Path) -> None:
     patients = [(i, sex) for i, (_, sex) in enumerate(patients, 1)]
     rows = [
         {"Path": f"CheXpert-v1.0-small/train/patient{i:05}/study1/view1_frontal.jpg", "Sex": sex, "Age": 60,
-         "No Finding": "1.0" if i % 5 == 0 else ""}
+         "No Finding": ("1.0", "1")[i % 2] if i % 5 == 0 else ("", "0", "0.0")[i % 3]}
         for i, sex in patients
     ]  # fmt: skip
     write_csv(root / "chexpert" / "train.csv", rows[:100])

@@ -167,3 +167,14 @@ def test_many_columns_take_linear_time(tmp_path):
     path = write(tmp_path / "wide.csv", [["1"] * len(names), ["2"] * len(names)], names)
     columns = read_columns(path)
     assert len(columns.values) == len(names) and np.stack(list(columns.values.values())).sum() == 3 * len(names)
+
+
+def test_the_number_of_blocks_does_not_grow_with_the_columns(tmp_path, monkeypatch):
+    """Each block costs time for each column; blocks of a fixed size made the time quadratic in the columns."""
+    monkeypatch.setattr(csv_columns, "BLOCK_BYTES", 8_000)
+    counts = []
+    for width in (8, 64):
+        names = [f"c{i}" for i in range(width)]
+        path = write(tmp_path / f"{width}.csv", [["123456789"] * width] * 1000, names)
+        counts.append(len(list(csv_columns.arrow_blocks(path, ",", names, names))))
+    assert 2 <= counts[1] <= counts[0]

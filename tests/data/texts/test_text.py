@@ -27,7 +27,8 @@ from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.metrics.selection import KEPT
 from imbalance.models import MODELS
 from imbalance.report.collect import collect
-from imbalance.report.page.overview import overview
+from imbalance.report.page.contents import page_contents
+from imbalance.report.page.overview import Shared, overview
 from imbalance.report.page.run_details import run_details
 from imbalance.report.report import summarise, summarise_groups
 from imbalance.sweep.runs import make_run
@@ -126,6 +127,7 @@ def test_what_is_no_use_is_refused_in_a_line(config, tmp_path):
         ("text", ("text", "target"), "'target' is the target, which must not be an input"),
         ("text", ("place",), "'place' is an attribute, which must not be an input"),
         ("text", ("text", "text"), "'text' appears twice"),
+        ("text", ("text", "place", "part"), "name one column of texts, or two for pairs"),
         ("vocabulary", 3, "'words' needs 5 or more"),
         ("max_tokens", 1, "must be 4 or more"),
         ("train_per_group", (1, 2), "2 numbers given; it needs one for each of 4 groups"),
@@ -214,11 +216,12 @@ def test_tables_and_the_page_say_over_which_groups(config, tmp_path, capsys):
     rows = collect(tmp_path / "runs")
     (row,) = summarise({("own", ""): rows}, ["worst_group_accuracy"])
     assert row["groups"] == "6 evaluation groups"
-    found = overview(tmp_path / "runs", rows, ["worst_group_accuracy"])
+    contents, shared = page_contents(tmp_path / "runs", rows), Shared()
+    found = overview(rows, contents, ["worst_group_accuracy"], shared)
     labels = {metric["name"]: metric["label"] for metric in found["metrics"]}
     assert labels["worst_group_accuracy"] == "worst group accuracy over 6 evaluation groups"
     assert labels["balanced_accuracy"] == "balanced accuracy"
-    (of_run,), _ = run_details(tmp_path / "runs", rows, found, 0)
+    (of_run,), _ = run_details(tmp_path / "runs", rows, contents, found, shared, 0)
     predictions = tmp_path / "runs" / rows[0]["run"] / "predictions" / "test.npz"
     with np.load(predictions) as saved:
         wrong, members = saved["logits"].argmax(1) != saved["targets"], saved["members"]
@@ -358,6 +361,7 @@ def test_a_text_config_of_an_older_version_refuses_empty_texts(config):
     saved = config.to_dict()
     del saved["data"]["skip_empty"]
     assert upgrade_saved_config(saved)["data"]["skip_empty"] is False
+    assert upgrade_saved_config(saved | {"data": {"name": "folder"}})["data"]["reduce"] is False
 
 
 def test_targets_have_the_type_by_which_older_runs_know_their_data(tmp_path):

@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from imbalance.config.schema import build
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
+from imbalance.methods.heads.calibration import best_offset
 from imbalance.methods.heads.dfr import l1_logistic_regression
 from imbalance.methods.heads.registry import HEADS
 
@@ -320,3 +321,10 @@ def test_a_temperature_at_the_end_of_its_search_is_told(sign, words):
     val = replace(data.val, inputs=inputs)
     with pytest.warns(UserWarning, match=words):
         make(dict(name="temperature"), replace(data, val=val), head)
+
+
+@pytest.mark.parametrize(("targets", "expected"), [([1, 1], 2.0), ([0, 0], -1.0), ([1, 0], 0.5)])
+def test_the_offset_is_the_middle_of_the_widest_best_interval(targets, expected):
+    """Class 1 needs an offset above 0 in the first row and above 1 in the second."""
+    logits, targets = torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor(targets)
+    assert best_offset(logits, 1, targets, targets, torch.mean) == (1.0, expected)

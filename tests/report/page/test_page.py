@@ -14,11 +14,13 @@ from scipy import stats
 from imbalance.data import Split
 from imbalance.data.texts.tokens import Tokens
 from imbalance.metrics.intervals import expected_best
+from imbalance.metrics.scores import probabilities
 from imbalance.report.collect import collect
 from imbalance.report.page import embedded_json, page
+from imbalance.report.page.contents import page_contents, surest_errors, thinned
 from imbalance.report.page.examples import picture, render_example
-from imbalance.report.page.overview import OWN_RULE, chosen_by_val, method_names, overview, thinned
-from imbalance.report.page.run_details import run_details, surest_errors
+from imbalance.report.page.overview import OWN_RULE, Shared, aggregates, chosen_by_val, method_names, overview
+from imbalance.report.page.run_details import run_details
 from imbalance.report.settings import common_values, varying_keys
 from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
@@ -48,7 +50,7 @@ def test_columns_are_what_differs_between_settings_of_one_file(work_dir):
 
 def test_every_rule_gives_the_test_metrics_of_the_epoch_that_it_chooses(work_dir):
     rows = collect(work_dir)
-    found = overview(work_dir, rows, ["worst_group_accuracy"])
+    found = overview(rows, page_contents(work_dir, rows), ["worst_group_accuracy"], Shared())
     names = [metric["name"] for metric in found["metrics"]]
     assert names[0] == "worst_group_accuracy" and {"auroc", "ece", "balanced_accuracy"} <= set(names)
     for row, run in zip(rows, found["runs"]):
@@ -70,7 +72,7 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
                 run = make_run(name, {"trainer.epochs": 1, "data.saturation": saturation}, seed, str(tmp_path))
                 train(*run)
     rows = collect(tmp_path)
-    found = overview(tmp_path, rows, ["balanced_accuracy"])
+    found = overview(rows, page_contents(tmp_path, rows), ["balanced_accuracy"], Shared())
     assert found["tasks"] == ["colored_digits saturation=0.4", "colored_digits saturation=0.6"]
     over = found["aggregates"]["balanced_accuracy"]
     assert (over["tasks"], over["seeds"], over["baseline"]) == (2, 3, "erm")
@@ -81,10 +83,23 @@ def test_methods_run_on_all_tasks_are_aggregated(work_dir, tmp_path):
         assert row["iqm"].value == pytest.approx(np.mean(values[1:-1]))  # a quarter of six is one run at each end
 
 
+def test_aggregates_are_of_the_settings_with_the_best_val_score_alone():
+    settings = [dict(task=task, method=method, chosen=chosen) for task in "ab" for method, chosen in (("erm", True), ("dro", True), ("dro", False))]  # fmt: skip
+    runs = [
+        dict(setting=i, seed=seed, metrics={OWN_RULE: {"test/accuracy": 0.1 * (i + 1) + 0.01 * seed}})
+        for i in range(len(settings))
+        for seed in range(4)
+    ]
+    rows = aggregates(settings, runs, ["accuracy"])["accuracy"]["rows"]
+    means = {row["method"]: row["iqm"].value for row in rows}
+    assert means == pytest.approx({"erm": 0.25 + 0.015, "dro": 0.35 + 0.015})
+
+
 def test_a_run_has_its_surest_errors_as_pictures(work_dir):
     rows = collect(work_dir)
-    found = overview(work_dir, rows, ["worst_group_accuracy"])
-    of_runs, pictures = run_details(work_dir, rows, found, pictured=3)
+    contents, shared = page_contents(work_dir, rows), Shared()
+    found = overview(rows, contents, ["worst_group_accuracy"], shared)
+    of_runs, pictures = run_details(work_dir, rows, contents, found, shared, pictured=3)
     assert sum(any("shown" in e for g in run["errors"] for e in g["examples"]) for run in of_runs) == 3
     assert all(shown["picture"].startswith("data:image/webp;base64,") for shown in pictures)
     run = next(run for run in of_runs if any("shown" in e for g in run["errors"] for e in g["examples"]))
@@ -108,7 +123,7 @@ def test_many_groups_and_runs_keep_a_page_small():
         "groups": rng.integers(200, size=5000), "indices": np.arange(5000),
     }  # fmt: skip
     names = {"classes": {"test": dict.fromkeys("abcdefghij")}, "groups": {"test": dict.fromkeys(map(str, range(200)))}}
-    found = surest_errors(saved, names, most=13)
+    found = surest_errors(saved, probabilities(saved["logits"]), names, most=13)
     assert len(found) == 13 and all(len(group["examples"]) == 1 for group in found)
     shares = [group["wrong"] / group["of"] for group in found]
     assert shares == sorted(shares, reverse=True)
@@ -123,7 +138,7 @@ def test_surest_errors_are_in_order_where_their_confidence_rounds_to_one():
         "groups": np.zeros(6, dtype=int), "indices": np.arange(6),
     }  # fmt: skip
     names = {"classes": {"test": dict.fromkeys("ab")}, "groups": {"test": {"all": 6}}}
-    (group,) = surest_errors(saved, names, most=13)
+    (group,) = surest_errors(saved, probabilities(saved["logits"]), names, most=13)
     assert [example["row"] for example in group["examples"]] == [2, 0, 1, 4, 5]
 
 
@@ -238,9 +253,15 @@ def test_a_picture_keeps_its_pixels():
 
     from PIL import Image
 
+    def decoded(example: np.ndarray) -> np.ndarray:
+        image = Image.open(io.BytesIO(base64.b64decode(picture(example).partition(",")[2])))
+        return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
-    read = Image.open(io.BytesIO(base64.b64decode(picture(pixels).partition(",")[2])))
-    assert np.array_equal(np.asarray(read.convert("RGB")).transpose(2, 0, 1), pixels)
+    pixels[0, 0, :2] = 0, 255
+    assert np.array_equal(decoded(pixels), pixels)
+    assert np.array_equal(decoded(pixels / 50 - 2), pixels)  # floats are scaled from black to white
+    assert not decoded(np.full((3, 8, 8), 0.7)).any()
 
 
 def test_the_expected_best_is_the_mean_over_all_draws():
@@ -251,6 +272,8 @@ def test_the_expected_best_is_the_mean_over_all_draws():
     for k in range(1, 8):
         assert found[k - 1] == pytest.approx(np.mean([max(draw) for draw in combinations(values, k)]))
     assert stats.rankdata(found).tolist() == list(range(1, 8))
+    many = expected_best(np.arange(1100.0))  # C(1100, 550) is no float
+    assert many[-1] == 1099 and many[0] == pytest.approx(549.5) and many[549] == pytest.approx(1101 * 550 / 551 - 1)
 
 
 def test_the_page_needs_its_files_in_the_package():

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -33,7 +34,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.models import MODELS, with_head
 from imbalance.training import evaluate
 from imbalance.training.distributed import heartbeat, processes
-from imbalance.training.distributed.processes import start_accelerator
+from imbalance.training.distributed.processes import from_main, start_accelerator
 from imbalance.training.loop import train
 
 
@@ -353,3 +354,10 @@ def test_processes_exchange_nothing_in_inference_mode(config, tmp_path, monkeypa
     with suppress(TypeError):  # the rows are no metrics
         train(config, tmp_path)
     assert len(exchanged) > 3 and not any(exchanged)
+
+
+def test_work_that_process_0_does_for_all_returns_its_result_or_raises_its_error():
+    accelerator = SimpleNamespace(is_main_process=True, num_processes=1)
+    assert from_main(accelerator, lambda: 3) == 3
+    with pytest.raises(NotADirectoryError):
+        from_main(accelerator, lambda: Path(__file__, "x").read_bytes())

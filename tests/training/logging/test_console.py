@@ -5,6 +5,7 @@ import sys
 from io import StringIO
 
 from conftest import ROOT
+from scipy.stats import binomtest
 
 from imbalance.config.metric_names import in_percent, shown
 from imbalance.config.resolve import load
@@ -15,7 +16,8 @@ def test_a_run_ends_in_tables_of_its_metrics_by_split(tmp_path, capsys):
     config = load(ROOT / "configs" / "colored_digits_erm.py")
     config.trainer.epochs, config.work_dir = 1, str(tmp_path)
     metrics = train(config, tmp_path / "run")["metrics"]
-    rows = {line.split()[0]: line.split()[1:] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    printed = capsys.readouterr().out
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     assert rows["accuracy"] == [
         f"{100 * metrics['val/accuracy']:.1f}",
         "%",
@@ -24,6 +26,13 @@ def test_a_run_ends_in_tables_of_its_metrics_by_split(tmp_path, capsys):
     ]
     assert rows["nll"] == [f"{metrics['val/nll']:.3f}", f"{metrics['test/nll']:.3f}"]
     assert "mcc" not in rows  # 0/0, because all is predicted as one class
+    odd, even = (f"{100 * metrics[f'test/auprc/{name}']:.1f}" for name in ("odd", "even"))
+    assert odd != even and rows["auprc/odd"][2] == odd  # 134 of 576 training images
+    exact = binomtest(0, 135).proportion_ci(1 - 0.05 / 4, method="exact")  # the high end allows for four groups
+    assert (
+        f"Worst test group: odd red, 0.0 % of 135 examples; 95 % interval of the worst group 0.0 to {100 * exact.high:.1f} %."
+        in printed
+    )
 
 
 def test_a_terminal_shows_the_tables_of_the_log_drawn_by_rich_and_the_score_in_bold(tmp_path, monkeypatch):

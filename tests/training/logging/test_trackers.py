@@ -109,6 +109,7 @@ def test_wandb_groups_the_seeds_of_a_setting(config, tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             trackers.Wandb(settings, config, run, None, print)
     assert given[0]["group"] == given[1]["group"] and given[0]["group"].startswith("digits_poly/optim.lr=0.1,xx")
+    assert given[0]["name"] == f"digits_poly/{directory.parent.name}/seed=3"
     assert len(given[0]["group"]) == 128  # what wandb's server takes
     assert [call["job_type"] for call in given] == ["train", "first stage"]
 

@@ -35,6 +35,9 @@ def test_a_divergence_is_reported_in_full_and_can_be_replayed(config, tmp_path, 
     assert saved["targets"].shape == saved["weights"].shape == saved["losses"].shape == saved["indices"].shape == (64,)
     assert torch.equal(soft_margins(saved["logits"], saved["targets"]).isfinite(), saved["margins"].isfinite())
     assert not saved["losses"].isfinite().all()
+    told = re.search(r"after step (\d+); repeating the last (\d+) steps to find", (tmp_path / "log.txt").read_text())
+    last, repeated = map(int, told.groups())
+    assert last - repeated < saved["step"] <= last
     report = forensics.replay(tmp_path)
     assert "the losses are the same, bit for bit" in report
     assert f"first non-finite: {saved['first_nonfinite']}" in report

@@ -1,0 +1,14 @@
+"""Lines of a run's log, on the console and in log.txt."""
+
+from imbalance.training.logging.run_log import RunLog
+
+
+def test_lines_that_follow_at_once_are_in_the_file_and_the_last_is_on_the_console_too(config, tmp_path, capsys):
+    with RunLog(tmp_path, config, writes=True) as log:
+        log.claim()
+        for number in range(4):
+            log.progress(f"evaluation {number}", last=number == 3)
+    assert capsys.readouterr().out.split("\n") == ["evaluation 0", "evaluation 3", ""]
+    assert [line[-12:] for line in (tmp_path / "log.txt").read_text().splitlines()] == [
+        f"evaluation {n}" for n in range(4)
+    ]
