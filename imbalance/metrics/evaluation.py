@@ -268,7 +268,7 @@ def check_top_k(top_k: Any, num_classes: int) -> None:
     whole = isinstance(top_k, Collection) and all(isinstance(k, Integral) and not isinstance(k, bool) for k in top_k)
     if not whole or not all(1 <= k <= num_classes for k in top_k):
         raise BadInput(
-            f"evaluate: top_k: {short_repr(top_k)} given; a sequence of integers from 1 to {num_classes} is needed, as (1,)"
+            f"evaluate: top_k: {short_repr(top_k)} given; integers from 1 to {num_classes} are needed, as in (1,)"
         )
 
 
