@@ -76,7 +76,7 @@ def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_
     for name, number in numbers.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
             raise BadInput(
-                f"{name}: their number of classes or groups is {short_repr(number)}; give an integer from 1 to {MOST_LABELS:,}"
+                f"{name}: their number of classes or groups is {short_repr(number)}; an integer from 1 to {MOST_LABELS:,} is needed"
             )
     shapes = {name: tuple(tensor.shape) for name, tensor in labels.items() if isinstance(tensor, Tensor)}
     if len(shapes) < len(labels) or len(set(shapes.values())) > 1 or len(shapes["targets"]) not in (1, 2):
