@@ -27,7 +27,7 @@ class Counts(NamedTuple):
 
     confusion: (K, K), confusion[target, prediction].
     grouped: (G, 2), the numbers of wrong and of right predictions in each group.
-    eval_grouped: (E, 2), the same for each evaluation group; None if the evaluation groups are the groups.
+    eval_grouped: (E, 2), these two numbers for each evaluation group; None if the evaluation groups are the groups.
 
     A table over (group, target, prediction) would take 8 GB for a thousand classes and groups, and is not needed.
     """
@@ -65,18 +65,18 @@ def count(
 
 
 def check_labels(labels: Mapping[str, Tensor], numbers: Mapping[str, int], eval_group_mask: Tensor | None) -> None:
-    """Raise `BadInput` unless all labels are integer tensors of one shape, from 0 to below their entry in `numbers`.
+    """Raise `BadInput` unless all labels are integer tensors of one shape, with values from 0 to `numbers[name]` − 1.
 
     On a GPU the values are not compared, because the host would wait for them.
 
     Args:
-        labels: the (B,) or (M, B) labels, by the name of the argument of `count`.
-        numbers: the number of classes or groups, by the same names.
+        labels: the (B,) or (M, B) labels, by name: the name of the argument of `count`.
+        numbers: the number of different labels (classes or groups), by the same names.
     """
     for name, number in numbers.items():
         if not isinstance(number, Integral) or isinstance(number, bool) or not 1 <= number <= MOST_LABELS:
             raise BadInput(
-                f"{name}: {short_repr(number)} different labels given; an integer from 1 to {MOST_LABELS:,} is needed"
+                f"{name}: their number of classes or groups is {short_repr(number)}; an integer from 1 to {MOST_LABELS:,} is needed"
             )
     shapes = {name: tuple(tensor.shape) for name, tensor in labels.items() if isinstance(tensor, Tensor)}
     if len(shapes) < len(labels) or len(set(shapes.values())) > 1 or len(shapes["targets"]) not in (1, 2):
@@ -251,7 +251,7 @@ def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
     """
     array = as_array(key, counts, (1, 2))
     if array.shape[-1] != size or not (array >= 0).all():
-        raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers from 0 on are needed")
+        raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers of 0 or more are needed")
     return array
 
 

@@ -1,4 +1,4 @@
-"""Intervals of a mean over pairs of classes and seeds, which share classes and images; corrections for many tests."""
+"""Intervals of a mean over class pairs and seeds, where pairs share classes and images; corrections for many tests."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -35,11 +35,11 @@ class Contrast(NamedTuple):
 
 
 def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:
-    """Return the mean of differences over pairs of classes, with an interval that allows for classes and images they share.
+    """Return the mean of differences over class pairs; its interval allows for classes and images that pairs share.
 
-    The variance is the sum of `dyadic_variance` of the means of the pairs and the variance of the means of the seeds,
-    divided by their number. The first allows for classes that pairs share, the second for images that all pairs of a
-    seed share. The sum counts the variance between single differences twice, so the interval is too wide rather than too
+    The variance of the mean is a sum of two terms. The first is `dyadic_variance` of the means of the pairs; it allows for
+    classes that pairs share. The second is the variance of the means of the seeds, divided by the number of seeds; it
+    allows for images that all pairs of a seed share. The sum counts the variance between single differences twice, so the interval is too wide rather than too
     narrow. The interval is that of Student's t; the degrees of freedom are one fewer than the classes, or than the seeds if
     there are fewer seeds. The ends of the interval are nan for a single seed, and if all pairs share a class.
 
@@ -64,11 +64,13 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
 
 
 def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
-    """Return the variance of the mean of `values`, one for each pair of K classes; pairs with a common class are dependent.
+    """Return the variance of the mean of P values, one value for each pair of K classes.
+
+    Values of pairs with a common class are dependent.
 
     The products of the residuals of all pairs that share a class are summed (Aronow, Samii and Assenova, Political
-    Analysis 2015). Because the residuals are from the mean, this sum is too small by the factor 1 − (2K − 3) / P. Division by the factor
-    removes the bias if `pairs` has all K (K − 1) / 2 pairs, both for independent pairs and for sums of two class
+    Analysis 2015). This sum is too small by the factor 1 − (2K − 3) / P,
+    because the residuals are differences from the measured mean, not from the true one. Division by the factor removes the bias if `pairs` has all K (K − 1) / 2 pairs, both for independent pairs and for sums of two class
     effects. A negative sum counts as 0. The result is nan if all pairs share a class, as they do for three classes.
 
     Args:

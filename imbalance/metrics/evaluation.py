@@ -90,18 +90,19 @@ def evaluate(
     is left out, whereas fairlearn takes the rate for 0. `class_prior` adds `shifted_accuracy`, the accuracy on a population
     with these class shares: the mean of the recalls, weighted by the shares.
 
-    Intervals of accuracies, recalls and other shares are Wilson's, those of the worst group or class and of means are
-    `worst_over_examples` and `mean_over_examples`. The intervals of parity metrics follow from exact intervals that
-    cover all rates at once. `nll` and `brier` have t-intervals, unless all examples have the same value; `mcc`, `g_mean`
-    and F1 have bootstrap intervals. The areas and the calibration errors have none, so their ends are nan. In `nll` a
-    probability of 0 counts as 2e-308.
+    Intervals of accuracies, recalls and other shares are Wilson's. The interval of the worst group or class is
+    `worst_over_examples`, and that of a mean over groups or classes is `mean_over_examples`. The intervals of parity
+    metrics follow from exact intervals that cover all rates at once. `nll` and `brier` have t-intervals, unless all
+    examples have the same value; `mcc`, `g_mean` and F1 have bootstrap intervals. AUROC, AUPRC and the calibration
+    errors have no intervals, so the ends are nan. In `nll` a probability of 0 counts as 2e-308.
 
     Args:
         targets: (N,) the class of each example: numbers or names.
         predictions: (N,) predicted classes, or (N, K) probabilities, whose columns are in the order of `classes`.
         groups: (N,) the group or attribute of each example: numbers or names; None if the groups are the classes. If a
             group holds several classes, the metrics of groups are of each combination of class and group, as in a run.
-        classes: the classes in order; None for the numbers 0 to K − 1 of K probabilities, or for all classes that occur.
+        classes: the classes in order. None: for probabilities, the numbers 0 to K − 1; for predicted classes, the sorted
+            classes that occur in `targets` or `predictions`.
         class_prior: (K,) the share of each class, in the order of `classes`, in the population of `shifted_accuracy`; or None.
             `imbalance.metrics.label_shift.long_tailed_prior` makes the shares of a long tail.
         top_k: numbers k of most probable classes for `top<k>_accuracy`.
@@ -124,7 +125,7 @@ def evaluate(
     if predicted.ndim == 2:
         if predicted.dtype.kind not in "biuf":
             raise BadInput(
-                f"evaluate: predictions: {predicted.dtype} of shape {predicted.shape} given; probabilities are numbers"
+                f"evaluate: predictions: {predicted.dtype} of shape {predicted.shape} given; pass (N, K) probabilities as floats"
             )
         probability = predicted.astype(np.float64)
     else:
@@ -201,7 +202,8 @@ def check_present(name: str, values: Any, labels: Array) -> None:
     """Raise `BadInput` if a list mixes texts and numbers, or a label is missing: None, nan, or the NA of a series.
 
     Args:
-        values: the labels as the caller gave them; NumPy turns the nan in a list of texts into the text "nan".
+        values: the labels as the caller gave them. A list is searched itself, because NumPy turns a nan among texts into
+            the text "nan".
         labels: (N,) the array of these labels.
     """
     if labels.dtype.kind not in "fcOUmM":
@@ -209,7 +211,10 @@ def check_present(name: str, values: Any, labels: Array) -> None:
     items = values if isinstance(values, list | tuple) else labels.tolist()
     row = next((row for row, item in enumerate(items) if is_missing(item)), None)
     if row is not None:
-        raise BadInput(f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give it a value of its own")
+        raise BadInput(
+            f"evaluate: {name}[{row}] is {items[row]}; leave out the example, or give all missing labels a label, such as "
+            "'missing' or -1"
+        )
     if labels.dtype.kind == "U" and len({isinstance(item, str) for item in items}) > 1:
         raise BadInput(f"evaluate: {name}: values of several types given; give only texts or only numbers")
 
@@ -234,7 +239,7 @@ def check_same_type(targets: Array, predictions: Array) -> None:
 
 
 def distinct(what: str, labels: Array) -> tuple[Array, Array]:
-    """Return the different labels in order, and for each of the (N,) labels its position among them.
+    """Return the distinct labels, sorted, and for each of the (N,) labels its position among the distinct labels.
 
     Args:
         what: the name of the argument that has the labels, for messages.
@@ -369,7 +374,7 @@ def bootstrap_intervals(
         A cell is a pair of class and prediction.
 
         Args:
-            labels: the class by which the examples of each cell are counted.
+            labels: for each cell, the class under which the examples of the cell are counted.
             kept: a mask of cells.
         """
         rows = np.flatnonzero(kept)
@@ -423,7 +428,7 @@ def parity(targets: Array, predictions: Array, attributes: Array) -> dict[str, M
 
 
 def combined(parts: Sequence[Measured], reduce: Callable[..., Any]) -> Measured:
-    """Return one of several values with an interval: the largest or smallest value, low end and high end.
+    """Return the largest or smallest of several values, with the largest or smallest of their low and of their high ends.
 
     Args:
         parts: the values with their intervals.

@@ -189,15 +189,16 @@ def wilson_ends(right: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarra
 def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int] | np.ndarray) -> Interval:
     """Return a 95 % interval of the true accuracy of one classifier on its worst group.
 
-    The interval shows the effect of the choice of test examples alone, not of seeds. Its ends are the lowest ends of
-    the exact intervals of the groups (Clopper and Pearson, Biometrika 1934), with 2.5 % for the low ends, and 2.5 %
-    divided by the number of groups for the high ends. It covers in at least 95 % of cases, also if groups overlap or
-    are equally bad:
+    The interval shows the effect of the choice of test examples alone, not of seeds. Each group has
+    an exact interval (Clopper and Pearson, Biometrika 1934), with 2.5 % below its low end, and 2.5 % divided by the number
+    of groups above its high end. This function returns the smallest low end and the smallest high end. The result covers
+    the true accuracy in at least 95 % of cases, also if groups overlap or are equally bad:
 
-    - The low end is too high only if that of the worst group is, which happens in at most 2.5 % of cases.
-    - The high end is too low only if that of some group is, which happens in at most 2.5 % / G of cases for each group.
+    - The low end is too high only if the low end of the worst group is too high: in at most 2.5 % of cases.
+    - The high end is too low only if the high end of some group is too low: in at most 2.5 % / G of cases for each group.
 
-    `imbalance reproduce interval_coverage` compares it with Wilson's intervals and with the bootstrap, which cover less.
+    `imbalance reproduce interval_coverage` compares this interval with Wilson's and with the bootstrap, which cover
+    in fewer cases.
 
     Args:
         right: (G,) numbers of right predictions of each group.
@@ -224,8 +225,8 @@ def mean_over_examples(
 ) -> Interval:
     """Return a 95 % interval of the mean of one classifier's true group accuracies.
 
-    It shows the effect of the choice of test examples alone, not of seeds. The mean is taken for normally distributed. Its
-    variance is computed as if each group had one more right and one more wrong prediction, because otherwise a group
+    The interval shows the effect of the choice of test examples alone, not of seeds. The mean is treated as normally
+    distributed. Its variance is computed as if each group had one more right and one more wrong prediction, because otherwise a group
     without wrong predictions would have the variance 0.
 
     Args:

@@ -18,12 +18,12 @@ def long_tailed_prior(class_counts: Sequence[int] | Array, ratio: float) -> Arra
     """Return the (K,) class shares of a long tail: t_k ∝ ratio^(−r_k / (K − 1)).
 
     The rank r_k is 0 for the class with the most training examples and K − 1 for the class with the fewest. Classes with
-    equally many examples are ranked by their numbers. So the tail is that of the training set for a ratio above 1
+    equally many examples are ranked by class number. So the tail is that of the training set for a ratio above 1
     ("forward"), uniform for 1, and reversed for a ratio below 1 ("backward").
 
     Zhang, Hooi, Hong and Feng, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed
     Recognition", NeurIPS 2022 (SADE). The authors cut subsets with such shares from a test set with equal class counts,
-    and round the counts down. They rank the classes by number, which is the order of the training counts in their data.
+    and round the counts down. They rank the classes by class number, which is the order of the training counts in their data.
 
     Args:
         class_counts: (K,) numbers of training examples.

@@ -1,4 +1,4 @@
-"""Models: functions that build networks from inputs to logits (B, K). A network is `features`, then a linear `head`."""
+"""Models: functions that build networks; a network maps inputs to logits (B, K). A network is `features`, then a linear `head`."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

@@ -79,7 +79,7 @@ def linear(
     Args:
         init: "default" for the random initialisation of torch; "zeros" for a weight and bias of zeros. To compare with
             a limit direction of `imbalance.theory`, use "zeros": gradient descent never changes the part of the weight
-            that is orthogonal to all inputs.
+            that is orthogonal to all inputs, so with "default" this part would stay random.
     """
     model = with_head(nn.Flatten(), prod(input_shape), num_classes, head)
     if init == "zeros":

@@ -58,7 +58,7 @@ class Block(nn.Module):
     """A transformer block: attention and a perceptron, with layer normalisation before each (Xiong et al., ICML 2020).
 
     Args:
-        width: the length of the state, a vector, of each token.
+        width: the length of the state vector of each token.
         heads: the number of attention heads.
     """
 
@@ -137,7 +137,7 @@ def transformer(
     """Build a small transformer encoder with random weights, and a linear layer on the mean over all tokens.
 
     Args:
-        width: the length of the state, a vector, of each token.
+        width: the length of the state vector of each token.
         depth: the number of blocks.
         heads: the number of attention heads of each block.
         dropout: the probability with which dropout sets to 0 an attention weight, or an output of the attention or the

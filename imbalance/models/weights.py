@@ -16,8 +16,8 @@ class Frozen(nn.Module):
 
     The parameters get no gradients, and batch normalisation and dropout are always in evaluation mode.
 
-    section: only for some models: the section `config.model` to write to model.json, which builds the same network
-        without loading pretrained weights.
+    section: the section `config.model` for model.json, which builds the same network without loading pretrained
+        weights. Only some models set this attribute.
     """
 
     section: dict[str, Any]

@@ -77,8 +77,8 @@ def _archive(work_dir: Path, units: Sequence[Sequence[Path]]) -> bytes:
 def read_runs(source: Path, work_dir: Path) -> int:
     """Put the runs in files of `write_runs` under `work_dir`, and return the number of run directories that were written.
 
-    A finished run that exists under `work_dir` already stays as it is. An unfinished run there is replaced only by a
-    finished run.
+    A run that is finished under `work_dir` stays as it is. A run that is unfinished under `work_dir` is replaced only if
+    it is finished in the files.
 
     Args:
         source: a file that `write_runs` wrote, or a folder with such files.

@@ -197,7 +197,7 @@ def _with_current_name(row: Row) -> Row:
 
 @functools.cache
 def current_name(name: str, overrides: str) -> tuple[str, str]:
-    """Return the config and overrides that replace a removed config with overrides; return a current config unchanged.
+    """Return the config and overrides that replace a removed config and its overrides; a current config stays the same.
 
     Args:
         name: name of a config, removed or not.
@@ -221,7 +221,7 @@ def _values_of(overrides: str) -> dict[str, str]:
 
 
 def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> int:
-    """Add those of `rows` to the table of results `table` whose runs have no row in it yet; return how many were added.
+    """Add to the table of results `table` the rows of runs without a row in the table; return how many were added.
 
     The file is sorted, so it does not depend on the order in which rows were added. A lock makes commands that add at
     the same time wait for one another.
@@ -296,7 +296,7 @@ def score(row: Row, split: str, metric: str) -> float:
 
 
 def share_interpolating(rows: Sequence[Row]) -> str:
-    """Return the percentage of runs that, in some epoch, predicted all training examples correctly."""
+    """Return, as text such as "40%", the share of runs that in some epoch predicted all training examples correctly."""
     return f"{np.mean([row['interpolation epoch'] != '' for row in rows]):.0%}"
 
 

@@ -26,7 +26,9 @@ NAMES = ("curves", "rates", "boxes", "boundaries")  # names of the files of the 
 
 
 def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Path) -> list[tuple[str, Path]]:
-    """Draw every figure for which the runs have data, write it to `folder`, and return its title and PNG file.
+    """Draw the figures for which the runs have data; return the title and the PNG file of each.
+
+    The files are written to `folder`.
 
     Args:
         work_dir: folder of the run directories.

@@ -136,8 +136,9 @@ def _group_accuracies(runs: list[Row], work_dir: Path) -> Iterator[tuple[str, li
     """Yield the accuracies of each test group of a setting, then of the worst group, then the mean over the groups.
 
     Yields:
-        The label, the number of examples in each group, the accuracy of every run, and the interval over test examples,
-        averaged over runs. The interval of a group is Wilson's; for the others see `worst_over_examples` and
+        The label; the number of examples, in a list: of this group, or of each group for the worst group and the mean;
+        the accuracy of every run; and the interval over test examples, whose ends are averaged over runs. The interval
+        of a group is Wilson's; for the worst group and the mean see `worst_over_examples` and
         `mean_over_examples`.
     """
     if not runs:

@@ -182,7 +182,7 @@ def runs_stamp(folder: Path, names: Sequence[str]) -> tuple[str, int]:
 def run_directories(work_dir: Path) -> list[str]:
     """Return the paths of the run directories under `work_dir`, relative to it and sorted.
 
-    First runs, and the folders of wandb inside runs, are left out.
+    The runs of first stages (folders `first`), and the folders of wandb inside runs, are left out.
     """
     directories = []
     for folder, folders, files in os.walk(work_dir):

@@ -6,7 +6,7 @@ The command does test-agnostic evaluation (Zhang et al., NeurIPS 2022, SADE). It
 run under --work_dir. For each ratio there are two long tails of the classes: "forward" has the order of the training
 counts, "backward" the reverse order. "uniform" has equal shares, and gives the balanced accuracy. Every test example
 counts, with a weight by its class, so no subset is drawn. A row "known" shows the accuracy of a model that is told the
-shares: its logits are shifted by prior correction. It is missing for a run whose class probabilities have no
+shares: its logits are shifted by prior correction. This row is missing for a run whose class probabilities have no
 known prior. An interval is over seeds, or for a single run over the choice of test examples. --output writes a row for
 each run and prior, with the interval over test examples.
 """
@@ -45,7 +45,7 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
     """Print the accuracies of all finished runs under `work_dir`, by class prior.
 
     Args:
-        ratios: the largest share of a class divided by the smallest, in each long tail; numbers above 1.
+        ratios: for each long tail, the largest share of a class divided by the smallest; numbers above 1.
         work_dir: folder of the run directories.
         output: CSV file to write; None for no file.
     """
@@ -66,7 +66,9 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
                 ends = {"low": interval.low, "high": interval.high}
                 lines.append({**about, "prior": prior, "known": known, "accuracy": accuracy, **ends})
     if not accuracies:
-        raise BadInput(f"--work_dir={work_dir} has no finished run with predictions of test; type another folder")
+        raise BadInput(
+            f"--work_dir={work_dir} has no finished run with predictions of test; type a folder that has one"
+        )
     print(
         "Test accuracy, %, by class prior: mean ± 95 % t-interval over n seeds; for n = 1 the interval over test examples.\n"
     )
@@ -88,9 +90,10 @@ def named_ratios(ratios: Sequence[float]) -> dict[str, float]:
 
 
 def accuracies_of(directory: Path, ratios: Sequence[float]) -> Iterator[tuple[bool, list[Shifted]]]:
-    """Yield the accuracies of a finished run at each ratio: of its predictions, and with a known prior if it has any.
+    """Yield one or two tuples for a finished run: whether the model is told the class shares, and an accuracy per ratio.
 
-    Each item is a tuple: whether the model is told the class shares, and the accuracies.
+    The second tuple has the accuracies of a model that is told the shares. It is missing if `model_prior_of` returns
+    None, or if a class of test has no training example.
     """
     saved = read_predictions(directory, "test")
     logits, targets = saved["logits"], saved["targets"]

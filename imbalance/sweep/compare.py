@@ -131,7 +131,7 @@ def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: 
 
     Args:
         values_of: by config, the metric by seed; nan for a diverged run.
-        metric_name: key of the metric; an interval ends at the smallest and largest value that the metric can have.
+        metric_name: key of the metric, whose smallest and largest possible values are bounds of every interval.
         heading: head of the first column; ", %" is added if the metric is shown in percent.
     """
     rows, limits, (first, *_) = [], bounds(metric_name), values_of

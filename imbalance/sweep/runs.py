@@ -165,7 +165,7 @@ def train_later(run: Run, busy: bool) -> list[Summary]:
     """Train one run, and return its summary in a list.
 
     Args:
-        busy: True to wait a second before, because another process is training the run.
+        busy: True to wait a second before training, because another process is training the run.
     """
     time.sleep(busy)
     return train_quietly([run])

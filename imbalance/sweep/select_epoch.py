@@ -41,7 +41,7 @@ def select(
     Args:
         config: config files or names; if empty, nothing is trained, and all runs under `work_dir` are read.
         overrides: config values by key, for the runs of the configs.
-        share: fraction of the val examples whose group labels the selection rule for few labels reads.
+        share: fraction of the val examples whose group labels are known to the selection rule for few labels.
         seeds: number of seeds of each config; the seeds are 0, 1, 2, …
         work_dir: folder of the run directories.
         jobs: number of worker processes.

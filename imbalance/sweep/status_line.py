@@ -83,7 +83,7 @@ class StatusLine:
         return time.monotonic() - self.started
 
     def show(self, text: str, done: int, last: bool = False) -> None:
-        """Show the text in place of the text before.
+        """Show the text in place of the previous text.
 
         If the output cannot overwrite a line, each text takes a new line. Then a text is skipped that comes within two
         seconds of the line before, or within a minute of it with the same number of runs done.

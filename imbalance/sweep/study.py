@@ -115,7 +115,7 @@ def status(trial: "FrozenTrial") -> str:
 
 
 class Outcome(NamedTuple):
-    """The end of a trial.
+    """State of a trial, and the result if the trial has ended.
 
     status: result of the function `status`; "unfinished" for a trial that has not ended.
     score: score of the trial's run; None if the run has none.
@@ -132,7 +132,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
-    """Return every point of the study for which `wanted` is true, paired with the end of its newest attempt.
+    """Return every point of the study for which `wanted` is true, paired with the outcome of its newest attempt.
 
     If a sampler chose a point twice, both trials have the same run, and only the finished trial counts.
     """
@@ -164,7 +164,7 @@ def attempts_in(trials: "Iterable[FrozenTrial]") -> Attempts:
     """Divide the trials of a study into those that count and all others.
 
     Args:
-        trials: all trials of the study, by their numbers.
+        trials: all trials of the study, sorted by number.
     """
     newest, duplicates, nameless, known = {}, [], [], set()
     for trial in trials:

@@ -125,7 +125,7 @@ def sweep(
 
 
 def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int) -> list[tuple[Point, Outcome]]:
-    """Train the run of every point without a study; return every point, paired with the end of its run.
+    """Train the run of every point without a study; return every point, paired with the outcome of its run.
 
     Args:
         jobs: number of worker processes.
@@ -219,7 +219,7 @@ def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:
 
 
 def parse_values(point: Mapping[str, Any]) -> Point:
-    """Parse those values of a point that are texts from the command line to the types of the config."""
+    """Return the point with its `OverrideText` values, typed on the command line, parsed to the types of the config."""
     changes = {key: value for key, value in point.items() if key not in ("config", "seed")}
     if not any(isinstance(value, OverrideText) for value in changes.values()):
         return dict(point)
@@ -420,6 +420,6 @@ def check_same_data(trials: Iterable[tuple[Point, Outcome]]) -> None:
         if trial.data != other.data:
             raise BadInput(
                 f"trials {other.number} and {trial.number} of the study were trained on different data, so their scores cannot be "
-                "compared; put the same data on all machines, and type the same command again, which "
-                "trains again the trials that used other data"
+                "compared; put the same data on all machines, and type the same command again: it "
+                "trains again the trials whose data were not those"
             )

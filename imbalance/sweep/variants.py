@@ -26,7 +26,7 @@ class Variant:
         return self.run({}, 0, "runs").directory.parts[-2]
 
     def rows(self, rows: Iterable[RowT]) -> list[RowT]:
-        """Return those of `rows`, rows of a table of results, that belong to runs of this variant.
+        """Return the rows of this variant's runs, out of the rows of a table of results.
 
         The overrides in KEPT are ignored: they only make a run save more, and change no result.
         """

@@ -111,7 +111,7 @@ def details_of_run(directory: Path, row: Row, content: Content, hidden: Set[str]
 
 
 def val_and_test_metrics(row: Row, most: int) -> dict[str, float]:
-    """Return a run's metrics on val and test; if there are more than `most`, without those of single classes."""
+    """Return a run's metrics on val and test; leave out those of single classes if there are more than `most` metrics."""
     metrics = {key: value for key, value in values_under(row, "val/", "test/").items() if isinstance(value, float)}
     if len(metrics) > most:
         metrics = {k: value for k, value in metrics.items() if k.count("/") == 1 or "/group_accuracy/" in k}
