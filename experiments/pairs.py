@@ -401,7 +401,10 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
     ]  # fmt: skip
     table = []
     for data, loss in itertools.product(by_data, LOSSES):
-        pairs, scores = scores_of({method: rows for method, rows in by_data[data].items() if method[0] == loss})
+        of_loss = {method: rows for method, rows in by_data[data].items() if method[0] == loss}
+        if not all(of_loss.values()):
+            continue
+        pairs, scores = scores_of(of_loss)
         unweighted = scores[loss, 0.0]
         for exponent in EXPONENTS[1:] if pairs else ():
             weighted = scores[loss, exponent]

@@ -20,7 +20,7 @@ from imbalance.data import Dataset, as_dataset
 from imbalance.data.population import check_population
 from imbalance.data.problems import raise_first
 from imbalance.data.splits import stratified_split
-from imbalance.data.tables.columns import Columns, array_columns, frame_columns, is_table
+from imbalance.data.tables.columns import Columns, array_columns, column_names, frame_columns, is_table
 from imbalance.data.tables.encoding import fit_features, transform
 from imbalance.data.tables.input_columns import choose_inputs
 from imbalance.data.tables.values import as_categories, check_unmasked
@@ -111,6 +111,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         """
         check_unmasked(y, "y: ")
         check_unmasked(groups, "groups: ")
+        if is_table(X):
+            column_names(X)  # refuse names that occur twice, for which each library has errors of its own
         validate_data(self, X, y, skip_check_array=True)
         columns = self._columns(X, reset=True)
         labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType]

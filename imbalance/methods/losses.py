@@ -17,15 +17,16 @@ between the logits of an example.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imbalance.config.schema import Fraction, NonNegative, Positive, checked
+from imbalance.config.schema import Fraction, NonNegative, Positive, checked, short_repr
 from imbalance.config.tags import tagged
-from imbalance.methods.margins import against, at_least_float32, log_odds_against, soft_margins, softplus
+from imbalance.errors import BadInput
+from imbalance.methods.margins import against, at_least_float32, check_shapes, log_odds_against, soft_margins, softplus
 from imbalance.methods.weights import inverse_effective_number
 
 
@@ -255,6 +256,7 @@ class LabelAwareSmoothing(nn.Module):
         self.register_buffer("smoothing", tail + (head - tail) * (math.pi / 2 * ranks).sin())
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        check_shapes(logits, targets, self.smoothing)
         return smoothed_cross_entropy(logits, targets, self.smoothing.to(at_least_float32(logits))[targets])
 
 
@@ -282,6 +284,7 @@ class LDAM(nn.Module):
         self.register_buffer("offsets", scale * max_margin * margin / margin.max())
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        check_shapes(logits, targets, self.offsets)
         odds = log_odds_against(self.scale * at_least_float32(logits), targets)
         return softplus(odds + self.offsets.to(odds)[targets])
 
@@ -374,6 +377,7 @@ class ClassBalanced(nn.Module):
         return None if self.focal.gamma else self.factors.log()
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        check_shapes(logits, targets, self.factors)
         losses = self.focal(logits, targets, groups)
         return self.factors.to(losses)[targets] * losses
 
@@ -403,6 +407,7 @@ class ClassBalancedSigmoid(nn.Module):
         self.register_buffer("factors", class_balanced_factors(class_counts, beta))
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
+        check_shapes(logits, targets, self.factors)
         logits = at_least_float32(logits)
         odds = logits * against(logits, targets)  # log (1 − p_k) / p_k
         losses = ((self.gamma * F.logsigmoid(odds)).exp() * softplus(odds)).sum(1)
@@ -415,19 +420,40 @@ def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
     return factors / factors.mean()
 
 
-def present(counts: Tensor) -> Tensor:
+def checked_counts(counts: Any) -> Tensor:
+    """Return numbers of examples as a float64 tensor.
+
+    Args:
+        counts: (K,) or (G,): a tensor, an array or a sequence.
+
+    Raises:
+        BadInput: the counts are not whole numbers from 0 on, or all are 0.
+    """
+    try:
+        values = torch.as_tensor(counts).double()
+    except (TypeError, ValueError, RuntimeError):
+        values = torch.empty(0)
+    whole = values.ndim == 1 and bool((values.isfinite() & (values >= 0) & (values == values.floor())).all())
+    if not whole or not values.any():
+        raise BadInput(
+            f"class_counts: {short_repr(counts)} given; the number of training examples of each class is needed"
+        )
+    return values
+
+
+def present(counts: Any) -> Tensor:
     """Return counts as float64, with 1 in place of 0, so that their powers and logarithms are finite."""
-    return counts.double().clamp(min=1)
+    return checked_counts(counts).clamp(min=1)
 
 
-def relative(counts: Tensor) -> Tensor:
+def relative(counts: Any) -> Tensor:
     """Return the (K,) or (G,) ratios n_j / n_max of the counts to the largest count."""
-    return present(counts) / counts.max()
+    return present(counts) / checked_counts(counts).max()
 
 
-def share(counts: Tensor) -> Tensor:
+def share(counts: Any) -> Tensor:
     """Return the (K,) or (G,) shares n_j / n of all examples."""
-    return present(counts) / counts.sum()
+    return present(counts) / checked_counts(counts).sum()
 
 
 LOSSES = {

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imbalance.errors import BadInput
+
 
 def at_least_float32(logits: Tensor) -> Tensor:
     """Return half-precision logits as float32, and other logits unchanged.
@@ -17,6 +19,23 @@ def at_least_float32(logits: Tensor) -> Tensor:
     Call it before logits are subtracted: bfloat16 has so few digits that different logits often are the same number.
     """
     return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+
+
+def check_shapes(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> None:
+    """Raise `BadInput` unless logits are (B, K) and targets (B,), because torch would repeat a single target for all rows.
+
+    Args:
+        counts: a tensor with one number for each class; None to leave K unchecked.
+    """
+    if logits.ndim != 2 or targets.shape != logits.shape[:1]:
+        raise BadInput(
+            f"loss: logits of shape {tuple(logits.shape)} and targets of shape {tuple(targets.shape)} given; (B, K) and (B,) "
+            "are needed"
+        )
+    if counts is not None and len(counts) != logits.shape[1]:
+        raise BadInput(
+            f"loss: {logits.shape[1]} logits for each example given, but class_counts has {len(counts)} classes"
+        )
 
 
 def softplus(x: Tensor) -> Tensor:
@@ -39,6 +58,7 @@ def log_odds_against(logits: Tensor, targets: Tensor) -> Tensor:
     A training step of a small model spends most of its time on launching operations, so this function uses as few
     operations as possible.
     """
+    check_shapes(logits, targets)
     logits = at_least_float32(logits)
     if logits.shape[1] == 2:
         return (logits * against(logits, targets)).sum(1)

@@ -5,9 +5,11 @@ as in the test split, the accuracy on the population is Σ_k t_k R_k. No example
 """
 
 from collections.abc import Sequence
+from numbers import Real
 
 import numpy as np
 
+from imbalance.config.schema import short_repr
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, mean_over_examples
 
@@ -30,12 +32,13 @@ def long_tailed_prior(class_counts: Sequence[int] | Array, ratio: float) -> Arra
         ratio: the share of the class of rank 0 divided by that of rank K − 1.
 
     Raises:
-        BadInput: `ratio` is not above 0 and finite, or there are fewer than two classes.
+        BadInput: `ratio` is not above 0 and finite, a count is not a number from 0 on, or there are fewer than two classes.
     """
     counts = np.asarray(class_counts)
     if counts.ndim != 1 or len(counts) < 2:
         raise BadInput(f"class_counts: shape {counts.shape} given; a count for each of two or more classes is needed")
-    if not 0 < ratio < np.inf:
+    check_numbers("class_counts", counts)
+    if not isinstance(ratio, Real) or not 0 < ratio < np.inf:
         raise BadInput(f"ratio: {ratio} given; a number above 0 is needed")
     ranks = np.empty(len(counts))
     ranks[np.argsort(-counts.astype(np.float64), kind="stable")] = np.arange(len(counts))
@@ -53,9 +56,31 @@ def shifted_accuracy(right: Array, totals: Array, class_prior: Array) -> tuple[f
         right: (K,) number of right predictions of each class.
         totals: (K,) number of test examples of each class.
         class_prior: (K,) the shares t.
+
+    Raises:
+        BadInput: the lengths differ, a value is not a number from 0 on, or a class has more right predictions than examples.
     """
+    right, totals, class_prior = map(np.asarray, (right, totals, class_prior))
+    for name, values in (("right", right), ("totals", totals), ("class_prior", class_prior)):
+        if values.shape != totals.shape or values.ndim != 1:
+            raise BadInput(f"{name}: shape {values.shape} given; one number for each class is needed")
+        check_numbers(name, values)
+    if (right > totals).any():
+        k = int(np.flatnonzero(right > totals)[0])
+        raise BadInput(f"right[{k}]: {right[k]} given, but totals[{k}] is {totals[k]}; it must be at most as large")
     shares = np.where(totals > 0, class_prior, 0.0)
     if not shares.sum():
         return np.nan, Interval(np.nan, np.nan)
     value = float(shares @ (right / np.maximum(1, totals)) / shares.sum())
     return value, mean_over_examples(right, totals, shares=shares)
+
+
+def check_numbers(name: str, values: Array) -> None:
+    """Raise `BadInput` unless all (K,) values are finite numbers from 0 on.
+
+    Args:
+        name: the name of the argument, for the message.
+    """
+    valid = values.dtype.kind in "biuf" and bool((np.isfinite(values) & (values >= 0)).all())
+    if not valid:
+        raise BadInput(f"{name}: {short_repr(values.tolist())} given; finite numbers from 0 on are needed")

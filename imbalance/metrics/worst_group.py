@@ -72,8 +72,8 @@ class WorstGroupAccuracy(Base):
 
     def __init__(self, num_groups: int, **kwargs: Any):
         super().__init__(**kwargs)
-        if num_groups < 1:
-            raise BadInput(f"WorstGroupAccuracy: num_groups={num_groups} given; it must be at least 1")
+        if not isinstance(num_groups, int) or num_groups < 1:
+            raise BadInput(f"WorstGroupAccuracy: num_groups={num_groups} given; it must be an integer, at least 1")
         self.num_groups = num_groups
         self.add_state("counts", default=torch.zeros(num_groups, 2, dtype=torch.int64), dist_reduce_fx="sum")
 
@@ -81,14 +81,22 @@ class WorstGroupAccuracy(Base):
         """Add a batch.
 
         Args:
-            preds: (B,) predicted classes, or (B, K) logits or probabilities.
+            preds: (B,) predicted classes, or (B, K) logits or probabilities; an example with nan counts as wrong.
             target, groups: (B,) class and group of each example.
 
         Raises:
             BadInput: the shapes differ, or a group is not one of 0 to `num_groups` − 1. On a GPU the groups are not
                 compared, because the host would wait for them.
         """
-        predicted = preds.argmax(1) if preds.ndim == 2 else preds
+        if preds.ndim == 1 and preds.is_floating_point():
+            raise BadInput(
+                "WorstGroupAccuracy: preds are one number with a fraction for each example; pass predicted classes, or (B, K) "
+                "logits or probabilities"
+            )
+        if groups.is_floating_point():
+            raise BadInput(f"WorstGroupAccuracy: groups of type {groups.dtype} given; integers are needed")
+        # nan would be the largest logit, so an example with nan counts as wrong
+        predicted = preds.argmax(1).masked_fill(preds.isnan().any(1), -1) if preds.ndim == 2 else preds
         if not predicted.shape == target.shape == groups.shape:
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (preds, target, groups))
             raise BadInput(

@@ -208,6 +208,13 @@ def frame_dataset(
             f"{columns.where(int(unlabelled[0]))}: {target} has no value in {len(unlabelled):,} of {len(columns):,} rows; leave out "
             "rows without a class"
         )
+    for attribute in attributes:
+        empty = columns.categories(attribute).each(lambda value: value in ("", "nan")).astype(bool)
+        if empty.any():
+            raise BadInput(
+                f"{columns.where(int(empty.argmax()))}: {attribute} has no value in {empty.sum():,} of {len(columns):,} rows; give "
+                "these rows a value of their own, such as 'unknown', or leave them out"
+            )
     classes = tuple(map(str, classes)) or label_order(labels.values)
     existing = set(columns.categories(split).values) if split else set()
     fractions = {

@@ -114,6 +114,22 @@ def is_table(value: Any) -> bool:
     return isinstance(value, Columns | Mapping) or hasattr(value, "columns") or hasattr(value, "column_names")
 
 
+def column_names(frame: Any) -> list[Any]:
+    """Return the names of the columns of a table for which `is_table` is true.
+
+    Raises:
+        BadInput: two columns have the same name.
+    """
+    names = getattr(frame, "column_names", None)  # of pyarrow
+    if names is None:
+        names = frame.keys() if isinstance(frame, Mapping) else frame.columns
+    names = list(names)
+    for name, count in Counter(map(str, names)).items():
+        if count > 1:
+            raise BadInput(f"data frame: {count} columns are named {name!r}; give each column a name of its own")
+    return names
+
+
 def frame_columns(frame: Any) -> Columns:
     """Return the columns of a table for which `is_table` is true.
 
@@ -122,15 +138,8 @@ def frame_columns(frame: Any) -> Columns:
     """
     if isinstance(frame, Columns):
         return frame
-    names = getattr(frame, "column_names", None)  # of pyarrow
-    if names is None:
-        names = frame.keys() if isinstance(frame, Mapping) else frame.columns
-    names = list(names)
-    for name, count in Counter(map(str, names)).items():
-        if count > 1:
-            raise BadInput(f"data frame: {count} columns are named {name!r}; give each column a name of its own")
     values = {}
-    for name in names:
+    for name in column_names(frame):
         try:
             values[str(name)] = unmasked(frame[name])
         except (

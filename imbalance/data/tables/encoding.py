@@ -19,6 +19,7 @@ from imbalance.data.tables.values import FORMATTED, Categories, number
 from imbalance.errors import BadInput
 from imbalance.utils.memory import check_fits
 
+LARGE = 1e9  # values below this have means with rounding errors below 1e-6
 FITTED_CELLS = 1_000_000  # numbers that are standardised at a time
 
 Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionary for each column; "missing": texts
@@ -81,7 +82,12 @@ def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float]
     with np.errstate(invalid="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # for a column without a value
         scaler = StandardScaler().fit(joined)
-    mean, std = np.asarray(scaler.mean_).tolist(), np.asarray(scaler.scale_).tolist()
+    mean, std = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
+    for i in np.flatnonzero((std == 1) & (np.abs(mean) > LARGE)):
+        # The rounding error of the mean of a constant column is not divided by a deviation, so it would become an input.
+        values = joined[:, i][~np.isnan(joined[:, i])]
+        mean[i] = values[0] if len(values) and (values == values[0]).all() else mean[i]
+    mean, std = mean.tolist(), std.tolist()
     return [(mean, std)] if len(arrays) == 1 else [([m], [s]) for m, s in zip(mean, std)]
 
 

@@ -60,6 +60,17 @@ class Objective(nn.Module):
         columns = {name: terms[name] if name in terms else getattr(batch, name) for name in self.columns}
         return self(terms["losses"], batch.weights, batch.groups, **columns)
 
+    def __call__(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None, **columns: Tensor) -> Tensor:
+        """Check that there is one loss, one weight and one group for each example, and call `forward`.
+
+        Raises:
+            BadInput: the shapes differ; torch would repeat weights (B, 1) for all losses.
+        """
+        if losses.ndim != 1 or losses.shape != weights.shape or (groups is not None and groups.shape != losses.shape):
+            shapes = ", ".join(str(tuple(values.shape)) for values in (losses, weights, groups) if values is not None)
+            raise BadInput(f"objective: losses, weights and groups of shapes {shapes} given; each must be (B,)")
+        return super().__call__(losses, weights, groups, **columns)
+
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, **columns: Tensor) -> Tensor:
         """Return the scalar to minimise.
 
