@@ -289,7 +289,7 @@ def page_of_watch(tmp_path, patch):
 CHANGES = {
     ("run directory", "the config, except `work_dir`, `data_dir` and `logger`"): config_of_run,
     ("run directory", "the code of your own modules that the config names"): code_of_run,
-    ("run directory", "the data: inputs, classes, groups, splits, rows and names"): data_of_run,
+    ("run directory", "the data: inputs, classes, groups, splits, rows, and the names of classes, groups and input columns"): data_of_run,
     ("run directory", "pretrained weights in a file, a folder or another run"): weights_of_run,
     ("first run of a two-stage method", "the config and the data of the run"): first_run,
     ("store of decoded images", "the names of the image files"): names_of_images,
