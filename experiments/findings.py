@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from imbalance.errors import BadInput
 from imbalance.experiments import figure3, leads_along_training, limit_on_features, pairs, paper_rows, protocol
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
@@ -117,6 +118,8 @@ def findings(*, check: bool, results: str) -> int:
         1 if `check` and a page differs, else 0.
     """
     folder, differing = Path(results), []
+    if not folder.is_dir():
+        raise BadInput(f"--results={results}: no such folder; name the folder of the tables of results")
     for page in PAGES:
         before = page.read_text(encoding="utf-8")
         after = with_new_tables(before, folder)

@@ -376,6 +376,7 @@ def problem(
     """Return the reason why the outcome of a command on the damaged `file` is wrong; "" if it is right."""
     status, result, out, err = outcome
     name, said = file.name, out + err
+    err = re.sub(r"^reading the logits of .*\n", "", err)  # what `select` says before it reads
     if status == 2:
         left_out = "is left out" in err and err.count("\n") == 2  # and then no run is left
         reported = not err and re.search(r"\b[1-9]\d* problems", out)  # what `verify` found is on stdout

@@ -266,3 +266,18 @@ def test_masked_arrays_are_refused(name):
     )
     with pytest.raises(BadInput, match=f"^{name}: a masked array given"):
         classifier().fit(*arguments.values())
+
+
+def test_a_constant_column_is_no_input_whatever_its_size():
+    """The rounding error of the mean of large values must not become an input."""
+    expected = classifier().fit(np.c_[X, np.ones(len(X))], Y).predict_proba(np.c_[X, np.ones(len(X))])
+    for value in (1e12, 1e20, 1e30):
+        table = np.c_[X, np.full(len(X), value)]
+        np.testing.assert_array_equal(classifier().fit(table, Y).predict_proba(table), expected)
+
+
+def test_columns_of_one_name_are_refused():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"a": X[:, 0], "b": X[:, 1]}).rename(columns={"b": "a"})
+    with pytest.raises(BadInput, match="2 columns are named 'a'"):
+        classifier().fit(frame, Y)

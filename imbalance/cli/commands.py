@@ -434,7 +434,7 @@ COMMANDS = {
         "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
-         flag("--to", "write all runs under --work_dir, without their checkpoints, to this folder, in files of at most 16 MiB", metavar="FOLDER"),
+         flag("--to", "folder to which all runs of --work_dir are copied, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "findings": Command(

@@ -17,7 +17,7 @@ from imbalance.data import CORPORA, LISTINGS, Dataset, load
 from imbalance.data.cut import cut_path, write_cut
 from imbalance.data.download import download as fetch
 from imbalance.data.identity import dataset_duplicates, digest, duplicates
-from imbalance.data.images.decode import FORMATS, decode
+from imbalance.data.images.decode import decode, image_mode
 from imbalance.data.images.decode_pool import check_images
 from imbalance.data.images.listing import Listing, with_preparation
 from imbalance.data.images.sheet import is_sheet, write_sheet
@@ -156,14 +156,11 @@ def converted_modes(listing: Listing, rows: Sequence[int]) -> list[str]:
     Args:
         rows: the positions of the images that can be read.
     """
-    from PIL import Image
-
     recipe, modes = listing.recipe, Counter()
-    if not recipe.steps or recipe.steps[0][0] != "convert":
+    if ("convert", 0) not in recipe.steps:
         return []
     for row in rows:
-        with Image.open(listing.folder / listing.paths[row], formats=FORMATS) as image:  # reads only the header
-            modes[image.mode] += 1
+        modes[image_mode(listing.folder / listing.paths[row])] += 1
     del modes[recipe.mode]
     counts = ", ".join(f"{n:,} of mode {mode}" for mode, n in modes.most_common())
     return [f"{counted(modes.total(), 'image')} converted to {recipe.mode}: {counts}"] if modes else []

@@ -135,7 +135,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     A key that the older version lacked gets the value that gives the same results as the older version. In older
     versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
     `data.attributes` they had `data.groups`. `data.groups` is translated if its first column is the target or if it
-    names no columns, because only then the groups stay the same. Older versions refused empty texts, which is
+    names no columns. Any other `data.groups` stays, and `validate` refuses it, because a translation would change the groups. Older versions refused empty texts, which is
     `data.skip_empty=False` now, and decoded all pixels of images, which is `data.reduce=False`.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")

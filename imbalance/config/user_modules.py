@@ -61,7 +61,7 @@ def user_code_error(file: str | Path, error: BaseException) -> BadInput:
 def new_module_name(name: str) -> str:
     """Return the end of a message about `name`, a module of an older version of this package: what to import instead.
 
-    Return "" if no module of this package has the same name after the last point as `name`.
+    Return "" if no module of this package ends in the last part of `name`, such as `oracle` in `imbalance.theory.oracle`.
     """
     package = Path(__file__).parent.parent
     files = sorted(package.rglob(f"{name.rpartition('.')[2]}.py")) if name.startswith("imbalance.") else []

@@ -26,7 +26,7 @@ def population_problems(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group without examples in a split, once for each such split.
+    """Return a list of problems: for each split, one for each class and one for each group without examples in it.
 
     A split with examples of fewer than two classes gives a single problem that says so. If there are more than
     `MANY_GROUPS` groups, one problem stands for all groups without examples.
@@ -62,7 +62,7 @@ def gaps_in_counts(
     class_names: Sequence[str],
     group_names: Sequence[str],
 ) -> list[Problem]:
-    """Return a problem for each class and group that has no example in one split.
+    """Return a list of problems: one for each class, and one for each group, without examples in one split.
 
     Args:
         where: the file or argument with the data, at the start of each problem.
@@ -139,7 +139,7 @@ def missing_examples(dataset: Dataset) -> list[str]:
 
 
 def split_gaps(dataset: Dataset, name: str) -> list[Problem]:
-    """Return a problem for each class and group that has no example in the split `name` of `dataset`."""
+    """Return a list of problems: one for each class, and one for each group, without examples in the split `name`."""
     split = getattr(dataset, name)
     counts = (dataset.class_counts(split).numpy(), dataset.group_counts(split).numpy())
     return gaps_in_counts("config.data", name, *counts, dataset.class_names, dataset.group_names)

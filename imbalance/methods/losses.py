@@ -46,6 +46,7 @@ def smoothed_cross_entropy(logits: Tensor, targets: Tensor, smoothing: float | T
     Args:
         smoothing: ε, one number for all examples or a (B,) tensor.
     """
+    check_shapes(logits, targets)
     logits = at_least_float32(logits)
     lead = logits.gather(1, targets[:, None]).squeeze(1) - logits.mean(1)
     return cross_entropy(logits, targets) + smoothing * lead

@@ -394,7 +394,10 @@ def bootstrap_intervals(
 
 
 def quantile_interval(values: Array) -> Interval:
-    """Return the percentile interval of bootstrap values; nan if all are equal, which does not show certainty."""
+    """Return the percentile interval of bootstrap values.
+
+    If all values are equal, the ends are nan: an interval of width zero would suggest a certainty that there is not.
+    """
     values = values[~np.isnan(values)]
     if not len(values) or values.min() == values.max():
         return UNKNOWN

@@ -91,6 +91,8 @@ def read_runs(source: Path, work_dir: Path) -> int:
         raise BadInput(
             f"--from={source}: no file runs-<i>-of-<n>.tar.gz; type the folder that `imbalance keep --to` wrote"
         )
+    if source.is_dir():
+        check_complete(source, files)
     written = 0
     work_dir.mkdir(parents=True, exist_ok=True)
     for file in files:
@@ -112,6 +114,20 @@ def read_runs(source: Path, work_dir: Path) -> int:
                     (work_dir / QUEUE).mkdir(exist_ok=True)
                     shutil.copy(path, work_dir / QUEUE / path.name)
     return written
+
+
+def check_complete(source: Path, files: Sequence[Path]) -> None:
+    """Raise `BadInput` if a file of a set runs-1-of-n.tar.gz to runs-n-of-n.tar.gz is missing.
+
+    Args:
+        source: the folder of the files.
+        files: all files of this kind in the folder.
+    """
+    names = {file.name for file in files}
+    totals = {int(number) for name in names if (number := name.partition("-of-")[2].partition(".")[0]).isdecimal()}
+    needed = [NAME.format(i + 1, total) for total in sorted(totals) for i in range(total)]
+    if missing := [name for name in needed if name not in names]:
+        raise BadInput(f"--from={source}: {missing[0]} is missing; copy all files that `imbalance keep --to` wrote")
 
 
 def _finished(directory: Path) -> bool:

@@ -49,7 +49,7 @@ from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.settings import default_metrics, selection_rule, varying_keys
 from imbalance.utils.files import refuse_run_directory, write_atomic
 from imbalance.utils.output import counted
-from imbalance.utils.read import read_json, seal, short_hash
+from imbalance.utils.read import read_json, read_text, seal, short_hash
 
 TABLES = tuple(f"{name}.{suffix}" for name in ("results", "groups") for suffix in ("md", "tex", "csv"))
 FIGURES = tuple(f"{name}.{suffix}" for name in plots.NAMES for suffix in ("png", "pdf"))
@@ -234,7 +234,7 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     runs, now = Path(work_dir), time.time_ns()
     stamp, newest = report_stamp(runs, Path(folder), metrics, pictured)
     if unchanged := is_current(Path(folder), stamp):
-        print((Path(folder) / "results.md").read_text(encoding="utf-8"))
+        print(read_text(Path(folder) / "results.md"))
         print(f"{unchanged}; neither runs nor options have changed, so the files are left as they are")
         return
     rows = collect(runs)

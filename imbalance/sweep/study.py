@@ -132,9 +132,10 @@ class Outcome(NamedTuple):
 
 
 def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
-    """Return every point of the study for which `wanted` is true, paired with the outcome of its newest attempt.
+    """Return every point of the study for which `wanted` is true, paired with the outcome of a trial.
 
-    If a sampler chose a point twice, both trials have the same run, and only the finished trial counts.
+    If several trials have the same point, they share a run. Then the newest finished trial counts; if none is finished,
+    the first.
     """
     by_point: dict[str, tuple[Point, Outcome]] = {}
     for point, trial in points_of(study):

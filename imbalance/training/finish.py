@@ -82,7 +82,7 @@ def describe_head(old: nn.Linear, new: nn.Module, class_names: Sequence[str]) ->
         new: the layer that replaces it.
         class_names: names of the classes, in the order of the logits.
     """
-    if not isinstance(new, nn.Linear):
+    if not isinstance(new, nn.Linear) or old.bias is None or new.bias is None:
         return ""
     if torch.equal(old.weight, new.weight):
         shifts = zip(class_names, (new.bias - old.bias).tolist(), strict=True)
@@ -174,6 +174,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
+    dtype = old_head.weight.dtype  # a head of a user may change the layer in place
     needed: dict[str, Any] = {}
     if "training_prior" in required_arguments(look_up(HEADS, config.head.name)):
         needed["training_prior"] = training_prior(config, learner.context, learner.weights, learner.loss)
@@ -200,6 +201,11 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
         raise BadInput(
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
             "classes; tag it with a function that makes an untrained module like it: @tagged(module=…), see imbalance.config.tags"
+        )
+    if wrong := [value.dtype for value in state.values() if value.is_floating_point() and value.dtype != dtype]:
+        raise BadInput(
+            f"config.head.name: {config.head.name!r} returns weights of type {wrong[0]}; they must have the type of the last "
+            f"layer, {dtype}"
         )
     if not finite(state.values()):
         raise Diverged(

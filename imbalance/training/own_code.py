@@ -149,6 +149,12 @@ def check_outputs(
             check_values_of(config, "objective", value, ())
 
 
+def check_value(config: Experiment, value: Any) -> None:
+    """Raise `BadInput` if a user's own objective returned anything but a scalar from which gradients flow."""
+    if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad) and is_own(config, "objective"):
+        check_values_of(config, "objective", value, ())
+
+
 def check_values_of(config: Experiment, path: str, values: Any, shape: tuple[int, ...]) -> None:
     """Raise `BadInput` if the `values` of a loss or an objective have another shape than `shape`, or no gradients.
 

@@ -22,6 +22,7 @@ from imbalance.training.evaluate import features
 from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
 from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
+from imbalance.training.own_code import check_value
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
@@ -196,6 +197,7 @@ def take_step(
     columns = objective_columns(learner, terms)
     terms, requested = across_processes(accelerator, columns, request(), len(global_batch.rows))
     value = learner.objective.value(terms, global_batch)
+    check_value(config, value)
     kept_value = value
     if learner.records_graphs:
         # CUDA graphs reuse these buffers in the next step, so clone them.

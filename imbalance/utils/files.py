@@ -17,8 +17,8 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     Once this function has returned, the new file also survives a power loss.
 
     Args:
-        previous: path to which the old file is moved, to keep it; None to replace it. After a crash there may be a file
-            at `previous` and none at `path`.
+        previous: path to which the old file is moved first, to keep it; None to replace it. A crash between the move
+            and the write leaves the old file at `previous` and no file at `path`.
 
     Raises:
         OSError: the file cannot be written; the old file is kept.

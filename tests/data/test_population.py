@@ -157,7 +157,7 @@ def test_arrays_that_are_no_file_or_take_all_memory_are_one_line(tmp_path, make,
 
 def test_an_archive_larger_than_the_memory_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("imbalance.utils.memory.available_memory", lambda: 100)
-    np.savez_compressed(tmp_path / "pneumoniamnist.npz", train_images=np.zeros((10, 8, 8), dtype=np.uint8))
+    np.savez_compressed(tmp_path / "pneumoniamnist.npz", train_images=np.zeros((200, 80, 80), dtype=np.uint8))
     with pytest.raises(BadInput, match=r"pneumoniamnist.npz: 0.0 GB are needed, and 0.0 GB are free"):
         load(dict(name="medmnist", flag="pneumoniamnist", augment=()), str(tmp_path), 0)
 

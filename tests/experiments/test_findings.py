@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 from scipy import stats
 
+from imbalance.errors import BadInput
 from imbalance.experiments import figure3, findings, image_draws, long_tails, pairs, paper_rows, protocol
 from imbalance.experiments.paper_rows import agreement
 from imbalance.report import kept_results as results
@@ -278,3 +279,9 @@ def test_the_interval_of_a_standard_deviation_is_that_of_the_chi_square_table():
     """Of ten values: √(9 / 19.02) and √(9 / 2.70) times what they have."""
     values = np.array([-1.0] * 5 + [1.0] * 5) * np.sqrt(9 / 10) / 100
     assert image_draws.deviation(values.tolist()) == "1.0 (0.7 to 1.8)"
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(BadInput, match="nope: no such folder"):
+        findings.findings(check=True, results=str(tmp_path / "nope"))
+    assert pairs.one_rate_table(pairs.by_method([], ["fashion"], one_rate=True)) == "No pair has finished yet.\n"

@@ -14,7 +14,8 @@ from examples import advice, changes, each, each_setting, settings
 from scipy.special import expit, log_softmax
 
 from imbalance.config.schema import build
-from imbalance.methods.losses import LOSSES
+from imbalance.errors import BadInput
+from imbalance.methods.losses import LDAM, LOSSES, BalancedSoftmax
 from imbalance.methods.margins import soft_margins, softplus
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -337,3 +338,34 @@ def test_margins_are_zero_where_logits_are_equal_and_the_difference_for_two_clas
     logits, targets, _ = batch(num_classes=2)
     torch.testing.assert_close(soft_margins(logits, targets), (logits[:, 1] - logits[:, 0]) * (2 * targets - 1))
     assert soft_margins(torch.full((1, 7), 3.0), torch.tensor([2])).abs().item() < 1e-6
+
+
+@each("loss")
+def test_a_single_target_is_not_repeated_for_all_rows(name):
+    logits, targets, groups = batch(6)
+    for wrong in (targets[:1], targets[:, None], targets[:5]):
+        with pytest.raises(
+            BadInput, match=r"logits of shape \(6, 3\) and targets of shape .* given; \(B, K\) and \(B,\)"
+        ):
+            example(name)(logits, wrong, groups)
+
+
+@pytest.mark.parametrize("name", ["ldam", "class_balanced", "class_balanced_sigmoid", "label_aware_smoothing"])
+def test_counts_of_other_classes_than_those_of_the_logits_are_refused(name):
+    with pytest.raises(BadInput, match="4 logits for each example given, but class_counts has 3 classes"):
+        example(name)(*batch(6, 4))
+
+
+@pytest.mark.parametrize("counts", [[5, -1, 3], [5, np.nan, 3], [[5, 1, 3]], [0.7, 0.2, 0.1], [0, 0, 0], "abc", None])
+@pytest.mark.parametrize("make", [BalancedSoftmax, lambda counts: LDAM(counts, max_margin=0.5, scale=30.0)])
+def test_counts_that_are_no_numbers_of_examples_are_refused(make, counts):
+    with pytest.raises(
+        BadInput, match="^class_counts: .* given; the number of training examples of each class is needed"
+    ):
+        make(counts)
+
+
+def test_counts_may_be_a_list_or_an_array():
+    expected = BalancedSoftmax(CLASS_COUNTS).offsets
+    for counts in (CLASS_COUNTS.tolist(), CLASS_COUNTS.numpy(), CLASS_COUNTS.float()):
+        assert torch.equal(BalancedSoftmax(counts).offsets, expected)

@@ -47,6 +47,7 @@ def test_groups_and_shapes_that_do_not_fit_are_refused_and_add_nothing():
     for groups, words in (
         (torch.tensor([0, 5]), "groups from 0 to 5 given; they must be 0 to 1"),
         (torch.tensor([-1, 0]), "groups from -1 to 0 given"),
+        (torch.tensor([0.0, 1.0]), "groups of type torch.float32 given; integers"),
         (torch.tensor([[0], [1]]), r"of shapes \(2,\), \(2,\), \(2, 1\) given"),
     ):
         with pytest.raises(BadInput, match=words):
@@ -54,3 +55,14 @@ def test_groups_and_shapes_that_do_not_fit_are_refused_and_add_nothing():
     with pytest.raises(BadInput, match="of shapes"):
         metric.update(labels, labels[:, None], labels)
     assert metric.counts.sum() == 0
+    with pytest.raises(BadInput, match="one number with a fraction for each example"):
+        metric.update(torch.tensor([0.2, 0.9]), labels, labels)
+    assert metric.counts.sum() == 0
+    with pytest.raises(BadInput, match="num_groups=2.5 given; it must be an integer"):
+        WorstGroupAccuracy(2.5)
+
+
+def test_an_example_with_nan_counts_as_wrong():
+    metric = WorstGroupAccuracy(2)
+    metric.update(torch.tensor([[torch.nan, 0.0], [0.0, 1.0]]), torch.tensor([0, 1]), torch.tensor([0, 1]))
+    assert metric.counts.tolist() == [[1, 0], [0, 1]] or metric.compute() == 0

@@ -155,6 +155,9 @@ def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
     assert len(files) > 1 and all(file.stat().st_size <= limit for file in files)
     assert sorted(tmp_path.iterdir()) == sorted(files)  # the file of before is gone
     assert carried_runs.read_runs(tmp_path, tmp_path / "other") == 3
+    files[0].unlink()
+    with pytest.raises(BadInput, match=f"{files[0].name} is missing; copy all files"):
+        carried_runs.read_runs(tmp_path, tmp_path / "more")
     assert carried_runs.LIMIT == 16 * 2**20
 
 

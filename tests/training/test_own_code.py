@@ -83,6 +83,20 @@ class Unknown(Objective):
     columns = ("nowhere",)
 
 
+def as_half(head):
+    return head.half()
+
+
+class Nothing(Objective):
+    def forward(self, losses, weights, groups):
+        return None
+
+
+class Constant(Objective):
+    def forward(self, losses, weights, groups):
+        return losses.mean().detach()
+
+
 def floats(targets, generator):
     return torch.rand(5)
 
@@ -178,7 +192,18 @@ FAULTS = [
         r"gives a tensor of float32 of shape \(2, 11\) for 2 examples; it must return logits \(B, 10\)",
     ),
     ("optim.schedule", "word", "returns str; it must return a number"),
+    (
+        "objective",
+        "Nothing",
+        "returns a function that gives None; it must return a function that gives one number for the batch",
+    ),
+    ("objective", "Constant", "returns a function through which no gradients flow"),
     ("head", "three", "returns int; it must return an nn.Module from features to logits"),
+    (
+        "head",
+        "as_half",
+        "returns weights of type torch.float16; they must have the type of the last layer, torch.float32",
+    ),
     ("groups", "three", "returns int; it must return a GroupAssignment, or None"),
     ("data", "nothing", "returns None; it must return a Dataset"),
 ]
@@ -214,7 +239,8 @@ def run(config, tmp_path):
 def test_what_an_own_function_returns_is_checked_before_the_first_step(
     section, function, words, run, tmp_path, monkeypatch
 ):
-    if section != "head":  # a head is fitted after training
+    late = section == "head" or function in ("Nothing", "Constant")  # a head, and the value of an objective's class
+    if not late:
         monkeypatch.setattr("imbalance.training.loop.take_step", lambda *_: pytest.fail("a step was taken"))
     with pytest.raises(BadInput, match=f"^config.{section}.name: '.*own.py:{function}' .*{words}"):
         run(section, function)

@@ -100,8 +100,8 @@ def config_of(**sections: Any) -> Any:
 @pytest.mark.parametrize(
     ("sections", "words"),
     [
-        (dict(objective=dict(name="worst_group")), "config.objective.name: 'worst_group' given, .*'imb_sam' divides"),
-        (dict(mix=dict(name="mixup", alpha=1.0)), "config.mix.name: 'mixup' given, .*'imb_sam' divides"),
+        (dict(objective=dict(name="worst_group")), "config.objective.name: 'worst_group' given, .*'imb_sam' splits"),
+        (dict(mix=dict(name="mixup", alpha=1.0)), "config.mix.name: 'mixup' given, .*'imb_sam' splits"),
         (dict(trainer=dict(compile="reduce-overhead")), "config.trainer.compile: .*'imb_sam' computes 3 passes"),
     ],
 )

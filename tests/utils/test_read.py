@@ -23,6 +23,7 @@ OTHER_READERS = {
     "utils/memory.py": "/proc and /sys",
     "cli/main.py": "docstrings of this package",
     "cli/listing.py": "docstrings of this package and of configs",
+    "report/run_index.py": "code of this package",
     "report/page/__init__.py": "style and scripts of the page, and figures that the same command has drawn",
     "deploy/export.py": "a file that the same function has just written",
     "data/download.py": "an archive whose published checksum is compared",

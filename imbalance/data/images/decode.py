@@ -112,6 +112,14 @@ def read_image(path: str | Path) -> bytes:
         raise ValueError(error.strerror) from None
 
 
+def image_mode(path: str | Path) -> str:
+    """Return the colour mode of an image file that can be decoded, such as "RGB"; only its header is read."""
+    from PIL import Image
+
+    with open_regular(path) as file, Image.open(file, formats=FORMATS) as image:
+        return image.mode
+
+
 def open_image(content: bytes, least_side: int = 0) -> "PIL.Image.Image":
     """Decode an image from the bytes of its file, and turn the image upright by its EXIF data, as viewers do.
 

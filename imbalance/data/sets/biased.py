@@ -195,7 +195,7 @@ def read_published(data_dir: str, folder: str, conflicting: float) -> list[Part]
             label = int(wrong[0]) // 10
             actual, right = (each[10 * label :][:10].tolist() for each in (counts, expected))
             raise BadInput(
-                f"{root / part}: class {label} has {actual} examples of the attributes 0 to 9, but conflicting={conflicting:g} "
+                f"{root / part}: class {label}: numbers of examples with the attributes 0 to 9: {actual}, but conflicting={conflicting:g} "
                 f"needs {right}; {hint}"
             )
         parts.append((channels_first(images), targets, attributes))

@@ -144,7 +144,7 @@ def bucketed(order: Tensor, lengths: Tensor, batch_size: int, pool: int, generat
     examples and its number of batches; only which examples share a batch changes.
 
     Args:
-        order: (M,) the positions in the split of the texts of the epoch, in the order in which the sampler drew them.
+        order: (M,) the texts of an epoch in the order in which the sampler drew them, each as its position in the split.
         lengths: (N,) the number of tokens of each text of the split.
         pool: the number of batches in a stretch.
         generator: a generator seeded by the run's seed and the epoch alone.

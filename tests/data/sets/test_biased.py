@@ -154,7 +154,7 @@ def test_published_files_are_read_and_their_counts_checked(tmp_path, monkeypatch
     np.save(labels, wrong)
     with pytest.raises(
         BadInput,
-        match=r"train: class 0 has .* examples of the attributes 0 to 9, but .* needs .*config.data.source='made'",
+        match=r"train: class 0: numbers of examples with the attributes 0 to 9: .*, but .* needs .*config.data.source='made'",
     ):
         corrupted_cifar10(str(tmp_path), 0, **CIFAR | dict(source="type0"))
 

@@ -199,5 +199,12 @@ def test_each_fold_of_a_cross_validation_has_a_run_directory_of_its_own(config, 
     ]
     directories = [imbalance.run(config, data=fold).directory for fold in [*folds, folds[0]]]
     assert len(set(directories)) == 3 and directories[0] == directories[3]
-    with pytest.raises(BadInput, match="from Python also another directory="):
+    with pytest.raises(BadInput, match="^data: these are not the data .*use another directory="):
         imbalance.run(config, data=folds[1], directory=directories[0])
+
+
+@pytest.mark.parametrize("value", [None, np.nan])
+def test_a_missing_attribute_is_no_group(value):
+    frame = {"x": np.arange(12.0), "p": np.array([value, "u", "v"] * 4, dtype=object), "y": np.array(["s", "t"] * 6)}
+    with pytest.raises(BadInput, match="p has no value in 4 of 12 rows; give these rows a value of their own"):
+        imbalance.run("arrays_erm", data=frame, target="y", attributes=("p",))
