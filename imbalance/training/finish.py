@@ -202,10 +202,10 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             f"config.head.name: {config.head.name!r} returns another module than a linear layer from the features to the "
             "classes; tag it with a function that makes an untrained module like it: @tagged(module=…), see imbalance.config.tags"
         )
-    if wrong := [value.dtype for value in state.values() if value.is_floating_point() and value.dtype != dtype]:
+    if old_head.weight.dtype != dtype:
         raise BadInput(
-            f"config.head.name: {config.head.name!r} returns weights of type {wrong[0]}; they must have the type of the last "
-            f"layer, {dtype}"
+            f"config.head.name: {config.head.name!r} changed the type of the trained last layer from {dtype} to "
+            f"{old_head.weight.dtype}; return a new layer instead"
         )
     if not finite(state.values()):
         raise Diverged(

@@ -202,7 +202,7 @@ FAULTS = [
     (
         "head",
         "as_half",
-        "returns weights of type torch.float16; they must have the type of the last layer, torch.float32",
+        "changed the type of the trained last layer from torch.float32 to torch.float16; return a new layer",
     ),
     ("groups", "three", "returns int; it must return a GroupAssignment, or None"),
     ("data", "nothing", "returns None; it must return a Dataset"),
