@@ -28,9 +28,9 @@ SEEDS = range(10)
 
 
 def draw(minority: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return random inputs (n, n + 2) and the targets (n,) of n examples; the target is 1 for the minority.
+    """Return random inputs (n, n + 2) and targets (n,), 1 for the minority, of as many examples as `EXAMPLES` says.
 
-    Two coordinates of an input are along the class means, and n are in the span of the noise.
+    The coordinates of an input are those in a basis: 2 vectors along the class means, and n that span the noise.
 
     Args:
         minority: number of minority examples.

@@ -162,7 +162,7 @@ def rate_of(rows: Iterable[Row], data: str, method: Method) -> float | None:
 
 
 def tuned_rate(rows: Iterable[Row], data: str, method: Method) -> float:
-    """Return the result of `rate_of`, which is not None once the tuning runs are done."""
+    """Return the result of `rate_of`; raise AssertionError if it is None, as before the tuning runs are done."""
     rate = rate_of(rows, data, method)
     assert rate is not None, (
         f"{data}, {label(method)}: no tuning run has a row in results/pairs.csv.gz; call `tune` first"
@@ -258,7 +258,7 @@ def scores_of(rows_by_method: Mapping[Method, list[Row]]) -> tuple[list[str], di
 
 
 def scores_by_data(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> dict[str, dict[Method, Scores]]:
-    """Return the scores of each data set that has at least one pair with all seeds of all methods."""
+    """Return the scores of each data set, over its pairs with all seeds of all methods; leave out data sets without one."""
     scores = {data: scores_of(rows)[1] for data, rows in by_data.items() if all(rows.values())}
     return {data: methods for data, methods in scores.items() if methods[METHODS[0]].train.size}
 

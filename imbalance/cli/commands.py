@@ -319,8 +319,8 @@ COMMANDS = {
     "select": Command(
         "Evaluate the epochs that other selection rules choose, from saved logits.",
         "imbalance.sweep.select_epoch:select",
-        (flag("--config", "configs to train if needed: files, or names in configs/, with commas between them (default: all runs under "
-              "--work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
+        (flag("--config", "configs to use: files, or names in configs/, with commas between them; one without finished runs is trained first "
+              "(default: train nothing, and use all runs under --work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
          flag("--share", "fraction of the val examples whose group labels are known to the selection rule for few group labels", type=fraction, default=0.1, metavar="SHARE"),
          SEEDS, *TRAINING),
         overrides=True,
@@ -419,7 +419,7 @@ COMMANDS = {
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
         (flag("--features", "folder that imbalance features has written", default="data/cifar10_lite0", metavar="FOLDER"), TRAIN,
-         flag("--seeds", "number of seeds; a problem is an ordered pair of classes and a seed", type=positive_integer, default=20, metavar="N"),
+         flag("--seeds", "number of seeds for each ordered pair of classes", type=positive_integer, default=20, metavar="N"),
          flag("--ratios", "numbers of majority images for each minority image, out of 10, 2 and 50", type=comma_list(int, ("10", "2", "50")), default=[10], metavar="N,…"),
          flag("--preprocessings", "preprocessings of the features, out of raw, standardised and centred",
               type=comma_list(valid=("raw", "standardised", "centred")), default=["raw"], metavar="NAME,…"),

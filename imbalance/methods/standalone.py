@@ -145,7 +145,7 @@ def example_weights(
 
 
 def annealed_section(sampler: Any) -> dict[str, Any]:
-    """Return the section of an annealed sampler, or raise `BadInput` if it is no such section."""
+    """Return the argument if it is the config section of an annealed sampler; else raise `BadInput`."""
     annealed = {name: function for name, function in SAMPLERS.items() if "epoch" in required_arguments(function)}
     if not isinstance(sampler, Mapping) or sampler.get("name") not in annealed:
         raise BadInput(f"sampler: the section of an annealed sampler is needed, such as dict(name={next(iter(annealed))!r}, by='class')")  # fmt: skip

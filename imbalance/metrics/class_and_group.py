@@ -45,7 +45,9 @@ def count(
     num_groups: int,
     eval_group_mask: Tensor | None = None,
 ) -> Counts:
-    """Count the predictions of one or several models; the counts are int64, on the device of the predictions.
+    """Count predictions by class and predicted class, and right and wrong ones by group, for one or several models.
+
+    The counts are int64, on the device of the predictions.
 
     Args:
         predictions, targets, groups: (B,) of one model, or (M, B) of M models: predicted class, class and group.

@@ -70,9 +70,9 @@ def sweep(
         config: config files or names; with several, the grid is trained for each.
         overrides: config values by key, for all trials.
         grid: axes of the grid as typed, such as "optim.lr=0.01,0.1"; see `parse_axis`.
-        search: axes or ranges that `sampler` searches at seed 0, until the study has `trials` trials.
+        search: axes or ranges that `sampler` searches at seed 0, until it has tried `trials` points.
         sampler: "random" or "tpe".
-        trials: total number of trials of `search`.
+        trials: total number of points of `search` in the study, with those of earlier calls; a grid does not count.
         seeds: number of seeds of each point of the grid.
         work_dir: folder of the run directories.
         jobs: number of workers.

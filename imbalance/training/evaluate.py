@@ -403,7 +403,7 @@ def margin_metrics(dataset: Dataset, reduced: Mapping[str, Tensor]) -> list[dict
 def count_tables(
     dataset: Dataset, predictions: Tensor, targets: Tensor, groups: Tensor, eval_group_mask: Tensor | None
 ) -> dict[str, Tensor]:
-    """Count the predictions of M models on this process by class and group, and return the fields of `Counts` by name.
+    """Return the fields of `Counts` by name, for the predictions of M models on the examples of this process.
 
     Args:
         predictions, targets, groups: (M, N) predicted class, class and group of this process's examples.

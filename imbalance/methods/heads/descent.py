@@ -71,7 +71,7 @@ def train_layer(
 ) -> T:
     """Build a module that maps inputs to logits, train it with SGD, and return it.
 
-    The learning rate falls as a half cosine, once after every epoch.
+    The learning rate follows half a cosine from its start to 0 over all epochs, and changes after each epoch only.
 
     Args:
         name: the name of the head, for messages.

@@ -28,12 +28,12 @@ def generalised_cross_entropy(logits: Tensor, targets: Tensor, amplification: fl
 
 @checked
 class LearningFromFailure(Objective):
-    """The mean of w·W·ℓ for the evaluated network f_D, plus the mean generalised cross-entropy of a biased network f_B.
+    """The mean of w·r·ℓ for the evaluated network f_D, plus the mean generalised cross-entropy of a biased network f_B.
 
     Nam, Cha, Ahn, Lee and Shin, "Learning from Failure: Training Debiased Classifier from Biased Classifier", NeurIPS
     2020, algorithm 1. w is the weight of the example, and ℓ is `config.loss`; the paper uses cross-entropy. f_B is
     trained by GCE(p, y) = (1 − p_y^q) / q (equation 1), which prefers easy examples. The relative difficulty
-    W = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives more weight to examples on which f_B fails. As in section 3.2 and the
+    r = ℓ_B / (ℓ_B + ℓ_D) (equation 3) gives more weight to examples on which f_B fails. As in section 3.2 and the
     authors' code, ℓ_B and ℓ_D are moving averages of the losses of each example under f_B and f_D, divided by the
     largest average in its class. An average starts at the first loss of its example. One difference: the authors' code
     also multiplies the gradient of GCE by q. The objective reads no groups.

@@ -1,4 +1,4 @@
-"""Supervised contrastive learning: an objective that makes features of two views of the examples of a class similar."""
+"""Supervised contrastive learning: two views of each example; the features of all views of one class are made similar."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
