@@ -6,6 +6,7 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ def user_module_file(name: str) -> str:
     """Return the file in a name such as `my_module.py:MyLoss`; "" for a name without a file, such as "poly"."""
     file, _, function = name.rpartition(":")
     return file if file.endswith(".py") and function else ""
+
+
+class SourceLoader(SourceFileLoader):
+    """Loader that writes no compiled file beside a module, because a module can be in a run directory."""
+
+    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
+        """Write nothing."""
 
 
 @functools.cache
@@ -33,7 +41,7 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     if not Path(file).is_file():
         raise BadInput(f"no file {file}; give the path of an existing .py file before the colon")
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=SourceLoader(name, file))
     assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
     module = sys.modules[name] = importlib.util.module_from_spec(
         spec

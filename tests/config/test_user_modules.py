@@ -16,6 +16,7 @@ from imbalance.config.experiment import validate
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.registries import registries
 from imbalance.config.resolve import load, override, run_directory
+from imbalance.config.user_modules import load_user_module
 from imbalance.errors import BadInput
 from imbalance.training.learner import load_dataset
 from imbalance.training.loop import train
@@ -263,3 +264,10 @@ def test_a_config_may_import_its_function_with_a_star(tmp_path, monkeypatch):
     )
     (tmp_path / "star.py").write_text("from base_of_star import *\n")
     assert load(tmp_path / "star.py").seed == 7
+
+
+def test_no_compiled_file_is_written_beside_a_module(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    (tmp_path / "mine.py").write_text("def f():\n    return 3\n")
+    assert load_user_module(str(tmp_path / "mine.py"))["f"]() == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
