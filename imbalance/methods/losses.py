@@ -449,12 +449,14 @@ def present(counts: Any) -> Tensor:
 
 def relative(counts: Any) -> Tensor:
     """Return the (K,) or (G,) ratios n_j / n_max of the counts to the largest count."""
-    return present(counts) / checked_counts(counts).max()
+    values = present(counts)
+    return values / values.max()
 
 
 def share(counts: Any) -> Tensor:
     """Return the (K,) or (G,) shares n_j / n of all examples."""
-    return present(counts) / checked_counts(counts).sum()
+    values = checked_counts(counts)
+    return values.clamp(min=1) / values.sum()
 
 
 LOSSES = {

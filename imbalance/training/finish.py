@@ -70,7 +70,7 @@ def load_selected(run: Run) -> None:
         old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
-        if change := describe_head(old_head, model.head, learner.dataset.eval_dataset.class_names):
+        if change := describe_head(old_head, model.head, learner.dataset.class_names):
             run.log.line(f"config.head.name={config.head.name!r} {change}")
 
 
