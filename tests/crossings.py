@@ -118,6 +118,7 @@ def images(config: ConfigDict, **data: Any) -> None:
         size=10,
         val_fraction=0.0,
         test_fraction=0.0,
+        images_from="store",
         augment=("flip",),
     )
     config.model = dict(name="mlp", hidden=(6,))
@@ -138,7 +139,9 @@ def image_table(folder: Path, config: ConfigDict) -> None:
 def published_images(folder: Path, config: ConfigDict) -> None:
     for i, path in enumerate(published_files(folder)):
         save_image(path, seed=i)
-    config.data = dict(name="spuco", subset="birds", size=10, check_counts=False, augment=("flip",))
+    config.data = dict(
+        name="spuco", subset="birds", size=10, check_counts=False, images_from="store", augment=("flip",)
+    )
     config.model = dict(name="mlp", hidden=(6,))
     config.trainer.batch_size = 4
 
@@ -261,6 +264,7 @@ def make_old(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
+    config["data"].pop("images_from", None)
     del config["groups"], config["optim"]["decayed"]
     config["trainer"]["compile"] = False
     if config["data"]["name"] == "in_memory":

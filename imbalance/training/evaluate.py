@@ -24,6 +24,7 @@ from imbalance.training.distributed.processes import of_all_processes, totals
 from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.learner import Learner
 from imbalance.training.oom_retry import with_smaller_batches
+from imbalance.training.read_ahead import batch_reader
 from imbalance.training.stacked.vectorised import vectorised
 from imbalance.training.state.finite import finite, listed_rows
 from imbalance.training.state.progress import joined
@@ -179,10 +180,10 @@ def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bo
         with_margins, with_logits: whether the result has margins, and whether it has logits.
     """
     interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
-    forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
+    batches, without = local_batches(runs[0], len(splits[0])), calls_without_batch(runs[0], len(splits[0]))
+    forward, (targets,) = make_forward(runs, splits, batches), stacked_labels(splits, "targets")
     loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
     rows, predictions, margins, logits_on_cpu, kept = [], [], [], [], []
-    batches, without = local_batches(runs[0], len(splits[0])), calls_without_batch(runs[0], len(splits[0]))
     for batch in batches:
         if interrupt.signum and without is None:
             break
@@ -231,19 +232,24 @@ def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
     return tuple(torch.stack([getattr(split, name) for split in splits]) for name in names)
 
 
-def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
+def make_forward(
+    runs: Sequence[Run], splits: Sequence[Split], batches: Sequence[slice]
+) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """Return a function from a slice of row numbers to the logits (M, B, K) and the losses (M, B) of M models.
 
     Args:
         splits: split of each run.
+        batches: slices in the order of the calls, so that inputs on disk are read ahead.
     """
     models = [run.learner.evaluated_network.eval() for run in runs]
     losses = [run.learner.loss for run in runs]
     if runs[0].learner.dataset.probe:
         models, losses = [probed(run.learner) for run in runs], [CrossEntropy()] * len(runs)
 
+    readers = {id(split.inputs): batch_reader(split.inputs, batches) for split in splits}
+
     def inputs(i: int, batch: slice):
-        return runs[i].learner.normalise(splits[i].inputs[batch])
+        return runs[i].learner.normalise(readers[id(splits[i].inputs)](batch))
 
     if len(runs) == 1:
 
@@ -286,8 +292,9 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 def non_finite_rows(run: Run, name: str) -> list[int]:
     """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
-    forward, bad = make_forward([run], [split]), []
-    for batch in local_batches(run, len(split)):
+    batches, bad = local_batches(run, len(split)), []
+    forward = make_forward([run], [split], batches)
+    for batch in batches:
         with torch.inference_mode():
             logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
@@ -462,8 +469,9 @@ def features(learner: Learner, split: Split) -> Tensor:
     body = cast(nn.Module, model.features)
 
     def forward(size: int) -> Tensor:
-        batches = (slice(start, start + size) for start in range(0, len(split), size))
-        return torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
+        batches = [slice(start, start + size) for start in range(0, len(split), size)]
+        read = batch_reader(split.inputs, batches)
+        return torch.cat([body(learner.normalise(read(batch))) for batch in batches])
 
     with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
         outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
@@ -488,10 +496,10 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
     def forward(size: int) -> list[dict[str, Tensor]]:
         starts = range(0, len(split), size)
-        batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
+        batches = [slice(start, start + size) for start in (starts[:1] if config.debug else starts)]
+        read = batch_reader(split.inputs, batches)
         return [
-            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(split.inputs[batch])))
-            for batch in batches
+            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(read(batch)))) for batch in batches
         ]
 
     outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)

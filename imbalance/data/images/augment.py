@@ -108,9 +108,7 @@ def resized_crop(images: Tensor, uniform: Tensor, least_area: float) -> Tensor:
     return F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False)
 
 
-def crop_boxes(
-    uniform: Tensor, width: int, height: int, least_area: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def crop_boxes(uniform: Tensor, width: int, height: int, least_area: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Draw a random box in each of B images of one size, and return the boxes as (B,) left, top, width and height.
 
     A box has `least_area` to 1 of the image's area, and an aspect ratio of 3/4 to 4/3. As in torchvision, the first of

@@ -229,8 +229,8 @@ def decode_crops(
     image, crops = of_mode(image, recipe), []
     across, down = image.width / width, image.height / height  # both are 1 unless the image was reduced
     for left, top, wide, tall in boxes:
-        edges = left * across, top * down, (left + wide) * across, (top + tall) * down
-        crops.append(channels_first(image.crop(tuple(map(round, edges))).resize((size, size), recipe.resampling)))
+        box = round(left * across), round(top * down), round((left + wide) * across), round((top + tall) * down)
+        crops.append(channels_first(image.crop(box).resize((size, size), recipe.resampling)))
     return crops
 
 

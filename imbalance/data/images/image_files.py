@@ -75,8 +75,17 @@ class ImageFiles(DiskImages):
     def __getitem__(self, index: Tensor | slice) -> Tensor:
         return self._sent(decoded(self._order(Request(index))))[0]
 
+    def as_tensor(self) -> Tensor:
+        """Decode all images, and copy them to the target device; raise `BadInput` if there are random crops."""
+        if self.least_area:
+            raise BadInput(
+                "config.trainer.images_on_device: True given, but config.data.images_from='files' cuts random crops out of the "
+                "original images, which are too large for the device; use False, or config.data.images_from='store'"
+            )
+        return super().as_tensor()
+
     def _order(self, request: Request) -> "Order":
-        rows = self.rows[request.index].tolist()
+        rows: list[int] = self.rows[request.index].tolist()
         crops = None if request.crops is None else request.crops.numpy()
         return Order(str(self.folder), [self.paths[row] for row in rows], self.recipe, self.least_area, crops)
 
@@ -97,7 +106,7 @@ class ImageFiles(DiskImages):
 
 def existing_files(folder: Path, *fields: Any) -> ImageFiles:
     """Return `ImageFiles` of a folder and the other fields; raise `OSError` if this machine has no such folder."""
-    os.stat(folder)
+    folder.stat()
     return ImageFiles(folder, *fields)
 
 
@@ -182,7 +191,9 @@ def worker_count() -> int:
         shared_by = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return min(MOST_WORKERS, max(1, len(os.sched_getaffinity(0)) // shared_by))
     if not text.isdecimal() or len(text) > 4:
-        raise BadInput(f"{WORKERS}: {text!r} given in the environment; it must be a whole number of processes, such as 8")
+        raise BadInput(
+            f"{WORKERS}: {text!r} given in the environment; it must be a whole number of processes, such as 8"
+        )
     return int(text)
 
 
@@ -224,7 +235,7 @@ class WorkerLoader:
                 batch_size=None,
                 sampler=cast(Any, self.orders),
                 num_workers=workers,
-                collate_fn=as_it_is,
+                collate_fn=cast(Any, as_it_is),
                 pin_memory=pin_memory,
                 persistent_workers=True,
                 multiprocessing_context=context,
