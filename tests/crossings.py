@@ -130,6 +130,11 @@ def image_folder(folder: Path, config: ConfigDict) -> None:
     images(config, name="folder", folder="birds")
 
 
+def image_files(folder: Path, config: ConfigDict) -> None:
+    image_folder(folder, config)
+    config.data.update(images_from="files", augment=("inception_crop", "flip"))
+
+
 def image_table(folder: Path, config: ConfigDict) -> None:
     make_table(folder)
     names = dict(path="path", target="target", classes=("water", "land"), attributes=("place",), split="split")
@@ -234,6 +239,7 @@ def text_columns(folder: Path) -> dict[str, np.ndarray]:
 KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and the kind
     "digits": ("digits_erm", Kind(digits)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
+    "image_files": ("folder_erm", Kind(image_files, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
     "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),

@@ -111,8 +111,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
+            inert=("images_from",),  # without a random crop the pixels are the same
         ),
-        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
+        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder, inert=("images_from",)),  # as for "table"
         "arrays": Example(
             dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
                  classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0),

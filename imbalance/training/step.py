@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, takes_full_batches
 from imbalance.data import Dataset
-from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
+from imbalance.data.images.augment import AUGMENTATIONS, Augmentation, augment, draw_ids, draws, inside
 from imbalance.data.images.image_files import ImageFiles
 from imbalance.data.images.stored_images import DiskImages
 from imbalance.data.texts.tokens import Tokens
@@ -164,7 +164,7 @@ def draw_reading(learner: Learner, number: int, order: Tensor, partners: Sequenc
     if not isinstance(train.inputs, DiskImages):
         return None
     crops = None
-    if name := first_crop(learner.dataset):
+    if name := original_crop(learner.dataset):
         crops = Crops(view_seeds(learner), name, train.on_cpu["indices"][order], draw_ids(number, order))
     return ReadAhead(train.inputs, order, [torch.arange(len(order)), *partners], crops)
 
@@ -182,16 +182,18 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read
         ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
     train, names = learner.dataset.train, learner.dataset.augmentations
-    names = names[1:] if first_crop(learner.dataset) else names
+    crop = original_crop(learner.dataset)
+    names = [name for name in names if name != crop]
     stored = order if train.inputs.device.type == "cpu" else rows
     drawn = [draws(train.indices[rows], ids, names, seed) for seed in view_seeds(learner)]
     return Images(train.inputs, stored, names, drawn, learner.normalise, read_ahead)
 
 
-def first_crop(dataset: Dataset) -> Augmentation | None:
+def original_crop(dataset: Dataset) -> Augmentation | None:
     """Return the random crop that is made of the original images; None if there is no such crop."""
-    names, images = dataset.augmentations, dataset.train.inputs
-    return names[0] if isinstance(images, ImageFiles) and images.least_area else None
+    if not isinstance(dataset.train.inputs, ImageFiles):
+        return None
+    return next((name for name in dataset.augmentations if AUGMENTATIONS[name].least_area), None)
 
 
 @dataclass(frozen=True)

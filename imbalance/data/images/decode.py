@@ -227,10 +227,19 @@ def decode_crops(
         width, height = image.size
         boxes = boxes_of(width, height)
     image, crops = of_mode(image, recipe), []
-    across, down = image.width / width, image.height / height  # both are 1 unless the image was reduced
+    # Both are 1, and the edges are whole numbers, unless the image was reduced.
+    across, down = image.width / width, image.height / height
     for left, top, wide, tall in boxes:
-        box = round(left * across), round(top * down), round((left + wide) * across), round((top + tall) * down)
-        crops.append(channels_first(image.crop(box).resize((size, size), recipe.resampling)))
+        edges = (
+            left * across,
+            top * down,
+            min((left + wide) * across, image.width),
+            min((top + tall) * down, image.height),
+        )
+        first, upper = math.floor(edges[0]), math.floor(edges[1])
+        crop = image.crop((first, upper, math.ceil(edges[2]), math.ceil(edges[3])))
+        inner = edges[0] - first, edges[1] - upper, edges[2] - first, edges[3] - upper
+        crops.append(channels_first(crop.resize((size, size), recipe.resampling, inner)))
     return crops
 
 

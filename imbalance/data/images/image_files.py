@@ -15,6 +15,7 @@ import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -242,8 +243,6 @@ class WorkerLoader:
                 worker_init_fn=begin_worker,
                 generator=torch.Generator(),  # else the loader would draw from the global generator
             )
-        # The workers ignore the signal with which `multiprocessing` would end them at the exit of this process.
-        atexit.register(self.close)
 
     def decode(self, orders: Iterable[Order]) -> Iterator[Tensor | Failure]:
         """Yield the images of each order, in this order; end early if a later call has taken the workers.
@@ -260,23 +259,31 @@ class WorkerLoader:
                 batches = iter(self.loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if turn == 1:
+            # At exit torch and `multiprocessing` end workers by a signal that these ignore, and then wait. So end them
+            # before: `atexit` does so in most processes, and `Finalize` in those that `multiprocessing` has started.
+            atexit.register(self.close)
+            Finalize(None, self.close, exitpriority=0)
         while turn == self.turn:
             try:
                 batch = next(batches, None)
-            except RuntimeError as error:
+            except (RuntimeError, OSError, EOFError) as error:  # OSError: the worker ended while it sent a batch
                 self.close()
                 worker_loader.cache_clear()
-                reason = str(error).strip().splitlines()[-1]
+                reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
                 raise BadInput(f"a process that decodes images failed: {reason}; {MEMORY}") from None
             if batch is None:
                 return
             yield batch
 
     def close(self) -> None:
-        """End the workers."""
-        if (batches := cast(Any, self.loader)._iterator) is not None:
+        """Kill the workers, which keep nothing that could be lost."""
+        batches = cast(Any, self.loader)._iterator
+        if batches is not None:
+            for worker in batches._workers:
+                worker.kill()
+                worker.join()
             batches._shutdown_workers()
-        atexit.unregister(self.close)
 
 
 @functools.cache

@@ -130,18 +130,18 @@ def original_crop(listing: Listing) -> float:
     """Return the least area of the random crops that are made of the original images; 0.0 if there are none.
 
     Raises:
-        BadInput: images come from their files, and an augmentation comes before the random crop.
+        BadInput: images come from their files, and an augmentation other than "flip" comes before the random crop.
     """
     crops = [i for i, name in enumerate(listing.augment) if AUGMENTATIONS[name].least_area]
     if listing.images_from == "store" or not crops:
         return 0.0
-    if crops != [0]:
+    if len(crops) > 1 or set(listing.augment[: crops[0]]) - {"flip"}:  # a flip may be done after the crop as well
         raise BadInput(
             f"config.data.augment: {listing.augment} given; with config.data.images_from='files' a random crop is made of the "
             f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, or use "
             "config.data.images_from='store'"
         )
-    return AUGMENTATIONS[listing.augment[0]].least_area
+    return AUGMENTATIONS[listing.augment[crops[0]]].least_area
 
 
 def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
