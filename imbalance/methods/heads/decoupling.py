@@ -45,7 +45,9 @@ def crt(
         weight_decay: the weight decay for the new layer.
     """
     draw = balanced_draws(dataset, generator, by)
-    return _retrained("crt", head, dataset, features, generator, draw, None, epochs, batch_size, lr, momentum, weight_decay)
+    return _retrained(
+        "crt", head, dataset, features, generator, draw, None, epochs, batch_size, lr, momentum, weight_decay
+    )
 
 
 def vanilla_crt(
@@ -108,7 +110,18 @@ def reweight_crt(
     weights = importance(lambda by: dataset.labels(dataset.train, by), by=by, exponent=1.0)
     draw = every_row(dataset)
     return _retrained(
-        "reweight_crt", head, dataset, features, generator, draw, weights, epochs, batch_size, lr, momentum, weight_decay
+        "reweight_crt",
+        head,
+        dataset,
+        features,
+        generator,
+        draw,
+        weights,
+        epochs,
+        batch_size,
+        lr,
+        momentum,
+        weight_decay,
     )
 
 
