@@ -439,6 +439,18 @@ COMMANDS = {
          flag("--to", "folder to which all runs of --work_dir are copied, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
+    "submit": Command(
+        "Check finished runs, and add their results to the leaderboard.",
+        "imbalance.report.leaderboard:submit",
+        (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
+         flag("--by", "name of who ran them", required=True, metavar="NAME"),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+    ),
+    "leaderboard": Command(
+        "Write the rows of the leaderboard that follow from the tables in results/.",
+        "imbalance.experiments.leaderboard:fill",
+        (RESULTS,),
+    ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",
         "imbalance.experiments.findings:findings",
