@@ -41,8 +41,8 @@ Entry = dict[str, str]
 NAME = "leaderboard.csv"
 EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of submitted runs
 # The results of a row with equal values in these columns can be compared with each other.
-COMPARABLE = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
-COLUMNS = (
+COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
+COLUMNS: tuple[str, ...] = (
     *COMPARABLE, "method", "settings", "labels in train", "labels in val", "n", "diverged", "mean", "low", "high",
     "seeds", "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
