@@ -202,7 +202,7 @@ DATA = (
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = (
-    "step", "paper", "images", "evaluation", "start", "growth", "sweep", "features",
+    "step", "paper", "images", "tables", "evaluation", "start", "growth", "sweep", "features",
     "config", "bookkeeping", "scores", "predictions", "report", "compile", "limits", "gpu",
 )  # fmt: skip
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
