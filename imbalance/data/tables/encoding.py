@@ -148,9 +148,9 @@ def decode_row(inputs: Sequence[float], features: Features) -> dict[str, str]:
     for column in features["numeric"]:
         width, marked = len(column["mean"]), np.flatnonzero(column["gaps"])
         values = np.asarray(inputs[start : start + width], np.float64) * column["std"] + column["mean"]
-        # float32 has lost the digits below this place, so that 0 would be shown as 4.9e-05.
+        # float32 has lost the digits below this place, so that 0 would be shown as 4.9e-05. The sum turns -0 into 0.
         places = 5 - np.floor(np.log10(column["std"])).astype(int)
-        cells = [f"{round(value, place):.6g}" for value, place in zip(values.tolist(), places.tolist())]
+        cells = [f"{round(value, place) + 0.0:.6g}" for value, place in zip(values.tolist(), places.tolist())]
         for place, mark in zip(marked, inputs[start + width : start + width + len(marked)]):
             cells[place] = "missing" if mark else cells[place]
         texts[column["column"]] = ", ".join(cells)
