@@ -340,6 +340,8 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
     Raises:
         BadInput: a run fails a check. Then nothing is written.
     """
+    if not by.strip():
+        raise BadInput("--by is empty; type the name of who ran the runs, as --by='Ada Lovelace'")
     folder, settings = Path(results), {}
     for run in dict.fromkeys(map(Path, runs)):
         config, summary = check_run(run)

@@ -140,6 +140,15 @@ def test_a_run_that_fails_a_check_is_refused_in_one_line_and_nothing_is_written(
     assert "\n" not in str(refusal.value) and not submit.folder.exists()
 
 
+def test_a_submission_without_a_name_or_with_a_run_twice_is_refused(runs, submit, tmp_path):
+    with pytest.raises(BadInput, match="--by is empty"):
+        submit(runs, by=" ")
+    shutil.copytree(runs[0], tmp_path / "seed=0")
+    with pytest.raises(BadInput, match="another of these runs has the same config and seed 0"):
+        submit([runs[0], tmp_path / "seed=0"])
+    assert not submit.folder.exists()
+
+
 def test_a_run_of_uncommitted_code_is_refused(runs, tmp_path):
     copy = tmp_path / "seed=0"
     shutil.copytree(runs[0], copy)
