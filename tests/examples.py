@@ -214,6 +214,11 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "cnc": Example(
+            dict(share=0.5, temperature=0.2),
+            config=dict(groups=dict(name="predictions", first_epochs=6), sampler=dict(name="balanced", by="group"), optim__lr=0.03),
+            other=dict(share=0.0),
+        ),
         "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
         "partial_auc": Example(
             dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),

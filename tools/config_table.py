@@ -708,6 +708,13 @@ ROWS = {
         mean over the fifth of every batch with the largest losses. Training reads no groups; the groups of val select
         the epoch. Test accuracy with seed 0 is 35 % in the worst group and 97 % on average. A run takes a few seconds
         on one core.""", sgd("0.03") | {"objective": 'name="cvar", level=0.2'}),
+    "colored_digits_cnc": Row("colored_digits", "correct-n-contrast", """
+        Zhang et al., "Correct-N-Contrast: A Contrastive Approach for Improving Robustness to Spurious Correlations",
+        ICML 2022. A first run trains a biased model. Then a contrastive loss moves the features of examples that this
+        model predicts wrongly towards those of their class that it predicts rightly. One command trains both runs.
+        Training reads no groups; the groups of val select the epoch.""", BALANCED | {
+        "groups": 'name="predictions", first_epochs=2', "objective": 'name="cnc", share=0.75, temperature=0.1',
+    }),
     "colored_digits_dfr": Row("colored_digits", "deep feature reweighting", f"""
         {KIRICHENKO}: after ERM a new last layer is fitted to subsets of val that are balanced by group. Training reads
         no groups of train. The groups of val select the epoch, and the last layer is trained on val, so metrics on val

@@ -12,6 +12,7 @@ from imbalance.methods.group_inference.george import AverageWithFeatures
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.bcl import BalancedContrastive
+from imbalance.methods.objectives.cnc import CorrectNContrast
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
@@ -42,6 +43,7 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "cnc": CorrectNContrast,
     "george": AverageWithFeatures,
     "xrm": CrossRisk,
 }
