@@ -140,6 +140,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(first_epochs=3, lr=0.1, clusters=(2, 3), threshold=0.99, power=2.0),
             config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
         ),
+        "ssa": Example(
+            dict(first_epochs=4, lr=0.2, threshold=0.6, labelled_share=0.5), config=GROUP_DRO,
+            other=dict(threshold=1.0, labelled_share=0.25),
+        ),
         "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
     },
     "sampler": {
@@ -230,6 +234,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
+        "ssa": Example(dict(threshold=0.6, labelled_share=0.5), other=dict(threshold=1.0, labelled_share=0.25)),
         "xrm": Example(),
     },
     "head": {

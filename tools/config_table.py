@@ -805,6 +805,12 @@ ROWS = {
         of val select the epoch.""",
         {"groups": 'name="spare", first_epochs=2, lr=0.1, clusters=(2,), threshold=0.9, power=2.0',
          "sampler": 'name="within_class"'}),
+    "colored_digits_ssa": Row("colored_digits", "spread spurious attribute, then group DRO on predicted groups", """
+        Nam et al., "Spread Spurious Attribute: Improving Worst-group Accuracy with Spurious Attribute Estimation", ICLR
+        2022. A first run trains three networks to predict the attribute, on half of val and on their own confident
+        predictions for train. Group DRO trains on the combinations of class and predicted attribute. One command trains
+        both runs. No groups of train are read; those of val train the networks and select the epoch.""",
+        group_dro("0.01") | {"groups": 'name="ssa", first_epochs=20, lr=0.03, threshold=0.95, labelled_share=0.5'}),
     "colored_digits_ula": Row("colored_digits", "uLA, unsupervised logit adjustment", """
         Tsirigotis et al., "Group Robust Classification Without Any Group Information", NeurIPS 2023: logits are shifted by
         the classes that a short first run confuses. One command trains both runs. No groups are read, in train or in

@@ -9,6 +9,7 @@ An objective that needs more than the losses has a file of its own: see `imbalan
 """
 
 from imbalance.methods.group_inference.george import AverageWithFeatures
+from imbalance.methods.group_inference.ssa import AttributeNetworks
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.bcl import BalancedContrastive
@@ -45,5 +46,6 @@ OBJECTIVES = {
     "bcl": BalancedContrastive,
     "cnc": CorrectNContrast,
     "george": AverageWithFeatures,
+    "ssa": AttributeNetworks,
     "xrm": CrossRisk,
 }
