@@ -141,7 +141,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
         ),
         "ssa": Example(
-            dict(first_epochs=4, lr=0.2, threshold=0.6, labelled_share=0.5), config=GROUP_DRO,
+            dict(first_epochs=2, lr=0.05, threshold=0.6, labelled_share=0.5), config=GROUP_DRO,
             other=dict(threshold=1.0, labelled_share=0.25),
         ),
         "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
