@@ -54,6 +54,7 @@ IMAGES = dict(
 PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
+THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
 
@@ -218,6 +219,11 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "ride": Example(
+            dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),
+            config=dict(model=THREE_EXPERTS), other=dict(start_epoch=0),
+        ),
+        "sade": Example(dict(tau=2.0, scale=1.5), config=dict(model=THREE_EXPERTS)),
         "cnc": Example(
             dict(share=0.5, temperature=0.2),
             config=dict(groups=dict(name="predictions", first_epochs=6), sampler=dict(name="balanced", by="group"), optim__lr=0.03),
@@ -253,6 +259,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "mislas": Example(
             LAYER | dict(head_smoothing=0.3, tail_smoothing=0.1, layer_factor=0.5)
         ),
+        "test_time": Example(
+            dict(epochs=2, batch_size=5, lr=0.1, momentum=0.5, weight_decay=0.1),
+            elsewhere="tests/methods/heads/test_test_time.py",  # it needs augmentations
+        ),
         "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),
         "dpe": Example(
             dict(by="group", members=3, epochs=2, batch_size=10, lr=0.01, momentum=0.5, entropic_scale=5.0,
@@ -274,6 +284,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no learning rate makes it diverge
         "mlp": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
         "mlp_cosine": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
+        "experts": Example(
+            dict(network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3),
+            other=dict(network=dict(network=dict(name="mlp", hidden=(7, 6))), shared=1),
+        ),
         # These models need larger images than the data of tests/test_contract.py has.
         "convnet": Example(elsewhere="tests/models/test_models.py"),
         "lenet": Example(elsewhere="tests/models/test_models.py"),

@@ -940,6 +940,27 @@ ROWS = {
         test images, and the last epoch is tested. Training and selection read only class labels.""", {
         "loss": 'name="balanced_softmax"', "objective": 'name="bcl", penalty=0.35, temperature=0.07, width=128',
     }),
+    "cifar10lt_ride": Row("cifar10lt", "RIDE, three diverse experts", """
+        Wang et al., "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts", ICLR 2021, without its second
+        stage, a router. The loss, its weights, the factor of the divergence and the temperatures are those of the
+        authors' code for CIFAR-100-LT, where the experts are narrower; all other hyperparameters are those of
+        cifar10lt_erm. The experts share the first two of the three stages. No published number has these hyperparameters.
+        Val is a tenth of the test images, and the last epoch is tested. Training and selection read only class labels.""", {
+        "loss": 'name="ldam", max_margin=0.5, scale=30.0', "weights": 'name="deferred", by="class", beta=0.9999, start_epoch=160',
+        "objective": 'name="ride", diversity=0.45, temperature=1.0, tempering=0.05, start_epoch=160, scale=30.0',
+        "model": 'name="experts_cosine", network=dict(name="resnet32", frozen=False), experts=3, shared=13',
+    }),
+    "cifar10lt_sade": Row("cifar10lt", "SADE, three experts for three class priors", """
+        Zhang et al., "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed Recognition", NeurIPS
+        2022. After training, the experts are weighted by the inputs of test, without its labels. The factor of the third
+        expert and the descent at test time are those of the authors' code for CIFAR-100-LT, where the experts are
+        narrower and the last layer is normalised; all other hyperparameters are those of cifar10lt_erm. The experts share
+        the first two of the three stages. No published number has these hyperparameters. Val is a tenth of the test images,
+        and the last epoch is tested. Training and selection read only class labels.""", {
+        "objective": 'name="sade", tau=2.0, scale=1.0',
+        "model": 'name="experts", network=dict(name="resnet32", frozen=False), experts=3, shared=13',
+        "head": 'name="test_time", epochs=5, batch_size=128, lr=0.1, momentum=0.9, weight_decay=0.0005',
+    }),
     "cifar10lt_supcon": Row("cifar10lt", "supervised contrastive learning", f"""
         {KHOSLA}. Both the contrastive loss and cross-entropy train the features. The factor of the contrastive loss is
         that of balanced contrastive learning (Zhu et al., CVPR 2022); temperature and width are those of Khosla et al.

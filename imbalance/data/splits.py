@@ -132,8 +132,10 @@ def joined(first: Split, second: Split) -> Split:
         inputs = replace(first.inputs, rows=torch.cat([first.inputs.rows, second.inputs.rows]))
     else:
         inputs = torch.cat([first.inputs, cast(Tensor, second.inputs)])
-    labels = (torch.cat([getattr(first, key), getattr(second, key)]) for key in ("targets", "groups", "indices"))
-    return Split(inputs, *labels)
+    targets, groups, indices = (
+        torch.cat([getattr(first, name), getattr(second, name)]) for name in ("targets", "groups", "indices")
+    )
+    return Split(inputs, targets, groups, indices)
 
 
 class CrossedGroups(NamedTuple):

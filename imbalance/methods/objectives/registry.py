@@ -15,6 +15,7 @@ from imbalance.methods.objectives.alignment import CorrelationAlignment, Maximum
 from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.cnc import CorrectNContrast
 from imbalance.methods.objectives.dro import GroupDRO
+from imbalance.methods.objectives.experts import RIDE, SADE
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
@@ -44,6 +45,8 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "ride": RIDE,
+    "sade": SADE,
     "cnc": CorrectNContrast,
     "george": AverageWithFeatures,
     "ssa": AttributeNetworks,
