@@ -219,6 +219,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "proco": Example(dict(penalty=2.0, temperature=0.2, width=5)),
         "ride": Example(
             dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),
             config=dict(model=THREE_EXPERTS), other=dict(start_epoch=0),

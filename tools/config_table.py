@@ -940,6 +940,16 @@ ROWS = {
         test images, and the last epoch is tested. Training and selection read only class labels.""", {
         "loss": 'name="balanced_softmax"', "objective": 'name="bcl", penalty=0.35, temperature=0.07, width=128',
     }),
+    "cifar10lt_proco": Row("cifar10lt", "probabilistic contrastive learning", """
+        Du et al., "Probabilistic Contrastive Learning for Long-Tailed Visual Recognition", TPAMI 2024. The loss, the
+        temperature, the width, the learning rate, the batch size, the weight decay and the warm-up are those of the authors'
+        code, with a cosine schedule. Different here: the authors augment all views more strongly and use a third view for
+        the loss; val is a tenth of the test images, and the last epoch is tested. Training and selection read only class
+        labels.""", {
+        "loss": 'name="balanced_softmax"', "objective": 'name="proco", penalty=1.0, temperature=0.1, width=128',
+        "optim": 'name="sgd", lr=0.3, momentum=0.9, weight_decay=2e-4, decayed="all"', "batch_size": "256",
+        "schedule": 'name="cosine", warmup_epochs=5.0',
+    }),
     "cifar10lt_ride": Row("cifar10lt", "RIDE, three diverse experts", """
         Wang et al., "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts", ICLR 2021, without its second
         stage, a router. The loss, its weights, the factor of the divergence and the temperatures are those of the

@@ -20,6 +20,7 @@ from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.proco import ProbabilisticContrastive
 from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
@@ -45,6 +46,7 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "proco": ProbabilisticContrastive,
     "ride": RIDE,
     "sade": SADE,
     "cnc": CorrectNContrast,
