@@ -127,9 +127,9 @@ def joined(first: Split, second: Split) -> Split:
 
     The inputs must be two tensors, or two selections from one store on disk.
     """
-    if isinstance(first.inputs, StoredImages | Tokens):
+    if isinstance(first.inputs, DiskImages | Tokens):
         assert isinstance(second.inputs, type(first.inputs))  # all splits of a data set have one store
-        inputs = replace(first.inputs, rows=torch.cat([first.inputs.rows, second.inputs.rows]))
+        inputs = replace(cast(Any, first.inputs), rows=torch.cat([first.inputs.rows, second.inputs.rows]))
     else:
         inputs = torch.cat([first.inputs, cast(Tensor, second.inputs)])
     targets, groups, indices = (

@@ -15,7 +15,6 @@ from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
 from imbalance.data.images.augment import augment, draws
 from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.methods.batch import Inputs
 from imbalance.methods.heads.probe import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.margins import at_least_float32, hard_margins

@@ -182,9 +182,8 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read
         rows: the same row numbers on the device.
         ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
-    train, names = learner.dataset.train, learner.dataset.augmentations
-    crop = original_crop(learner.dataset)
-    names = [name for name in names if name != crop]
+    train, crop = learner.dataset.train, original_crop(learner.dataset)
+    names = tuple(name for name in learner.dataset.augmentations if name != crop)
     stored = order if train.inputs.device.type == "cpu" else rows
     drawn = [draws(train.indices[rows], ids, names, seed) for seed in view_seeds(learner)]
     return Images(train.inputs, stored, names, drawn, learner.normalise, read_ahead)
