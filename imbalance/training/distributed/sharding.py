@@ -41,14 +41,21 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
 def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of a model: each member of an `nn.Sequential` or `nn.ModuleList` in it that has parameters.
 
-    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are.
+    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are. Subclasses are no
+    sequences here. So features and head of a network are no blocks: features would be gathered as a whole, and an
+    objective may read the weights of the head.
     """
-    if isinstance(model, nn.Sequential | nn.ModuleList):
-        members = [child for child in model if any(True for _ in child.parameters())]
-        nested = [blocks(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child] for child in members]
+    if is_sequence(model):
+        members = [child for child in model.children() if any(True for _ in child.parameters())]
+        nested = [blocks(child) if is_sequence(child) else [child] for child in members]
     else:
         nested = [blocks(child) for child in model.children()]
     return [block for inner in nested for block in inner]
+
+
+def is_sequence(module: nn.Module) -> bool:
+    """Return whether a module is an `nn.Sequential` or an `nn.ModuleList`, and of no subclass."""
+    return type(module) in (nn.Sequential, nn.ModuleList)
 
 
 def checkpoint_activations(model: nn.Module) -> None:

@@ -24,6 +24,7 @@ import imbalance
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput, Interrupted
+from imbalance.models import transformer
 from imbalance.training import loop
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.distributed.sharding import blocks, check_sharding, checkpoint_activations, skeleton_of
@@ -288,6 +289,12 @@ def test_blocks_are_the_members_of_sequences_but_not_the_sequences():
     stage = nn.Sequential(nn.Sequential(nn.Linear(2, 2)), nn.ReLU(), nn.ModuleList([nn.Linear(2, 2)]))
     model = nn.ModuleDict({"features": stage, "head": nn.Linear(2, 2)})
     assert blocks(model) == [stage[0][0], stage[2][0]]
+
+
+def test_the_blocks_of_a_transformer_are_its_blocks():
+    """The embedding, the last normalisation and the head are in no block."""
+    model = transformer(vocabulary=9, num_classes=2, width=8, depth=3, heads=2, dropout=0.0)
+    assert blocks(model) == list(model.features.blocks)
 
 
 def test_a_skeleton_has_buffers_and_no_memory_for_parameters():
