@@ -233,6 +233,8 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "tau_normalised": Example(dict(tau=0.7)),
         "prior": Example(dict(target="uniform"), other=dict(target="natural")),
         "crt": Example(LAYER),
+        "vanilla_crt": Example(FURTHER),
+        "reweight_crt": Example(LAYER),
         "lws": Example(LAYER),
         "weight_balancing": Example(
             FURTHER | dict(limit=0.2, beta=0.9), other=dict(weight_decay=0.5)

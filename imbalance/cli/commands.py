@@ -202,7 +202,7 @@ DATA = (
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = (
-    "step", "paper", "images", "evaluation", "start", "growth", "sweep", "features",
+    "step", "paper", "images", "tables", "evaluation", "start", "growth", "sweep", "features",
     "config", "bookkeeping", "scores", "predictions", "report", "compile", "limits", "gpu",
 )  # fmt: skip
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
@@ -392,12 +392,14 @@ COMMANDS = {
     "reproduce subpopbench": Command(
         "Compare methods by the protocol of SubpopBench: random settings, three selection rules, then more seeds.",
         "imbalance.experiments.subpopbench:subpopbench",
-        (flag("--data", "data sets, such as colored_digits, waterbirds or celeba; a wrong name lists all", type=comma_list(), required=True, metavar="NAME,…"),
+        (flag("--data", "data sets, such as colored_digits, waterbirds or celeba; a wrong name lists those of the protocol, and every other data set with a config <name>_erm can be used with --steps", type=comma_list(), required=True, metavar="NAME,…"),
          flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
          flag("--attributes", "whether training reads the attributes; val and test always have them", choices=["known", "unknown"], default="known"),
          flag("--trials", "number of settings for each method: the default setting, then random settings", type=positive_integer, default=16, metavar="N"),
          flag("--steps", "number of training steps of every run, 0 for those of the protocol", type=non_negative_integer, default=0, metavar="N"),
          flag("--dry_run", "print the number of runs and steps and an estimate of the time, and train nothing", action="store_true"),
+         flag("--train", "train the runs that are not finished; --no-train trains nothing, and prints the tables of the kept runs", action=argparse.BooleanOptionalAction, default=True),
+         flag("--keep", "add a row for each run to the table subpopbench of --results; refuses a run whose code was not committed", action="store_true"), RESULTS,
          flag("--seeds", "number of seeds for each chosen setting", type=positive_integer, default=3, metavar="N"),
          *TRAINING, *STUDY),
         overrides=True,

@@ -16,7 +16,7 @@ from imbalance.config.tags import tags_of
 from imbalance.methods.heads.afr import afr
 from imbalance.methods.heads.calibration import temperature, thresholds
 from imbalance.methods.heads.closed_form import logit_adjusted, none, tau_normalised
-from imbalance.methods.heads.decoupling import crt, lws
+from imbalance.methods.heads.decoupling import crt, lws, reweight_crt, vanilla_crt
 from imbalance.methods.heads.dfr import dfr
 from imbalance.methods.heads.disagreement import disagreement, hold_out
 from imbalance.methods.heads.dpe import dpe
@@ -30,6 +30,8 @@ HEADS = {
     "tau_normalised": tau_normalised,
     "prior": prior,
     "crt": crt,
+    "vanilla_crt": vanilla_crt,
+    "reweight_crt": reweight_crt,
     "lws": lws,
     "weight_balancing": weight_balancing,
     "los": los,
