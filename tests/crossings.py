@@ -262,6 +262,8 @@ def make_old(run: Path) -> None:
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
     del config["groups"], config["optim"]["decayed"]
+    if config["adapter"]["name"] == "none":  # no older version could write another one
+        del config["adapter"]
     config["trainer"]["compile"] = False
     if config["data"]["name"] == "in_memory":
         config["data"]["name"] = "given"

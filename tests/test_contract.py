@@ -29,12 +29,12 @@ from imbalance.deploy.extract_features import features
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.losses import LOSSES
 from imbalance.training import loop
-from imbalance.training.stacked.train import in_common, train_stacked
+from imbalance.training.stacked.train import BATCHED, in_common, train_stacked
 from imbalance.training.state import forensics
 
 # The data are the same for all entries, see `test_data_are_the_same_each_time`; a schedule is a function of the epoch, see
 # tests/training/test_optim.py.
-SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
+SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "adapter", "optim")
 ENTRIES = [(section, name) for section in SECTIONS for name in names(section) if not EXAMPLES[section][name].elsewhere]
 IDS = ["-".join(entry) for entry in ENTRIES]
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
@@ -209,7 +209,9 @@ def test_two_processes_are_one(entry, whole, by_two):
 
 # A sampler, weights, mixing and a loss never see whether the model is sharded.
 @pytest.mark.parametrize(
-    "entry", [entry for entry in ENTRIES if entry[0] in ("objective", "head", "model", "optim")], ids="-".join
+    "entry",
+    [entry for entry in ENTRIES if entry[0] in ("objective", "head", "model", "adapter", "optim")],
+    ids="-".join,
 )
 def test_two_sharded_processes_are_one(entry, whole, by_two):
     assert_close(by_two / "sharded" / "-".join(entry), whole(entry))
@@ -266,7 +268,7 @@ def test_trained_at_once_is_trained_alone_or_is_refused(entry, whole, tmp_path):
     config = config_of(entry)
     tags = tags_of(registries()[section][name])
     if in_common(validate(config)) is None:
-        refusers = [tags_of(registries()[s][config[s].name]) for s in ("sampler", "mix", "objective", "model", "optim")]
+        refusers = [tags_of(registries()[s][config[s].name]) for s in BATCHED]
         assert not all(of_one.batched for of_one in refusers) or tags.first_run
         return
     other = config_of(entry)

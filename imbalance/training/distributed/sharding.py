@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
+from imbalance.models.depth import blocks
 
 
 def check_sharding(config: Experiment, model: nn.Module) -> None:
@@ -36,26 +37,6 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; use 'bf16' or 'no' with config.trainer.shard=True"
         )
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a model: each member of an `nn.Sequential` or `nn.ModuleList` in it that has parameters.
-
-    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are. Subclasses are no
-    sequences here. So features and head of a network are no blocks: features would be gathered as a whole, and an
-    objective may read the weights of the head.
-    """
-    if is_sequence(model):
-        members = [child for child in model.children() if any(True for _ in child.parameters())]
-        nested = [blocks(child) if is_sequence(child) else [child] for child in members]
-    else:
-        nested = [blocks(child) for child in model.children()]
-    return [block for inner in nested for block in inner]
-
-
-def is_sequence(module: nn.Module) -> bool:
-    """Return whether a module is an `nn.Sequential` or an `nn.ModuleList`, and of no subclass."""
-    return type(module) in (nn.Sequential, nn.ModuleList)
 
 
 def checkpoint_activations(model: nn.Module) -> None:

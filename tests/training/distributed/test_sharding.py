@@ -25,9 +25,10 @@ from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput, Interrupted
 from imbalance.models import transformer
+from imbalance.models.depth import blocks
 from imbalance.training import loop
 from imbalance.training.distributed.processes import start_accelerator
-from imbalance.training.distributed.sharding import blocks, check_sharding, checkpoint_activations, skeleton_of
+from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, skeleton_of
 from imbalance.training.learner import make_learner
 from imbalance.training.loop import train
 
