@@ -333,6 +333,15 @@ COMMANDS = {
               type=comma_list(positive_number), default=[50, 25, 10, 5, 2], metavar="R,…"),
          flag("--output", "CSV file to write, with a row for each run and prior", metavar="FILE")),
     ),
+    "failures": Command(
+        "Show which subgroups a finished run fails on, against chance, with examples.",
+        "imbalance.report.failures:failures",
+        (RUN,
+         flag("--split", "examples to judge", choices=["test", "val"], default="test"),
+         flag("--reference", "run directory of another finished run on the same data, whose features and inferred groups are used", metavar="RUN"),
+         flag("--clusters", "number of clusters of each class", type=positive_integer, default=4, metavar="N"),
+         flag("--output", "HTML file to write", default="failures.html", metavar="FILE")),
+    ),
     "predict": Command(
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
