@@ -109,6 +109,11 @@ def digits(folder: Path, config: ConfigDict) -> None:
     config.model = dict(name="mlp", hidden=(8,))
 
 
+def low_rank(folder: Path, config: ConfigDict) -> None:
+    digits(folder, config)
+    config.adapter = dict(name="lora", rank=2, alpha=4.0, dropout=0.1, targets=())
+
+
 def images(config: ConfigDict, **data: Any) -> None:
     config.data = data | dict(
         mode="RGB",
@@ -230,6 +235,7 @@ def text_columns(folder: Path) -> dict[str, np.ndarray]:
 
 KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and the kind
     "digits": ("digits_erm", Kind(digits)),
+    "low_rank": ("digits_erm", Kind(low_rank)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
     "published": ("folder_erm", Kind(published_images, published_files, published_files)),
@@ -262,6 +268,8 @@ def make_old(run: Path) -> None:
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
     del config["groups"], config["optim"]["decayed"]
+    if config["adapter"]["name"] == "none":  # no older version could write another one
+        del config["adapter"]
     config["trainer"]["compile"] = False
     if config["data"]["name"] == "in_memory":
         config["data"]["name"] = "given"

@@ -464,7 +464,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
             f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); restore model.json and checkpoints/selected.pt of the same run"
         ) from None
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
+    network = network.to(target).eval().requires_grad_(False)
     return TrainedModel(network, about, target)
 
 
@@ -479,6 +479,7 @@ def build_network(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.M
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
     if "head" in about:  # missing in a model.json of older versions, which had only linear heads
         network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
+    network = network.to(getattr(torch, about["dtype"]))  # first, or float64 weights would be rounded to float32
     # `state` may have more weights than the network, because a method may train a second network, too.
     network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
     return network

@@ -159,7 +159,8 @@ AVAILABLE_ARGUMENTS = {
     "loss": _CONTEXT,
     "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": _CONTEXT | {"parameters", "head_parameters"},
+    "adapter": {"network"},
+    "optim": _CONTEXT | {"parameters", "head_parameters", "layers_above"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _CONTEXT | {"head", "dataset", "features", "augmented_features", "generator", "training_prior"},
 }

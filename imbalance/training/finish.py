@@ -16,6 +16,7 @@ from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.prior import training_prior
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
+from imbalance.models.adapters import merge_adapter
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.distributed.sharding import gathered, whole
@@ -65,6 +66,8 @@ def load_selected(run: Run) -> None:
     model = learner.evaluated_network
     if config.callbacks.select == "best" and best_weights:
         model.load_state_dict(copied(best_weights, device))
+    if config.adapter.name == "lora":
+        merge_adapter(model)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
         old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer

@@ -51,6 +51,7 @@ from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
 from imbalance.training.state.provenance import check_done
 from imbalance.training.state.run_state import Run, is_remembered, remember
+from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
@@ -225,6 +226,8 @@ def fit(run: Run) -> None:
     except Interrupted:
         save(run)
         raise
+    finally:
+        finish_saving(run)
     if all_steps_skipped(run):
         raise Diverged(
             f"non-finite float16 gradients in all {run.progress.step} steps, so the network weights never changed; use "
@@ -272,7 +275,7 @@ def train_epoch(run: Run) -> None:
         if done.request > SAVE:
             raise Interrupted(done.request - SAVE)
         if done.request == SAVE:
-            save(run)
+            save(run, wait=False)
 
     # Once in a while: evaluate.
     (interpolated,) = newly_interpolating([run])
@@ -308,12 +311,12 @@ def check_finite(run: Run) -> None:
         raise forensics.find(run, run.progress.step)
 
 
-def save(run: Run) -> None:
-    """Check that the state of the run is finite, and write a checkpoint."""
+def save(run: Run, wait: bool = True) -> None:
+    """Check that the state of the run is finite, and write a checkpoint; `wait` as for `checkpoint.save_run`."""
     check_finite(run)
     run.progress.reduce_logits(run.learner.dataset.train.targets)
     remember(run)
-    checkpoint.save_run(run)
+    checkpoint.save_run(run, wait)
 
 
 def is_last_epoch(run: Run, interpolated: bool) -> bool:

@@ -44,7 +44,7 @@ from imbalance.training.state.run_state import Run
 from imbalance.training.step import count_batches, take_step
 
 # Sections whose functions can be stacked if they have the tag `batched`.
-BATCHED = ("sampler", "model", "objective", "optim", "mix")
+BATCHED = ("sampler", "model", "adapter", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
 T = TypeVar("T")
 WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
