@@ -33,7 +33,7 @@ from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -173,7 +173,7 @@ def make_source(
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
     if first is None and first_run(config):
-        first = from_main(accelerator, lambda: read_first_run(directory / "first"))
+        first = on_every_process(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     needed = "a GroupAssignment, or None for the groups of the data"

@@ -1,6 +1,8 @@
 """Checkpoints: write each file completely or not at all, and check it before a run resumes from it."""
 
 import io
+import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from accelerate import Accelerator
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Damaged
-from imbalance.training.distributed.processes import from_main, of_all_processes
+from imbalance.training.distributed.processes import from_main, of_all_processes, on_every_process
 from imbalance.training.distributed.sharding import sharded_like, whole
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
@@ -20,7 +22,7 @@ from imbalance.training.state.provenance import FORMAT, check_format, check_prov
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import read_torch
+from imbalance.utils.read import open_regular, read_torch, short_hash
 
 
 def save_run(run: Run) -> None:
@@ -65,7 +67,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
-    state = None if config.debug else from_main(accelerator, lambda: load(path, log))
+    found = None if config.debug else from_main(accelerator, lambda: undamaged_checkpoint(path, log))
+    state = on_every_process(accelerator, lambda: load_checkpoint(*found)) if found else None
     if state:
         from_main(
             accelerator,
@@ -78,7 +81,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     progress = Progress(device=accelerator.device)
     if not state:
         return progress
-    restore(learner.parts, state | {name: sharded_like(part, state[name]) for name, part in learner.parts.items()})
+    states = {name: sharded_like(part, state[name]) for name, part in learner.parts.items()}
+    restore(learner.parts, states, last_use=True)
     if not is_finite(learner):
         name = first_non_finite(learner) or "a weight"  # of a sharded model, perhaps on another rank
         raise BadInput(
@@ -132,8 +136,8 @@ def as_bytes(state: dict[str, Any]) -> memoryview:
     return data.getbuffer()
 
 
-def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`; if it is damaged, warn, and return the previous checkpoint.
+def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
+    """Return the path and the stamp of the checkpoint at `path`; if it is damaged, warn, and return the previous one's.
 
     Return None if there is no checkpoint.
 
@@ -149,7 +153,7 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
             if not isinstance(state, dict):
                 raise Damaged(candidate, "no checkpoint")
             check_format(state, candidate, oldest=FORMAT)
-            return state
+            return candidate, stamp(candidate)
         except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
             log.line(
@@ -160,6 +164,36 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     if candidates:
         raise BadInput(f"{path}: damaged, as is {previous(path).name} beside it; remove both to start anew")
     return None
+
+
+def stamp(path: Path) -> str:
+    """Return a text that differs between two checkpoints: a hash of the checksums in the archive, which is read quickly."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        members = [(member.filename, member.CRC, member.file_size) for member in archive.infolist()]
+    return short_hash(repr(members).encode())
+
+
+def load_checkpoint(path: Path, expected: str) -> dict[str, Any]:
+    """Return the checkpoint at `path`, which `undamaged_checkpoint` has checked on the main process.
+
+    The tensors are memory maps, so all processes on a machine share the memory of one copy.
+
+    Args:
+        expected: stamp of the file on the main process.
+
+    Raises:
+        BadInput: this process cannot read the file, or it is another file.
+    """
+    try:
+        if stamp(path) == expected:
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        reason = "it differs from the file that process 0 reads"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    raise BadInput(
+        f"config.work_dir: process {os.environ.get('RANK', '0')} cannot read {path}: {reason}; put work_dir on a disk that all "
+        "machines share"
+    )
 
 
 def previous(path: Path) -> Path:
