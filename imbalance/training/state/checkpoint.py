@@ -2,7 +2,6 @@
 
 import io
 import os
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from imbalance.training.state.provenance import FORMAT, check_format, check_prov
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import open_regular, read_torch, short_hash
+from imbalance.utils.read import archive_stamp, read_torch
 
 
 def save_run(run: Run) -> None:
@@ -153,7 +152,7 @@ def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
             if not isinstance(state, dict):
                 raise Damaged(candidate, "no checkpoint")
             check_format(state, candidate, oldest=FORMAT)
-            return candidate, stamp(candidate)
+            return candidate, archive_stamp(candidate)
         except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
             log.line(
@@ -166,34 +165,24 @@ def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
     return None
 
 
-def stamp(path: Path) -> str:
-    """Return a text that differs between two checkpoints: a hash of the checksums in the archive, which is read quickly."""
-    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
-        members = [(member.filename, member.CRC, member.file_size) for member in archive.infolist()]
-    return short_hash(repr(members).encode())
-
-
-def load_checkpoint(path: Path, expected: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, stamp: str) -> dict[str, Any]:
     """Return the checkpoint at `path`, which `undamaged_checkpoint` has checked on the main process.
 
     The tensors are memory maps, so all processes on a machine share the memory of one copy.
 
     Args:
-        expected: stamp of the file on the main process.
+        stamp: stamp of the file on the main process.
 
     Raises:
         BadInput: this process cannot read the file, or it is another file.
     """
     try:
-        if stamp(path) == expected:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        reason = "it differs from the file that process 0 reads"
-    except OSError as error:
-        reason = error.strerror or str(error)
-    raise BadInput(
-        f"config.work_dir: process {os.environ.get('RANK', '0')} cannot read {path}: {reason}; put work_dir on a disk that all "
-        "machines share"
-    )
+        return read_torch(path, stamp=stamp)
+    except (Damaged, OSError) as error:
+        rank, reason = os.environ.get("RANK", "0"), error.reason if isinstance(error, Damaged) else error.strerror
+        raise BadInput(
+            f"config.work_dir: process {rank} cannot read {path}: {reason}; put work_dir on a disk that all machines share"
+        ) from None
 
 
 def previous(path: Path) -> Path:
