@@ -127,14 +127,14 @@ def evaluate(runs: Sequence[Run], name: str, sinks: Sequence[LogitsSink] = ()) -
     if name == "train":
         metrics = [values | margins for values, margins in zip(metrics, margin_metrics(dataset, reduced))]
     if dataset.inferred_names:
-        inferred_counts = Counts(counts.confusion, reduced["inferred"])
+        inferred_counts = Counts(counts.classes, counts.predicted, reduced["inferred"])
         inferred_metrics = compute_metrics(
             [run.learner.dataset.eval_dataset.for_methods for run in runs], inferred_counts
         )
         for values, inferred in zip(metrics, inferred_metrics):
             values["worst_inferred_group_accuracy"] = inferred["worst_group_accuracy"]
             values["inferred_group_balanced_accuracy"] = inferred["group_balanced_accuracy"]
-    losses = reduced["loss"] / counts.confusion.sum((1, 2))
+    losses = reduced["loss"] / counts.classes.sum((1, 2))
     return [Outcome(*fields) for fields in zip(losses.tolist(), reduced["largest"].tolist(), metrics, logits)]
 
 
@@ -484,7 +484,7 @@ def count_tables(
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
     """Return the `Counts` whose fields are in `reduced`, the sums of `count_tables` over all processes."""
-    return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
+    return Counts(reduced["classes"], reduced["predicted"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
 def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:

@@ -175,9 +175,9 @@ def train_table(work_dir: Path, world: int) -> None:
             config.weights = create(name="uniform")
         config.callbacks.monitor = "val/auroc"  # of the logits that all processes gather
         config.trainer.batch_size = BATCH_SIZES[batches][sampler["name"] == "undersample"]
-        if world == 2 and batches != "even":  # as if logits and counts took gigabytes
+        if world == 2 and batches != "even":  # as if logits took gigabytes
             config.trainer.eval_batch_size = 50
-            evaluate.BLOCK_BYTES = processes.MOST_GATHERED = 1
+            evaluate.BLOCK_BYTES = 1
         train(config, work_dir / row / str(world))
         if world == 2 and batches == "uneven":
             config.trainer.accumulation = 3
