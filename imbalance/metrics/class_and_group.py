@@ -165,7 +165,8 @@ def compute(
         BadInput: the names or the training counts do not fit the counts.
     """
     if counts.classes.dim() == 2:  # of one model
-        counts = Counts(*(None if table is None else table[None] for table in counts))
+        evaluated = None if counts.eval_grouped is None else counts.eval_grouped[None]
+        counts = Counts(counts.classes[None], counts.predicted[None], counts.grouped[None], evaluated)
     check_names(counts, class_names, group_names, evaluation_names)
     train_class_counts = checked_counts("train_class_counts", train_class_counts, len(class_names))
     train_group_counts = checked_counts("train_group_counts", train_group_counts, len(group_names))
