@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from math import ceil
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -436,9 +436,6 @@ def at_prior(logits: Tensor, shift: Tensor | None) -> Tensor:
         shift: result of `TrainedModel.prior_shift`; None for none.
     """
     return logits.softmax(1) if shift is None else (logits + shift).softmax(1).float()
-
-
-Texts = TypeVar("Texts", list[str], list[tuple[str, str]])
 
 
 def checked_texts(texts: Texts) -> Texts:
