@@ -187,7 +187,7 @@ def test_ranks_are_among_comparable_rows_and_among_those_that_read_the_same_labe
     rows = [row("a", 0.5), row("b", 0.7, "groups"), row("c", 0.6), row("d", 0.5), row("e", 0.9, budget="more")]
     out = leaderboard.board(rows, [dict(name="x", data="Toys, worst group", value="99", source="y")])
     lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| ") and "rank" not in line]
-    assert [(line[0][2:], line[1], line[5]) for line in lines] == [
+    assert [(line[0][2:], line[1], line[4]) for line in lines] == [
         ("1", "b", "1 of 1"), ("2", "c", "1 of 3"), ("3.5", "a", "2.5 of 3"), ("3.5", "d", "2.5 of 3"), ("1", "e", "1 of 1"),
     ]  # fmt: skip
     assert "99" not in out  # toys are no published data set
