@@ -187,6 +187,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             head=old_head,
             dataset=dataset,
             features=lambda name: features(learner, getattr(dataset, name)),
+            augmented_features=lambda name: tuple(features(learner, getattr(dataset, name), view) for view in (1, 2)),
             generator=generator(config.seed, "head"),
             **needed,
         )
