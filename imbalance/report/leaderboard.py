@@ -142,9 +142,12 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
     pretrained = flat.get("model.pretrained") or "random weights"
     if flat["data.name"] == "features":
         pretrained = "features of another network"
+    val = rule["labels"].removeprefix("val ")
+    if flat["head.name"] == "test_time":
+        val += "; and inputs of test"
     return {
         "data": data_text(flat), "method": method_text(flat), "labels in train": labels_in_train(flat),
-        "rule": rule["name"].partition(", head ")[0], "labels in val": rule["labels"].removeprefix("val "),
+        "rule": rule["name"].partition(", head ")[0], "labels in val": val,
         "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
         "budget": f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}",
     }  # fmt: skip
