@@ -186,7 +186,8 @@ SOURCES = {
         "PhysioNet Credentialed Health Data License 1.5.0 (MIMIC-III); do not redistribute, and send nothing of it to online services",
         (),
         "finish the CITI course and the data use agreement at https://physionet.org; load https://physionet.org/content/mimiciii "
-        "into PostgreSQL with https://github.com/MIT-LCP/mimic-code; run subpopbench/scripts/preprocess_mimic_notes.py and "
+        "into PostgreSQL with https://github.com/MIT-LCP/mimic-code; in subpopbench/scripts/preprocess_mimic_notes.py save "
+        "features.toarray() instead of the sparse features, run it, and run "
         "`python -m subpopbench.scripts.download mimic_notes` of https://github.com/YyzHarry/SubpopBench, so that "
         "data_dir/mimic_notes/ has features.npy and subpop_bench_meta/metadata.csv, and run `imbalance data verify`",
     ),

@@ -59,7 +59,7 @@ class Mean(NamedTuple):
         """
 
         def rounded(value: float) -> str:
-            return f"{scale * value:.{digits}f}"
+            return decimals(scale * value, digits)
 
         if self.n < FEWEST:
             return ", ".join(map(rounded, self.values)) or "–"
@@ -79,6 +79,11 @@ class Interval(NamedTuple):
     def percent(self) -> str:
         """Return the interval in percent, such as `60.2 to 64.5`."""
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
+
+
+def decimals(value: float, digits: int) -> str:
+    """Return a number as text with `digits` decimals; a negative number that rounds to zero has no minus sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # −0.0 + 0.0 is 0.0
 
 
 def half_text(half: float, digits: int) -> str:
