@@ -20,7 +20,7 @@ HINT = "`imbalance data download mimic_notes` says how to make the files"
 
 
 def mimic_notes(data_dir: str) -> Dataset:
-    """Return the patients of MIMICNotes: 10,000 tf-idf values of each patient's notes; the groups are death × sex.
+    """Return the stays of MIMICNotes: 10,000 tf-idf values of the notes of each stay; the groups are death × sex.
 
     Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. Inputs and splits are those of the files
     that its code writes: features.npy, and the table metadata.csv. The pickles that it writes too are not read, because
@@ -29,7 +29,7 @@ def mimic_notes(data_dir: str) -> Dataset:
     file = find_path(data_dir, (TABLE,), "the table of MIMICNotes", HINT)
     features = load_array(find_path(data_dir, (f"{FOLDER}/features.npy",), "the features of MIMICNotes", HINT))
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
-        raise BadInput(f"{file.parent.parent / 'features.npy'}: no array of floats with a row for each patient; {HINT}")
+        raise BadInput(f"{file.parent.parent / 'features.npy'}: no array of floats with a row for each stay; {HINT}")
     names = ("filename", "split", "y", "a")
     heading, rows, lines, problems = read_csv(file, names)
     positions = [heading.index(name) for name in names]
