@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers.data_files import make_folder, make_table, save_image, write_csv, write_people
+from helpers.data_files import make_folder, make_table, save_image, write_arrow, write_csv, write_people
 from helpers.jobs import at_call, free_port
 from helpers.server import SERVER
 from helpers.texts import write_texts
@@ -174,6 +174,11 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows], dtype=object) for name in rows[0]}
 
 
+def arrow_columns(folder: Path, config: ConfigDict) -> None:
+    columns(folder, config, file="people.arrow")
+    write_arrow(folder / "people.arrow", read_table(folder / "people.csv"))
+
+
 def arrays(folder: Path, config: ConfigDict) -> None:
     rng = np.random.default_rng(0)
     targets = np.arange(80) // 2 % 2
@@ -203,6 +208,12 @@ def pairs(folder: Path, config: ConfigDict) -> None:
     table = read_table(folder / "texts.csv")
     write_csv(folder / "texts.csv", {"premise": table["place"], "text": table["text"], "target": table["target"]})
     config.data.update(text=("premise", "text"), attributes=())
+
+
+def arrow_texts(folder: Path, config: ConfigDict) -> None:
+    texts(folder, config, name="bag_of_embeddings", width=6)
+    config.data.file = "texts.arrow"
+    write_arrow(folder / "texts.arrow", read_table(folder / "texts.csv"))
 
 
 def in_memory(folder: Path, config: ConfigDict) -> None:
@@ -241,9 +252,11 @@ KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and
     "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),
     "arrays": ("arrays_erm", Kind(arrays)),
+    "arrow": ("arrays_erm", Kind(arrow_columns, lambda f: [f / "people.arrow"], lambda f: read_table(f / "people.csv"))),
     "features": ("features_erm", Kind(features, lambda f: [f / "features"])),
     "text_bag": ("text_small_erm", Kind(
         lambda f, c: texts(f, c, name="bag_of_embeddings", width=6), lambda f: [f / "texts.csv"], text_columns)),
+    "text_arrow": ("text_small_erm", Kind(arrow_texts, lambda f: [f / "texts.arrow"], text_columns)),
     "text_transformer": ("text_small_erm", Kind(
         lambda f, c: texts(f, c, name="transformer", width=8, depth=1, heads=2, dropout=0.1), lambda f: [f / "texts.csv"],
         lambda f: text_columns(f)["text"].tolist())),

@@ -35,7 +35,7 @@ from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.models.adapters import ADAPTERS
 from imbalance.models.depth import layers_above
-from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -174,8 +174,10 @@ def make_source(
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
+    data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
+    dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset
     if first is None and first_run(config):
-        first = from_main(accelerator, lambda: read_first_run(directory / "first"))
+        first = on_every_process(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     needed = "a GroupAssignment, or None for the groups of the data"

@@ -34,6 +34,7 @@ from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
 from imbalance.training.evaluate import (
     Evaluation,
+    LogitsInMemory,
     evaluate,
     measure_scores,
     newly_interpolating,
@@ -56,7 +57,8 @@ from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
 
-REDUCED_STEPS = 100  # steps whose logits are kept before they are reduced to predictions and margins
+# The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
+REDUCED_STEPS, REDUCED_BYTES = 100, 2**26
 SAVE = 1  # request to save and go on; SAVE plus the number of a signal requests to save and stop
 
 
@@ -268,7 +270,8 @@ def train_epoch(run: Run) -> None:
         progress.logits.append(done.logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
         log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, run.clock))
-        if len(progress.logits) == REDUCED_STEPS or progress.batch == batches:
+        steps, step_bytes = len(progress.logits), done.logits.nbytes
+        if steps == REDUCED_STEPS or steps * step_bytes > REDUCED_BYTES or progress.batch == batches:
             progress.reduce_logits(learner.dataset.train.targets)
 
         # Once in a while: save.
@@ -352,7 +355,10 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
     config = runs[0].config
     keep_logits = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
     train_metrics = training_metrics(runs)
-    outcomes = {name: evaluate(runs, name, keep_logits) for name in config.trainer.eval_splits}
+    outcomes = {
+        name: evaluate(runs, name, [LogitsInMemory() for _ in runs] if keep_logits else [])
+        for name in config.trainer.eval_splits
+    }
     return [
         Evaluation(metrics, {name: split_outcomes[i] for name, split_outcomes in outcomes.items()})
         for i, metrics in enumerate(train_metrics)
@@ -376,11 +382,10 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
         values |= {**evaluation.train_metrics, **learner.group_metrics, **learner.objective.metrics()}
         for name, outcome in evaluation.outcomes.items():
             values |= split_metrics(run, name, outcome)
-            if outcome.logits is not None:
-                if config.callbacks.keep_logits:
-                    log.logits(name, epochs_done, outcome.logits)
-                if needs_scores(config.callbacks.monitor):
-                    values |= measure_scores(config, learner.dataset.eval_dataset, name, outcome.logits)
+            if config.callbacks.keep_logits and outcome.logits is not None:
+                log.logits(name, epochs_done, outcome.logits)
+            if needs_scores(config.callbacks.monitor):
+                values |= measure_scores(run, name, outcome)
     if interpolated:
         progress.interpolation_epoch = epochs_done
     if config.callbacks.monitor in values:

@@ -6,6 +6,7 @@ runs use that package, for the tensors that the ranks hold in parts; see `imbala
 """
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from accelerate import Accelerator
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Damaged
-from imbalance.training.distributed.processes import from_main, of_all_processes
+from imbalance.training.distributed.processes import from_main, of_all_processes, on_every_process
 from imbalance.training.distributed.sharding import is_sharded
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
@@ -33,7 +34,7 @@ from imbalance.training.state.sharded import (
     start_saving,
 )
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import read_torch
+from imbalance.utils.read import archive_stamp, read_torch
 
 
 def save_run(run: Run, wait: bool = True) -> None:
@@ -87,7 +88,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
-    state = None if config.debug else from_main(accelerator, lambda: load(path, log))
+    found = None if config.debug else from_main(accelerator, lambda: undamaged_checkpoint(path, log))
+    state = on_every_process(accelerator, lambda: load_checkpoint(*found)) if found else None
     if state:
         from_main(
             accelerator,
@@ -128,7 +130,7 @@ def restore_learner(learner: Learner, state: dict[str, Any], path: Path) -> None
         restore_whole(learner.network, learner.optimizer, state)
     if "sharded" in state or is_sharded(learner.network):
         del parts["model"], parts["optimizer"]
-    restore(parts, state)
+    restore(parts, state, last_use=True)
 
 
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
@@ -173,8 +175,8 @@ def as_bytes(state: dict[str, Any]) -> memoryview:
     return data.getbuffer()
 
 
-def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`; if it is damaged, warn, and return the previous checkpoint.
+def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
+    """Return the path and the stamp of the checkpoint at `path`; if it is damaged, warn, and return the previous one's.
 
     Return None if there is no checkpoint.
 
@@ -192,7 +194,7 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
             check_format(state, candidate, oldest=FORMAT)
             if "sharded" in state:
                 check_folder(candidate, state["sharded"])
-            return state
+            return candidate, archive_stamp(candidate)
         except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
             log.line(
@@ -203,6 +205,26 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     if candidates:
         raise BadInput(f"{path}: damaged, as is {previous(path).name} beside it; remove both to start anew")
     return None
+
+
+def load_checkpoint(path: Path, stamp: str) -> dict[str, Any]:
+    """Return the checkpoint at `path`, which `undamaged_checkpoint` has checked on the main process.
+
+    The tensors are memory maps, so all processes on a machine share the memory of one copy.
+
+    Args:
+        stamp: stamp of the file on the main process.
+
+    Raises:
+        BadInput: this process cannot read the file, or it is another file.
+    """
+    try:
+        return read_torch(path, stamp=stamp)
+    except (Damaged, OSError) as error:
+        rank, reason = os.environ.get("RANK", "0"), error.reason if isinstance(error, Damaged) else error.strerror
+        raise BadInput(
+            f"config.work_dir: process {rank} cannot read {path}: {reason}; put work_dir on a disk that all machines share"
+        ) from None
 
 
 def previous(path: Path) -> Path:
