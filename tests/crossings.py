@@ -289,7 +289,8 @@ def make_old(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
-    config["data"].pop("images_from", None)
+    if config["data"].get("images_from") == "store":
+        del config["data"]["images_from"]
     del config["groups"], config["optim"]["decayed"]
     if config["adapter"]["name"] == "none":  # no older version could write another one
         del config["adapter"]

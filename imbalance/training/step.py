@@ -183,7 +183,7 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read
         ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
     train, crop = learner.dataset.train, original_crop(learner.dataset)
-    names = tuple(name for name in learner.dataset.augmentations if name != crop)
+    names: list[Augmentation] = [name for name in learner.dataset.augmentations if name != crop]
     stored = order if train.inputs.device.type == "cpu" else rows
     drawn = [draws(train.indices[rows], ids, names, seed) for seed in view_seeds(learner)]
     return Images(train.inputs, stored, names, drawn, learner.normalise, read_ahead)
