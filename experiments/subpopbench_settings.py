@@ -53,7 +53,9 @@ DATA = {
         1000,
         changes={"data.train_fraction": 1.0, "data.val_fraction": 1.0, "data.test": "full"},
     ),
-    "civilcomments": DataSet("civilcomments_erm", 269038, 30001, 1000, "text", {"data.max_tokens": 220}),
+    "civilcomments": DataSet(
+        "civilcomments_erm", 0, 30001, 1000, "text", {"data.max_tokens": 220, "data.evaluation": "mentions"}
+    ),
     "multinli": DataSet("multinli_erm", 206175, 30001, 1000, "text"),
     "metashift": DataSet("metashift_erm", 2276, 5001, 300),
     "imagenet_bg": DataSet("imagenet_bg_erm", 183006, 10001, 500),
@@ -61,6 +63,43 @@ DATA = {
     "living17": DataSet("breeds_erm", 39780, 60001, 2000, quoted="average"),
     "mimic_cxr": DataSet("mimic_cxr_erm", 303591, 20001, 1000),
     "chexpert": DataSet("chexpert_erm", 167093, 20001, 1000),
+    "cxr_multisite": DataSet(
+        "chexpert_erm",
+        338134,
+        20001,
+        1000,
+        changes={
+            "data.name": "cxr_multisite",
+            "data.test": "same",
+            "data.size": 224,
+            "data.check_counts": True,
+            "data.augment": (),
+        },
+    ),
+    "mimic_notes": DataSet(
+        "features_erm",
+        0,
+        10001,
+        200,
+        "tabular",
+        {"data.name": "mimic_notes", "model.name": "mlp", "model.hidden": (256, 256)},
+    ),
+    "cmnist": DataSet(
+        "colored_fashion_erm",
+        30000,
+        5001,
+        250,
+        changes={
+            "data.name": "colored_mnist",
+            "data.label_noise": 0.25,
+            "data.color_noise": 0.2,
+            "data.download": True,
+            "optim.name": "sgd",
+            "optim.momentum": 0.9,
+            "optim.decayed": "all",
+            **CONSTANT,
+        },
+    ),
 }
 CHECKPOINTS = 20  # of a data set that the protocol does not name
 
