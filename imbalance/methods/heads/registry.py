@@ -2,6 +2,7 @@
 
 The arguments of a head come from the run, see `imbalance.methods.context`, and from the section `config.head`. `head`
 is the trained last layer, and `features(split)` computes the (N, D) features of a split in evaluation mode. The
+function `augmented_features(split)` returns the features of two augmented views of each example. The
 function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If that module is not a
 linear layer, the tag `module` of the function builds an untrained one when a run is loaded.
 """
@@ -23,6 +24,7 @@ from imbalance.methods.heads.dpe import dpe
 from imbalance.methods.heads.max_norm import weight_balancing
 from imbalance.methods.heads.prior import prior
 from imbalance.methods.heads.smoothing import los, mislas
+from imbalance.methods.heads.test_time import test_time
 
 HEADS = {
     "none": none,
@@ -36,6 +38,7 @@ HEADS = {
     "weight_balancing": weight_balancing,
     "los": los,
     "mislas": mislas,
+    "test_time": test_time,
     "dfr": dfr,
     "dpe": dpe,
     "hold_out": hold_out,
