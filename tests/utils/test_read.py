@@ -181,4 +181,6 @@ def test_variables_that_an_ended_launcher_left_are_one_line(monkeypatch, capsys)
             assert call(["list", "data"]) == 0
             patch.setenv("MASTER_ADDR", "no host")  # torch would look for it for half an hour
             assert call(["list", "data"]) == 2
-            assert capsys.readouterr().err.startswith("MASTER_ADDR: 'no host' given in the environment, which names no host")
+            assert capsys.readouterr().err.startswith(
+                "MASTER_ADDR: 'no host' given in the environment, which names no host"
+            )

@@ -157,7 +157,9 @@ def test_a_step_is_not_replayed_with_an_edited_config(config, tmp_path):
     for edit, key in (('"batch_size": 64', '"batch_size": 7'), ('"lr": 1e+20', '"lr": 0.1')):
         assert edit in original
         path.write_text(original.replace(edit, key))
-        with pytest.raises(BadInput, match="config.json: config.(trainer|optim) is .* but the step was taken with .*restore"):
+        with pytest.raises(
+            BadInput, match="config.json: config.(trainer|optim) is .* but the step was taken with .*restore"
+        ):
             forensics.replay(tmp_path)
     path.write_text(original.replace('"data_dir": "', '"data_dir": "elsewhere/'))  # the data may move
     assert "bit for bit" in forensics.replay(tmp_path)
@@ -190,7 +192,9 @@ def test_a_missing_file_of_the_step_is_not_called_a_divergence_outside_a_step(co
     config.optim.lr = 1e20
     diverge(config, tmp_path)
     (tmp_path / "divergence.pt").unlink()
-    with pytest.raises(BadInput, match="in a training step, but divergence.pt is missing.*--config.work_dir=") as raised:
+    with pytest.raises(
+        BadInput, match="in a training step, but divergence.pt is missing.*--config.work_dir="
+    ) as raised:
         forensics.replay(tmp_path)
     assert "no step to replay" not in str(raised.value)
     with pytest.raises(BadInput, match="no such folder"):
