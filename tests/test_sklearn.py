@@ -301,3 +301,9 @@ def test_groups_of_a_wrong_shape_and_a_lazy_frame_are_named():
     LazyFrame = type("LazyFrame", (), {})
     with pytest.raises(BadInput, match=r"pass X.collect\(\)"):
         classifier().fit(LazyFrame(), Y)
+
+
+def test_every_section_is_a_parameter():
+    """A parameter that is no section would change nothing, and a section without a parameter would end every fit."""
+    parameters = set(ImbalanceClassifier().get_params()) - {"config", "validation_fraction", "random_state"}
+    assert parameters == set(imbalance.sklearn.SECTIONS)

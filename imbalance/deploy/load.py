@@ -114,7 +114,7 @@ class TrainedModel:
             UserWarning: a column has a category that no training example had, or a missing value although none was
                 missing in training; or a text is empty.
         """
-        self.check_prior(prior, "'natural', 'uniform', 'estimated'")
+        self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
         if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
@@ -162,7 +162,7 @@ class TrainedModel:
             start += len(logits)
             yield logits
 
-    def check_prior(self, prior: Prior | None, names: str = "'natural', 'uniform'") -> None:
+    def check_prior(self, prior: Prior | None, names: str = "'natural', 'uniform', 'estimated'") -> None:
         """Raise `BadInput` if `prior` is no prior, or the prior of the model's probabilities is not known.
 
         Args:
@@ -204,7 +204,7 @@ class TrainedModel:
         """
         if is_estimated(prior):
             raise BadInput("prior: 'estimated' given, which needs examples; give the class shares as numbers")
-        self.check_prior(prior)
+        self.check_prior(prior, "'natural', 'uniform'")
         shift, head = self.prior_shift(prior), self.network.get_submodule("head")
         assert shift is not None  # `prior` is not None
         if not shift.isfinite().all():
