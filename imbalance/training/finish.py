@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from imbalance.config.schema import build, look_up, required_arguments
 from imbalance.config.tags import tags_of
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted
 from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.prior import training_prior
@@ -158,10 +158,23 @@ def describe_prior(run: Run) -> dict[str, Any]:
     return {"natural": natural.tolist(), "model": prior.tolist()}
 
 
-def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
-    """Write summary.json of a run that `error` ends early."""
+def write_early_summary(run: Run, status: str, reason: str) -> dict[str, Any]:
+    """Write summary.json of a run that ends early, and return its content.
+
+    Args:
+        status: "diverged" or "interrupted".
+        reason: why the run ends.
+    """
+    summary = summarise(run, status=status, score=None, reason=reason)
     with run.log.attempt(run.log.directory / "summary.json", "the earlier summary.json stays"):
-        run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
+        run.log.summary(summary)
+    return summary
+
+
+def write_pause(run: Run) -> dict[str, Any]:
+    """Write summary.json of a run that pauses between two epochs, after its checkpoint; return the content."""
+    reason = f"paused after epoch {run.progress.epoch} of {run.epochs}; the same command {RESUME_HINT}"
+    return write_early_summary(run, Interrupted.status, reason)
 
 
 def new_head_state(run: Run) -> dict[str, Tensor]:
