@@ -231,7 +231,8 @@ def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
         print("a worker was killed (for lack of memory?); the same command resumes", file=sys.stderr)
         return 1
     if isinstance(result, str):
-        print(result)
+        if not RANK:
+            print(result)
         return 0
     return result or 0
 

@@ -36,7 +36,12 @@ FACTOR = 3  # ASHA lets one setting in FACTOR pass a rung, and each rung has FAC
 FIRST_SHARE = 9  # the first rung has one in FIRST_SHARE of the epochs, if --first_rung does not say otherwise
 UNPRUNED = 5  # settings that the median rule trains to the end before it prunes any, as by default in Optuna
 RULE = "pruner"  # attribute of the study that holds its plan
-EQUAL = ("trainer.epochs", "trainer.eval_every", "score", "debug")  # keys whose value all settings of a study must share
+EQUAL = (
+    "trainer.epochs",
+    "trainer.eval_every",
+    "score",
+    "debug",
+)  # keys whose value all settings of a study must share
 END = 0  # rung of the entry of a setting whose runs have all ended
 
 
@@ -97,7 +102,9 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
     """
     if rule == "none":
         if first_rung is not None:
-            raise BadInput(f"--first_rung={first_rung} has an effect with a pruner only; add --pruner=asha, or leave it out")
+            raise BadInput(
+                f"--first_rung={first_rung} has an effect with a pruner only; add --pruner=asha, or leave it out"
+            )
         return None
     first = configs[0]
     for key in EQUAL:
@@ -274,7 +281,11 @@ class RungLog:
         def passed(trial: "FrozenTrial") -> int:
             return len(self.standings.get(setting_of(trial), NEW).rungs)
 
-        free = [trial for trial in waiting if str(self.next_rung(setting_of(trial))) not in trial.user_attrs.get("rungs", {})]
+        free = [
+            trial
+            for trial in waiting
+            if str(self.next_rung(setting_of(trial))) not in trial.user_attrs.get("rungs", {})
+        ]
         if self.plan.rule == "asha":
             return sorted(free, key=passed)
         first = max(free, key=passed, default=None)
@@ -299,7 +310,11 @@ class RungLog:
         else:
             values = [lowest if score is None else score for score in scores] if scores else [None]
         known = [value for value in values if value is not None]
-        return Entry(setting, END if rung is None else rung, sum(known) / len(known)) if len(known) == len(values) else None
+        return (
+            Entry(setting, END if rung is None else rung, sum(known) / len(known))
+            if len(known) == len(values)
+            else None
+        )
 
     def add(self, entries: Iterable[Entry]) -> None:
         """Add entries to the log. Of entries that are due at the same time, ASHA lets one in FACTOR pass."""

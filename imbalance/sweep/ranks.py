@@ -50,7 +50,9 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
     return answers[0][0]
 
 
-def train_rank(config: dict[str, Any], directory: str, pause: int | None) -> tuple[dict[str, Any], BaseException | None]:
+def train_rank(
+    config: dict[str, Any], directory: str, pause: int | None
+) -> tuple[dict[str, Any], BaseException | None]:
     """Train a run as one of several processes; return a tuple: the content of summary.json, and the error or None.
 
     An error is returned because the launcher kills the other processes as soon as one raises.

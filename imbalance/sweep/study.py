@@ -391,9 +391,7 @@ class Worker:
     undecided: number of workers that held trials at that time, and may have died.
     """
 
-    def __init__(
-        self, location: StudyLocation, search: Search | None, workers: int, stacked: int, processes: int = 1
-    ):
+    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int, processes: int = 1):
         self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
         self.processes = processes
         self.storage = open_storage(location)
@@ -490,7 +488,9 @@ class Worker:
         while True:
             entries = []
             for setting, trials in by_setting.items():
-                values = [None if status(trial) == "diverged" else trial.user_attrs.get("rungs", {}) for trial in trials]
+                values = [
+                    None if status(trial) == "diverged" else trial.user_attrs.get("rungs", {}) for trial in trials
+                ]
                 ended = all(status(trial) in ("done", "diverged") for trial in trials)
                 entries.append(self.rungs.entry(setting, values, [trial.value for trial in trials] if ended else None))
             self.rungs.add(filter(None, entries))

@@ -452,24 +452,27 @@ def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tens
 
 
 @torch.no_grad()
-def features(learner: Learner, split: Split) -> Tensor:
+def features(learner: Learner, split: Split, rows: slice = slice(None)) -> Tensor:
     """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
+
+    Args:
+        rows: row numbers of the examples, without a step; all by default.
 
     Raises:
         Diverged: a feature is not finite.
     """
     model = learner.evaluated_network.eval()
-    body = cast(nn.Module, model.features)
+    body, (first, end, _) = cast(nn.Module, model.features), rows.indices(len(split))
 
     def forward(size: int) -> Tensor:
-        batches = (slice(start, start + size) for start in range(0, len(split), size))
+        batches = (slice(start, min(end, start + size)) for start in range(first, end, size))
         return torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
 
     with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
         outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
     outputs = at_least_float32(outputs)
     if not finite([outputs]):
-        bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
+        bad = split.indices[first:end][~outputs.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(
             f"non-finite features, although the weights are finite; examples (row numbers in the data): "
             f"{listed_rows(bad)}; check these examples, or use a smaller config.optim.lr"

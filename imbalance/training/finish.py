@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -17,7 +17,7 @@ from imbalance.methods.prior import training_prior
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.artifact import SELECTED, description
-from imbalance.training.distributed.processes import from_main
+from imbalance.training.distributed.processes import from_main_with_help
 from imbalance.training.distributed.sharding import gathered, whole
 from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
 from imbalance.training.lbfgs import Solver
@@ -66,7 +66,7 @@ def load_selected(run: Run) -> None:
     if config.callbacks.select == "best" and best_weights:
         model.load_state_dict(copied(best_weights, device))
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        state = from_main(run.learner.accelerator, lambda: new_head_state(run))
+        state = new_head_state(run)
         old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
@@ -178,12 +178,38 @@ def write_pause(run: Run) -> dict[str, Any]:
 
 
 def new_head_state(run: Run) -> dict[str, Tensor]:
-    """Fit the last layer that `config.head` asks for, and return its `state_dict`.
+    """Fit the last layer that `config.head` asks for, and return its `state_dict`, on every process.
+
+    The main process fits the layer. All processes compute the features that it is fitted to, a batch each in turn.
 
     Raises:
         BadInput: the layer is no `nn.Module`, or its state does not fit into the layer that `untrained_head` makes.
         Diverged: the layer is not finite.
         Interrupted: a signal came; a resumed run fits the layer again.
+    """
+    learner, accelerator, dataset = run.learner, run.learner.accelerator, run.learner.dataset.for_methods
+
+    def compute(request: tuple[str, slice]) -> Tensor:
+        name, rows = request
+        return features(learner, getattr(dataset, name), rows)
+
+    def fit(compute_all: Callable[[Sequence[tuple[str, slice]]], Iterator[Tensor]]) -> dict[str, Tensor]:
+        def features_of(name: str) -> Tensor:
+            size = len(getattr(dataset, name))
+            step = size if accelerator.num_processes == 1 else learner.eval_batch_size
+            parts = list(compute_all([(name, slice(start, start + step)) for start in range(0, size, step)]))
+            return parts[0] if len(parts) == 1 else torch.cat(parts).to(accelerator.device)
+
+        return fitted_head_state(run, features_of)
+
+    return from_main_with_help(accelerator, fit, compute, run.interrupt.deferred)
+
+
+def fitted_head_state(run: Run, features_of: Callable[[str], Tensor]) -> dict[str, Tensor]:
+    """Fit the last layer that `config.head` asks for, and return its `state_dict`; only the main process may call this.
+
+    Args:
+        features_of: returns the (N, D) features of the examples of a split, given its name.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
@@ -199,7 +225,7 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             **vars(learner.context),
             head=old_head,
             dataset=dataset,
-            features=lambda name: features(learner, getattr(dataset, name)),
+            features=features_of,
             generator=generator(config.seed, "head"),
             **needed,
         )
