@@ -114,14 +114,9 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
                 f"--pruner={rule} compares settings by the same score after the same epochs, but {key} is {value} in one setting "
                 f"and {others[0]} in another; type one value, as --config.{key}={value}"
             )
-    epochs, every, split = first.trainer.epochs, first.trainer.eval_every, first.score.partition("/")[0]
+    epochs, every = first.trainer.epochs, first.trainer.eval_every
     if first.debug:
         raise BadInput(f"--pruner={rule}: a debug run has one epoch; leave out --config.debug or --pruner")
-    if split not in ("train", *first.trainer.eval_splits):
-        raise BadInput(
-            f"--pruner={rule} reads the score at every evaluation, but the evaluations do not include {split} ({first.score}); "
-            f"type --config.score=val/<metric>"
-        )
     if needs_scores(first.score) and not needs_scores(first.callbacks.monitor):
         raise BadInput(
             f"--pruner={rule} reads the score at every evaluation, where {first.score} is computed only if it also selects the "

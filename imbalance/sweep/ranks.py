@@ -1,21 +1,19 @@
 """Train one run in several processes (ranks) of this machine, which the launcher behind torchrun starts."""
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
 import traceback
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from imbalance.errors import BadInput, Diverged, Interrupted, LostPeer
 from imbalance.training.distributed.interrupt import on_stop
-
-# Environment variable with the signals at which torch's launcher kills the ranks after 30 seconds. `signals_forwarded`
-# passes all other signals on instead, so that the ranks have as long as they need to write a checkpoint.
-KILLING = "TORCHELASTIC_SIGNALS_TO_HANDLE"
 
 
 def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: int | None) -> dict[str, Any]:
@@ -39,8 +37,11 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="spawn", monitor_interval=0.1,
     )  # fmt: skip
     try:
-        with signals_forwarded():
-            answers = elastic_launch(settings, train_rank)(config, str(directory), pause)
+        # In the main thread the launcher would handle signals, and kill the ranks after 30 seconds. It warns of the
+        # missing handlers at every start, although `signals_forwarded` has its own.
+        logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.ERROR)
+        with signals_forwarded(), ThreadPoolExecutor(1) as thread:
+            answers = thread.submit(elastic_launch(settings, train_rank), config, str(directory), pause).result()
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise RuntimeError(f"process {rank} of {ranks} ended with status {failure.exitcode}") from None
@@ -77,15 +78,9 @@ def signals_forwarded() -> Iterator[None]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid or 0, signum)
 
-    killing = os.environ.get(KILLING)
-    os.environ[KILLING] = "SIGQUIT"
-    handlers = {signal.SIGQUIT: signal.getsignal(signal.SIGQUIT), **on_stop(forward)}
+    handlers = on_stop(forward)
     try:
         yield
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
-        if killing is None:
-            del os.environ[KILLING]
-        else:
-            os.environ[KILLING] = killing

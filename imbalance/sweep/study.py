@@ -493,10 +493,11 @@ class Worker:
                 ]
                 ended = all(status(trial) in ("done", "diverged") for trial in trials)
                 entries.append(self.rungs.entry(setting, values, [trial.value for trial in trials] if ended else None))
+            waiting = [trial for trial, _ in attempts.newest.values() if trial.state == self.states.WAITING]
+            if not any(entries) or (self.rungs.plan.rule == "asha" and self.rungs.due(waiting)):
+                break  # the later ASHA decides, the more settings it compares
             self.rungs.add(filter(None, entries))
             self.rungs.read()
-            if not any(entries):
-                break
         losers = [
             (setting, trial)
             for setting, trials in by_setting.items()

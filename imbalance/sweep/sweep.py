@@ -155,6 +155,7 @@ def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
     """
     axes = ((key, space.get(key, [])) for key in EQUAL)
     ends = [(key, [axis["low"], axis["high"]] if isinstance(axis, Mapping) else axis) for key, axis in axes]
+    example = {"seed": 0, **example}
     return [example, *({**example, key: value} for key, values in ends for value in values)]
 
 
