@@ -232,7 +232,7 @@ class RungLog:
         """Read the entries that were added since the last call, and let the pruner decide on each, in their order."""
         entries = self._log.get_trials(deepcopy=False)
         for entry in entries[self._read :]:
-            self._replay(entry.user_attrs["setting"], entry.user_attrs["rung"], entry.value)
+            self._replay(entry.user_attrs["setting"], entry.user_attrs["rung"], entry.values[0])
         self._read = len(entries)
 
     def _replay(self, setting: str, rung: int, mean: float) -> None:

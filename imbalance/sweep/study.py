@@ -498,16 +498,14 @@ class Worker:
                 break  # the later ASHA decides, the more settings it compares
             self.rungs.add(filter(None, entries))
             self.rungs.read()
-        losers = [
-            (setting, trial)
-            for setting, trials in by_setting.items()
-            if self.rungs.pruned_at(setting)
-            for trial in trials
-            if trial.state == self.states.WAITING
-        ]
-        for setting, trial in losers:
-            self._prune(trial, *self.rungs.pruned_at(setting))
-        return bool(losers)
+        pruned = False
+        for setting, trials in by_setting.items():
+            if at := self.rungs.pruned_at(setting):
+                for trial in trials:
+                    if trial.state == self.states.WAITING:
+                        self._prune(trial, *at)
+                        pruned = True
+        return pruned
 
     def _prune(self, trial: "FrozenTrial", epoch: int, mean: float) -> None:
         """Set a waiting trial to PRUNED, and the status of its run to "pruned", if the run is on this machine.

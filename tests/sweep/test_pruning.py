@@ -44,7 +44,10 @@ def by_setting(place):
 
 
 def values_at(place, rate, epoch, seeds=2):
-    directories = [make_run(CONFIG, {**first(points([rate], 1)), "optim.lr": rate}, s, place.work_dir).directory for s in range(seeds)]
+    directories = [
+        make_run(CONFIG, {**first(points([rate], 1)), "optim.lr": rate}, s, place.work_dir).directory
+        for s in range(seeds)
+    ]
     lines = [{line["epoch"]: line for line in evaluations_of(directory)} for directory in directories]
     return [line[epoch]["val/balanced_accuracy"] for line in lines]
 
@@ -70,7 +73,9 @@ def stub(monkeypatch):
             trained.append((rate, seed, pause))
             reached[run.directory] = (rate, seed, pause or 9)
             status = "diverged" if rate > 1 else "interrupted" if pause else "done"
-            summaries.append({"status": status, "score": None if status != "done" else curve(rate, seed, 9), "seconds": 1.0})
+            summaries.append(
+                {"status": status, "score": None if status != "done" else curve(rate, seed, 9), "seconds": 1.0}
+            )
         return summaries
 
     def values(plan, directory):
@@ -150,7 +155,9 @@ def test_a_sweep_that_is_killed_again_and_again_prunes_as_an_unbroken_one(tmp_pa
             patch.setattr(studies.Worker, "__exit__", lambda *_: None)  # a killed worker releases nothing
             patch.setattr(studies.time, "sleep", lambda seconds: None)
             patch.setattr(studies.Lease, "__enter__", lambda lease: lease._write())
-            patch.setattr(studies.Observer, "living", lambda observer, attributes: [max(attributes, key=age(attributes))[7:]])
+            patch.setattr(
+                studies.Observer, "living", lambda observer, attributes: [max(attributes, key=age(attributes))[7:]]
+            )
             try:
                 studies.work(other, None, False, 1, 1)
             except Killed:
@@ -216,7 +223,13 @@ def test_the_median_rule_prunes_below_the_median_of_settings_that_have_ended(pla
     monkeypatch.setattr(pruning, "UNPRUNED", 2)
     log = RungLog(place, PLAN._replace(rule="median"))
     for setting, mean in (("a", 0.2), ("b", 0.4)):
-        log.add([pruning.Entry(setting, 1, mean), pruning.Entry(setting, 3, mean), pruning.Entry(setting, pruning.END, mean)])
+        log.add(
+            [
+                pruning.Entry(setting, 1, mean),
+                pruning.Entry(setting, 3, mean),
+                pruning.Entry(setting, pruning.END, mean),
+            ]
+        )
     log.add([pruning.Entry("c", 1, 0.29), pruning.Entry("d", 1, 0.31)])
     log.read()
     assert log.pruned_at("c") == (1, 0.29) and log.pruned_at("d") is None
@@ -305,14 +318,18 @@ def test_tpe_learns_from_what_was_pruned(place, stub):
     ],
 )
 def test_settings_that_no_pruner_can_compare_are_refused(tmp_path, capsys, flags, message):
-    assert call(["sweep", "--config=digits_ce", f"--work_dir={tmp_path / 'runs'}", "--pruner=asha", *flags.split()]) == 2
+    assert (
+        call(["sweep", "--config=digits_ce", f"--work_dir={tmp_path / 'runs'}", "--pruner=asha", *flags.split()]) == 2
+    )
     err = capsys.readouterr().err
     assert message in err and err.count("\n") <= 2 and not (tmp_path / "runs").exists()
 
 
 def test_a_study_is_pruned_by_one_plan(place):
     studies.add(place, points([0.1], 1), PLAN)
-    with pytest.raises(BadInput, match="study test prunes settings by asha.*type --pruner=asha --first_rung=1, or another"):
+    with pytest.raises(
+        BadInput, match="study test prunes settings by asha.*type --pruner=asha --first_rung=1, or another"
+    ):
         studies.add(place, points([0.1], 1), PLAN._replace(rule="median"))
     with pytest.raises(BadInput, match="study test prunes settings by asha"):
         studies.add(place, points([0.1], 1))
@@ -322,7 +339,9 @@ def test_a_study_is_pruned_by_one_plan(place):
         studies.add(other, points([0.1], 1), PLAN)
 
 
-@pytest.mark.parametrize(("epochs", "every", "rungs"), [(81, 1, (9, 27)), (100, 10, (20, 60)), (5, 1, (1, 3)), (200, 5, (25, 75))])
+@pytest.mark.parametrize(
+    ("epochs", "every", "rungs"), [(81, 1, (9, 27)), (100, 10, (20, 60)), (5, 1, (1, 3)), (200, 5, (25, 75))]
+)
 def test_the_rungs_are_evaluations_that_grow_by_three(epochs, every, rungs, tmp_path):
     values = {"trainer.epochs": epochs, "trainer.eval_every": every}
     config = make_run(CONFIG, values, 0, str(tmp_path)).config

@@ -3,43 +3,49 @@
 import json
 import signal
 import time
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from helpers.jobs import in_double, worst_difference
+from helpers.jobs import worst_difference
 from helpers.server import SERVER
 
 from imbalance.cli.main import call
-from imbalance.config.experiment import validate
 from imbalance.errors import BadInput, Diverged, Interrupted, LostPeer
 from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import launch, ranks, slurm
 from imbalance.sweep import study as studies
 from imbalance.sweep.ranks import train_on_ranks
-from imbalance.sweep.storage import StudyLocation, open_study
+from imbalance.sweep.runs import make_run
+from imbalance.sweep.storage import StudyLocation
 from imbalance.training.loop import train
 
 pytest.importorskip("optuna")
 CONFIG = str(ROOT / "configs" / "digits_ce.py")
 
 
+class InThisProcess:
+    """Stand in for the pool of workers: work in this process."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def submit(self, work, *arguments) -> Future:
+        work(*arguments)
+        (future := Future()).set_result(None)
+        return future
+
+
 @pytest.fixture
-def spawned(monkeypatch):
-    """Hide the GPUs from the processes, which would need one each, and the files of this test from their imports."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-
-
-def test_two_ranks_pause_and_go_on_as_one_process(config, tmp_path, spawned):
-    values = validate(in_double(config)).to_dict()
-    one, two = tmp_path / "one", tmp_path / "two"
-    train(values, one)
-    assert train_on_ranks(values, two, 2, pause=1)["epoch"] == 1 and summary_of(two)["status"] == "interrupted"
-
-    summary = train_on_ranks(values, two, 2, None)
-    assert summary["status"] == "done" and summary["processes"] == 2
-    assert worst_difference(one, two) < 1e-9
+def pools(monkeypatch):
+    """Let workers work in this process, and return the arguments of the pools that are asked for."""
+    asked = []
+    monkeypatch.setattr(launch, "worker_pool", lambda *arguments: asked.append(arguments) or InThisProcess())
+    return asked
 
 
 def test_a_signal_is_passed_on_to_the_ranks():
@@ -74,46 +80,32 @@ def test_a_crash_of_a_rank_comes_back_with_its_traceback(monkeypatch, tmp_path):
     assert isinstance(error, RuntimeError) and "ZeroDivisionError" in str(error)
 
 
-def test_a_trial_of_several_processes_is_trained_alone(tmp_path, monkeypatch):
+def test_a_trial_of_several_processes_is_trained_alone(tmp_path, monkeypatch, pools):
     trained = []
 
     def train_quietly(runs, pause, processes):
         trained.append((len(runs), processes))
         return [{"status": "done", "score": 0.5, "seconds": 1.0}] * len(runs)
 
-    class InThisProcess:
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *_):
-            pass
-
-        def submit(self, work, *arguments):
-            work(*arguments)
-            from concurrent.futures import Future
-
-            (future := Future()).set_result(None)
-            return future
-
     monkeypatch.setattr(studies, "train_quietly", train_quietly)
-    pools = []
-    monkeypatch.setattr(launch, "worker_pool", lambda *arguments: pools.append(arguments) or InThisProcess())
     place = StudyLocation("test", str(tmp_path), "")
     studies.add(place, studies.grid({"config": [CONFIG], "seed": [0, 1, 2]}))
     launch.launch(place, None, 1, 16, "local", [], 2)
     assert trained == [(1, 2)] * 3 and pools == [(1, 2)]
 
 
-def test_a_sweep_with_several_processes_a_run_starts_them(tmp_path, spawned, capfd):
-    command = [
-        "sweep", f"--config={CONFIG}", "--grid=optim.lr=0.1", "--seeds=1", "--processes_per_run=2", "--jobs=1",
-        "--config.trainer.epochs=1", "--config.trainer.eval_every=1", f"--work_dir={tmp_path}",
-    ]  # fmt: skip
-    assert call(command) == 0
+def test_a_sweep_with_two_processes_a_run_gives_the_runs_of_one(tmp_path, monkeypatch, pools, capfd):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # or each process would need a GPU of its own
+    values = {"trainer.epochs": 2, "trainer.eval_every": 1, "trainer.dtype": "float64", "optim.lr": 0.1}
+    overrides = [f"--config.{key}={value}" for key, value in values.items() if key != "optim.lr"]
+    command = ["sweep", f"--config={CONFIG}", "--grid=optim.lr=0.1", "--seeds=1", "--processes_per_run=2", "--jobs=1"]
+    assert call([*command, *overrides, f"--work_dir={tmp_path / 'two'}"]) == 0
     line = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert line["trials"] == {"done": 1} and summary_of(Path(line["best"]))["processes"] == 2
-    ((_, trial),) = studies.points_of(open_study(StudyLocation("digits_ce,trainer.epochs=1,trainer.eval_every=1", str(tmp_path), "")))
-    assert studies.status(trial) == "done"
+    assert line["trials"] == {"done": 1} and pools == [(1, 2)]
+    assert summary_of(Path(line["best"]))["processes"] == 2
+    one = make_run(CONFIG, values, 0, str(tmp_path / "one"))
+    train(*one)
+    assert worst_difference(one.directory, Path(line["best"])) < 1e-9
 
 
 def test_a_slurm_job_with_too_few_gpus_for_its_processes_is_refused(tmp_path):

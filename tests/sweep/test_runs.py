@@ -146,7 +146,12 @@ def test_workers_divide_the_gpus_and_cores(visible, n, processes, seen, most, ea
     ("gpus", "workers", "processes", "message"),
     [
         (4, 2, 3, "--processes_per_run=3 with 2 workers needs 6 GPUs, but this machine has 4; type --jobs=1"),
-        (4, 1, 8, "--processes_per_run=8 with 1 worker needs 8 GPUs, but this machine has 4; type --processes_per_run=4 --jobs=1"),
+        (
+            4,
+            1,
+            8,
+            "--processes_per_run=8 with 1 worker needs 8 GPUs, but this machine has 4; type --processes_per_run=4 --jobs=1",
+        ),
         (0, 4, 2, "--processes_per_run=2 with 4 workers needs 8 cores, but this machine has 7; type --jobs=3"),
     ],
 )

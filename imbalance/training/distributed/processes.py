@@ -128,7 +128,8 @@ def from_main_with_help(
                 answer = compute(requests[rank]).cpu(), None
             except (BadInput, Diverged, RuntimeError) as error:  # every process must reach the exchange
                 answer = None, error
-        return of_all_processes(answer)[: len(requests)]
+        answers: list[tuple[Tensor | None, Exception | None]] = of_all_processes(answer)
+        return answers[: len(requests)]
 
     def compute_all(requests: Sequence[R]) -> Iterator[Tensor]:
         for start in range(0, len(requests), world):

@@ -62,7 +62,9 @@ def compute_on_two(config: ConfigDict, folder: Path) -> None:
     errors = []
     for requests in (range(5), range(3)):
         try:
-            answers = from_main_with_help(accelerator, lambda ask, r=requests: [t.tolist() for t in ask(list(r))], compute)
+            answers = from_main_with_help(
+                accelerator, lambda ask, r=requests: [t.tolist() for t in ask(list(r))], compute
+            )
         except Diverged as error:
             errors.append(str(error))
     (folder / f"counts{rank}.json").write_text(json.dumps([counts, errors, answers]))
@@ -70,7 +72,9 @@ def compute_on_two(config: ConfigDict, folder: Path) -> None:
 
 
 def extract(run: Path, into: Path) -> str:
-    return extract_features.features(config=None, run=str(run), output=str(into), overrides={"trainer.eval_batch_size": 100})
+    return extract_features.features(
+        config=None, run=str(run), output=str(into), overrides={"trainer.eval_batch_size": 100}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,9 @@ def test_features_of_two_processes_are_those_of_one_to_the_bit_and_one_writes_th
 def test_each_process_computes_its_part(folder):
     (zero, *_), (one, *_) = (json.loads((folder / f"counts{rank}.json").read_text()) for rank in (0, 1))
     # 287 + 361 + 360 examples in batches of 100; and batches of 50 of train for one head, of val for the other.
-    assert zero["extract"] + one["extract"] == sum(-(-n // 100) for n in np.load(folder / "one" / "splits.npy", mmap_mode="r").shape[:0] or (287, 361, 360))
+    assert zero["extract"] + one["extract"] == sum(
+        -(-n // 100) for n in np.load(folder / "one" / "splits.npy", mmap_mode="r").shape[:0] or (287, 361, 360)
+    )
     assert abs(zero["extract"] - one["extract"]) <= 1 and one["head"] > 0 and zero["head"] >= one["head"]
 
 
