@@ -3,14 +3,14 @@
     imbalance reproduce subpopbench --data=colored_digits --methods=erm,groupdro,reweight --steps=1000 --trials=4
     imbalance reproduce subpopbench --data=waterbirds --methods=erm,jtt,dfr --dry_run
     imbalance reproduce subpopbench --data=waterbirds --methods=mixup,focal --attributes=unknown --launcher=slurm --jobs=16
+    imbalance reproduce subpopbench --data=colored_digits --no-train    # the tables of the kept runs in results/
 
 The protocol is that of Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. Each method is trained
 at seed 0 with the default setting and 15 random settings, drawn as in the released code. A selection rule chooses a setting
 and a checkpoint. The chosen setting is trained with two more seeds, and the tables show its test metrics. Published values
-stand beside them as quotations.
+stand beside them as quotations. With --keep the runs are added to results/subpopbench.csv.gz.
 """
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil, nan
 from pathlib import Path
@@ -18,14 +18,25 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.run_directory import read_logits, read_predictions
 from imbalance.errors import BadInput
-from imbalance.experiments.colored_digits_methods import KERNELS
 from imbalance.experiments.published import find_published
+from imbalance.experiments.subpopbench_settings import (
+    DATA,
+    METHODS,
+    DataSet,
+    data_set_of,
+    depends_on_attributes,
+    has_head,
+    point,
+)
 from imbalance.metrics import selection
-from imbalance.metrics.intervals import mean
+from imbalance.metrics.intervals import Mean, mean, paired_difference
 from imbalance.metrics.scores import saved_group_mask, score_metrics
-from imbalance.metrics.selection import KEPT, Evaluations, evaluations
+from imbalance.metrics.selection import Evaluations, evaluations
+from imbalance.report import kept_results
+from imbalance.report.kept_results import Row
 from imbalance.report.saved_runs import summary_of
 from imbalance.report.tables import markdown
 from imbalance.sweep.launch import train_in_study
@@ -33,200 +44,36 @@ from imbalance.sweep.runs import check_common_overrides, make_run
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Point
 from imbalance.sweep.sweep import parse_values
+from imbalance.utils.output import counted
 
-
-class DataSet(NamedTuple):
-    """A data set of the protocol.
-
-    config: the config whose network and data are used.
-    size: number of training examples.
-    steps: number of training steps.
-    check: number of steps from one checkpoint to the next.
-    changes: config values by key in which the protocol differs from the config.
-    quoted: the test metric that the published table shows.
-    """
-
-    config: str
-    size: int
-    steps: int
-    check: int
-    changes: Mapping[str, Any] = {}
-    quoted: str = "worst group"
-
-
-# Colored digits, which take seconds, have the budget that SubpopBench gives CMNIST. All other rows are those of SubpopBench.
-DATA = {
-    "colored_digits": DataSet("colored_digits_erm", 576, 5001, 250),
-    "waterbirds": DataSet("waterbirds_erm", 4795, 5001, 300, {"data.augment": ()}),
-    "celeba": DataSet(
-        "celeba_erm", 162770, 30001, 1000, {"data.train_fraction": 1.0, "data.val_fraction": 1.0, "data.test": "full"}
-    ),
-    "metashift": DataSet("metashift_erm", 2276, 5001, 300),
-    "imagenet_bg": DataSet("imagenet_bg_erm", 183006, 10001, 500),
-    "nico_pp": DataSet("nico_pp_erm", 62657, 30001, 1000),
-    "living17": DataSet("breeds_erm", 39780, 60001, 2000, quoted="average"),
-    "mimic_cxr": DataSet("mimic_cxr_erm", 303591, 20001, 1000),
-    "chexpert": DataSet("chexpert_erm", 167093, 20001, 1000),
-}
-
-# Draw a hyperparameter: (name in SubpopBench, default, random value) -> value.
-Draw = Callable[[str, Any, Callable[[np.random.RandomState], Any]], Any]
-
-
-class Method(NamedTuple):
-    """A method of SubpopBench.
-
-    title: name in the published tables.
-    overrides: function from a draw and "group" or "class" to config values by key. Without attributes, SubpopBench takes
-        each class for a group, so "group" becomes "class".
-    needs_attributes: whether the method cannot be used if attributes are unknown, because it would then be ERM, or not the
-        published method.
-    """
-
-    title: str
-    overrides: Callable[[Draw, str], dict[str, Any]]
-    needs_attributes: bool = False
-
-
-def section(path: str, name: str, **values: Any) -> dict[str, Any]:
-    """Return the overrides that set a section of the config, such as "loss", to a call of `name` with these values."""
-    return {f"{path}.name": name, **{f"{path}.{key}": value for key, value in values.items()}}
-
-
-def power(low: float, high: float, base: float = 10.0, factor: float = 1.0) -> Callable[[np.random.RandomState], float]:
-    """Return a function that draws factor · base^u with u uniform between `low` and `high`."""
-    return lambda random: float(factor * base ** random.uniform(low, high))
-
-
-def irm(draw: Draw, by: str) -> dict[str, Any]:
-    penalty = draw("irm_lambda", 100.0, power(-1, 5))
-    warmup = draw("irm_penalty_anneal_iters", 500, lambda random: int(10 ** random.uniform(0, 4)))
-    return section("objective", "irm", environments="attribute", penalty=penalty, warmup_steps=warmup)
-
-
-def alignment(name: str, **values: Any) -> Callable[[Draw, str], dict[str, Any]]:
-    """Return the function `Method.overrides` of CORAL or MMD; both draw the hyperparameter "mmd_gamma"."""
-
-    def overrides(draw: Draw, by: str) -> dict[str, Any]:
-        penalty = draw("mmd_gamma", 1.0, power(-1, 1))
-        return section("objective", name, environments="attribute", penalty=penalty, **values)
-
-    return overrides
-
-
-def lisa(draw: Draw, by: str) -> dict[str, Any]:
-    share = draw("LISA_p_sel", 0.5, lambda random: float(random.uniform(0, 1)))
-    return section("mix", "lisa", alpha=draw("LISA_alpha", 2.0, power(-1, 1)), same_label=share)
-
-
-def jtt(draw: Draw, by: str) -> dict[str, Any]:
-    return section("weights", "just_train_twice", upweight=draw("jtt_lambda", 10.0, power(0, 2.5)))
-
-
-def lff(draw: Draw, by: str) -> dict[str, Any]:
-    amplification = draw("LfF_q", 0.7, lambda random: float(random.uniform(0.05, 0.95)))
-    batch_size = draw("batch_size", 54, lambda random: int(2 ** random.uniform(5, 5.75)))
-    return section("objective", "lff", amplification=amplification, decay=0.0) | {"trainer.batch_size": batch_size}
-
-
-def ldam(draw: Draw, by: str) -> dict[str, Any]:
-    margin = draw("max_m", 0.5, power(-1, -0.1))
-    return section("loss", "ldam", max_margin=margin, scale=draw("scale", 30.0, lambda r: float(r.choice([10, 30]))))
-
-
-def cb_loss(draw: Draw, by: str) -> dict[str, Any]:
-    beta = draw("beta", 0.9999, lambda random: float(1 - 10 ** random.uniform(-5, -2)))
-    return section("weights", "effective_number", by=by, beta=beta)
-
-
-def group_dro(draw: Draw, by: str) -> dict[str, Any]:
-    step_size = draw("groupdro_eta", 0.01, power(-3, -1))
-    return section("objective", "group_dro", step_size=step_size, size_adjustment=0.0, adjust_absent=False)
-
-
-PENALTIES = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)  # of which DFR selects one on val
-METHODS = {
-    "erm": Method("ERM", lambda draw, by: {}),
-    "mixup": Method("Mixup", lambda draw, by: section("mix", "mixup", alpha=draw("mixup_alpha", 0.2, power(-1, 1)))),
-    "groupdro": Method("GroupDRO", group_dro, True),
-    "cvardro": Method("CVaRDRO", lambda draw, by: section("objective", "cvar", level=draw("joint_dro_alpha", 0.1, power(-2, 0)))),
-    "jtt": Method("JTT", jtt),
-    "lff": Method("LfF", lff),
-    "lisa": Method("LISA", lisa, True),
-    "resample": Method("ReSample", lambda draw, by: section("sampler", "resample", by=by, exponent=1.0)),
-    "reweight": Method("ReWeight", lambda draw, by: section("weights", "importance", by=by, exponent=1.0)),
-    "sqrtreweight": Method("SqrtReWeight", lambda draw, by: section("weights", "square_root", by=by)),
-    "cbloss": Method("CBLoss", cb_loss),
-    "focal": Method("Focal", lambda draw, by: section("loss", "focal", gamma=draw("gamma", 1.0, power(0, 1, factor=0.5)))),
-    "ldam": Method("LDAM", ldam),
-    "bsoftmax": Method("BSoftmax", lambda draw, by: section("loss", "balanced_softmax")),
-    "irm": Method("IRM", irm, True),
-    "mmd": Method("MMD", alignment("mmd", gammas=KERNELS), True),
-    "coral": Method("CORAL", alignment("coral"), True),
-    "crt": Method("CRT", lambda draw, by: section("head", "crt", by=by, momentum=0.9)),
-    "dfr": Method("DFR", lambda draw, by: section("head", "dfr", inverse_penalties=PENALTIES, fits=20), True),
-}  # fmt: skip
-
+STUDY = "subpopbench"  # name of the table of results, and of the Optuna study unless --study names another
 
 # The metrics of the tables, which are those of the tables of SubpopBench.
 COLUMNS = (
     "worst group", "average", "adjusted", "balanced", "worst precision", "precision", "worst F1", "F1", "AUROC", "ECE",
 )  # fmt: skip
 
-# A rule chooses a setting and a checkpoint by the largest value on val or test: (name, split, value at each checkpoint).
-RULES: tuple[tuple[str, str, Callable[[Evaluations], np.ndarray]], ...] = (
-    ("val worst group", "val", selection.worst),
-    ("val worst class", "val", selection.worst_class),
-    ("test worst group (oracle)", "test", selection.worst),
-)
+
+class Rule(NamedTuple):
+    """A rule that chooses a setting and a checkpoint.
+
+    split: the split that the rule reads.
+    value: function from the predictions at each checkpoint to the values of which the rule takes the largest.
+    """
+
+    split: str
+    value: Callable[[Evaluations], np.ndarray]
+
+
+RULES = {
+    "val worst group": Rule("val", selection.worst),
+    "val worst class": Rule("val", selection.worst_class),
+    "test worst group (oracle)": Rule("test", selection.worst),
+}
 QUOTED_RULE = {"known": "val worst group", "unknown": "val worst class"}  # of the published tables, by --attributes
 
 
-def seed_hash(*values: Any) -> int:
-    """Return the hash by which SubpopBench seeds random values, so that a hyperparameter has the same value in all methods."""
-    return int(hashlib.md5(str(values).encode(), usedforsecurity=False).hexdigest(), 16) % 2**31
-
-
-def point(data: str, method: str, setting: int, seed: int, attributes: str, steps: int) -> Point:
-    """Return the config, the overrides and the seed of a run, for the Optuna study.
-
-    Args:
-        data, method: keys of DATA and METHODS.
-        setting: number of the setting; 0 for the default values, and a number above 0 for random values.
-        attributes: "known" or "unknown" in training.
-        steps: number of training steps; 0 for that of the protocol. It is rounded to whole epochs.
-    """
-
-    def draw(name: str, default: Any, random_value: Callable[[np.random.RandomState], Any]) -> Any:
-        return random_value(np.random.RandomState(seed_hash(seed_hash(setting), name))) if setting else default
-
-    data_set = DATA[data]
-    values = {
-        "optim.lr": draw("lr", 1e-3, power(-4, -2)),
-        "optim.weight_decay": draw("weight_decay", 1e-4, power(-6, -3)),
-        "trainer.batch_size": draw("batch_size", 108, lambda random: int(2 ** random.uniform(6, 6.75))),
-        **METHODS[method].overrides(draw, "group" if attributes == "known" else "class"),
-    }
-    steps_per_epoch = ceil(data_set.size / values["trainer.batch_size"])
-    budget = steps or data_set.steps
-    epochs = max(1, round(budget / steps_per_epoch))
-    every = max(1, round(epochs * data_set.check / data_set.steps))
-    if method == "jtt":  # the first run takes a share of the steps
-        share = draw("first_stage_step_frac", 0.5, lambda random: float(random.uniform(0.2, 0.8)))
-        values["weights.first_epochs"] = max(1, round(share * epochs))
-        epochs = max(1, epochs - values["weights.first_epochs"])
-    if method == "crt":  # the second stage has the hyperparameters and the steps of the first
-        values |= {"head.epochs": epochs, "head.batch_size": values["trainer.batch_size"],
-                   "head.lr": values["optim.lr"], "head.weight_decay": values["optim.weight_decay"]}  # fmt: skip
-    # A head is fitted to the last epoch, which is then the only checkpoint.
-    checkpoints = {"callbacks.select": "last"} if has_head(method) else KEPT
-    values |= {"trainer.epochs": epochs, "trainer.eval_every": min(every, epochs), **checkpoints}
-    return {"config": data_set.config, **data_set.changes, **values, "seed": seed}
-
-
-def has_head(method: str) -> bool:
-    """Return whether the method trains a new last layer once the network has been trained."""
-    return method in ("crt", "dfr")
+# Rows of results
 
 
 class Checkpoints(NamedTuple):
@@ -237,14 +84,12 @@ class Checkpoints(NamedTuple):
     logits: Sequence[np.ndarray]
 
 
-def read_checkpoints(directory: Path, final_only: bool) -> Checkpoints | None:
-    """Return the checkpoints of a run; None if it diverged.
+def read_checkpoints(directory: Path, final_only: bool) -> Checkpoints:
+    """Return the checkpoints of a finished run.
 
     Args:
         final_only: whether only the final predictions count, because a last layer was fitted after training.
     """
-    if summary_of(directory)["status"] != "done":
-        return None
     if not final_only:
         logits = list(read_logits(directory, "test").values())
         return Checkpoints(evaluations(directory, "val")[1], evaluations(directory, "test")[1], logits)
@@ -281,6 +126,244 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
     return dict(zip(COLUMNS, map(float, values), strict=True))
 
 
+def row_of(directory: Path, about: Mapping[str, Any], final_only: bool) -> Row:
+    """Return the row of a run: that of `kept_results` without its selection rules, the cells `about`, and the choice of each rule.
+
+    For each rule, "<rule>: value" is the value by which the rule chooses, at its best checkpoint, and "<rule>: <metric>" is a
+    test metric there. A diverged run has no such cells.
+    """
+    row = kept_results.row_of(directory)
+    assert row is not None, "called for a run that is done or diverged"
+    others = (*kept_results.RULES, "path")  # its choices of an epoch, which this table replaces by those of RULES
+    row = {key: value for key, value in row.items() if not key.startswith(tuple(f"{name}: " for name in others))}
+    row |= {key: kept_results.text(value) for key, value in about.items()}
+    if row["status"] != "done":
+        return row
+    checkpoints = read_checkpoints(directory, final_only)
+    for name, rule in RULES.items():
+        values = rule.value(checkpoints.val if rule.split == "val" else checkpoints.test)
+        best = int(values.argmax())
+        cells = {"value": float(values[best]), **test_metrics(checkpoints.logits[best], checkpoints.test)}
+        row |= {f"{name}: {key}": kept_results.text(value) for key, value in cells.items()}
+    return row
+
+
+# Tables
+
+
+class Comparison(NamedTuple):
+    """What all rows of a table have in common.
+
+    data: name of the data set.
+    budget: number of training steps of every run.
+    changes: overrides of all runs, as text with spaces between them; "" for none.
+    attributes: "known" or "unknown" in training.
+    """
+
+    data: str
+    budget: int
+    changes: str
+    attributes: str
+
+    def has(self, row: Row) -> bool:
+        """Return whether a row belongs to this comparison. A row without attributes belongs to "known" and to "unknown"."""
+        values = row["protocol data"], int(row["budget"]), row["changes"]
+        return values == self[:3] and row["attributes"] in ("", self.attributes)
+
+
+class Outcome(NamedTuple):
+    """What a rule gives for a method.
+
+    setting: number of the chosen setting; None if every run of the search diverged.
+    runs: the rows of the chosen setting, by seed; a diverged run has a row.
+    """
+
+    setting: int | None
+    runs: Mapping[int, Row]
+
+    def values(self, rule: str, column: str) -> dict[int, float]:
+        """Return a test metric at the checkpoint that the rule chooses, by seed; nan for a diverged run."""
+        return {seed: float(row.get(f"{rule}: {column}") or "nan") for seed, row in self.runs.items()}
+
+
+def best_setting(rows: Sequence[Row], rule: str) -> int | None:
+    """Return the setting whose run at seed 0 has the best checkpoint by the rule; None if every run diverged.
+
+    Of several equally good settings, the first is returned.
+    """
+    at_seed_0 = sorted((row for row in rows if row["seed"] == "0"), key=lambda row: int(row["setting"]))
+    values = {int(row["setting"]): float(row[f"{rule}: value"]) for row in at_seed_0 if row["status"] == "done"}
+    return max(values, key=values.__getitem__, default=None)
+
+
+def outcomes(rows: Sequence[Row], rule: str, seeds: int) -> dict[str, Outcome]:
+    """Return the outcome of each method that has rows, by method, in the order of METHODS.
+
+    Args:
+        rows: the rows of one comparison.
+        seeds: number of seeds; seeds count from 0.
+    """
+    result = {}
+    for method in METHODS:
+        of_method = [row for row in rows if row["method"] == method]
+        if of_method:
+            setting = best_setting(of_method, rule)
+            chosen = [row for row in of_method if int(row["setting"]) == setting and int(row["seed"]) < seeds]
+            result[method] = Outcome(setting, {int(row["seed"]): row for row in chosen})
+    return result
+
+
+def joint_means(by_method: Mapping[str, Mapping[int, float]], reference: str) -> dict[str, tuple[str, str]]:
+    """Return two texts for each method: the joint interval of its mean, and that of its difference from `reference`.
+
+    All intervals of the first kind contain the true means at once in at least 95 % of cases, and so do all intervals of the
+    second kind: each has the level 1 − 0.05 / m, where m is the number of intervals (Bonferroni). That holds whatever the
+    spreads of the methods, and whatever the seeds have in common.
+
+    Args:
+        by_method: the values of each method, by seed; nan for a diverged run.
+        reference: key of `by_method`; the differences are "" if it is missing.
+    """
+    result = {}
+    for method, values in by_method.items():
+        alone = mean(list(values.values()), 0, 1, family=len(by_method))
+        difference = ""
+        if method != reference and reference in by_method:
+            baseline = by_method[reference]
+            difference = range_text(paired_difference(values, baseline, 0, 1, family=max(1, len(by_method) - 1)))
+        result[method] = range_text(alone), difference
+    return result
+
+
+def range_text(value: Mean) -> str:
+    """Return the ends of an interval in percent as text, such as "12.3 to 45.6"; "–" if there is none."""
+    return "–" if np.isnan(value.low) else f"{100 * value.low:.1f} to {100 * value.high:.1f}"
+
+
+def main_table(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
+    """Return a table with a line for each method: its worst group by each rule, with joint intervals for the first.
+
+    Args:
+        rows: the rows of the comparison.
+        seeds: number of seeds; seeds count from 0.
+    """
+    quoted_rule = QUOTED_RULE[comparison.attributes]
+    by_rule = {rule: outcomes(rows, rule, seeds) for rule in RULES}
+    values = {method: outcome.values(quoted_rule, "worst group") for method, outcome in by_rule[quoted_rule].items()}
+    joint = joint_means(values, "erm")
+    quotations = {method: quotation(comparison, METHODS[method].title) for method in values}
+    quotes = any(quotations.values())
+    table = []
+    for method, outcome in by_rule[quoted_rule].items():
+        cells = [summarise(by_rule[rule][method].values(rule, "worst group")) for rule in RULES]
+        done = sum(row["status"] == "done" for row in outcome.runs.values())
+        searched = sum(row["method"] == method and row["seed"] == "0" for row in rows)
+        chosen = "–" if outcome.setting is None else outcome.setting
+        line = [METHODS[method].title, *cells, *joint[method], chosen, searched, done]
+        table.append([*line, quotations[method]] if quotes else line)
+    heads = [
+        "method",
+        *RULES,
+        f"joint interval, {quoted_rule}",
+        "minus ERM, joint interval",
+        "setting",
+        "settings tried",
+        "n",
+    ]
+    heads += ["worst group, published (quoted)"] * quotes
+    return markdown(heads, table)
+
+
+def full_table(rows: Sequence[Row], rule: str, seeds: int) -> str:
+    """Return a table of all metrics in COLUMNS for each method, by one rule.
+
+    Args:
+        rows: the rows of one comparison.
+        seeds: number of seeds; seeds count from 0.
+    """
+    table = []
+    for method, outcome in outcomes(rows, rule, seeds).items():
+        done = sum(row["status"] == "done" for row in outcome.runs.values())
+        chosen = "all diverged" if outcome.setting is None else outcome.setting
+        cells = [summarise(outcome.values(rule, column)) for column in COLUMNS]
+        table.append([METHODS[method].title, chosen, *cells, done])
+    return markdown(["method", "setting", *COLUMNS, "n"], table)
+
+
+def summarise(values: Mapping[int, float]) -> str:
+    """Return the mean over seeds and its own 95 % interval as text, in percent."""
+    return mean(list(values.values()) or [nan], 0, 1).percent()
+
+
+def quotation(comparison: Comparison, title: str) -> str:
+    """Return the published value of a method on a data set as text; "" if published.csv has none."""
+    value = find_published(f"subpopbench {comparison.data} {comparison.attributes}", title)
+    return "" if value is None else f"{value.value:g} ± {value.standard_deviation:g}"
+
+
+def description(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
+    """Return the head of a table: what was trained, and in what it differs from the protocol."""
+    settings = 1 + max(int(row["setting"]) for row in rows)
+    steps = f"{comparison.budget:,} steps a run"
+    if comparison.data not in DATA:
+        steps += " (the protocol does not name this data set)"
+    elif comparison.budget != (budget := DATA[comparison.data].steps):
+        steps += f" (scaled down from {budget:,})" if comparison.budget < budget else f" (instead of {budget:,})"
+    settings_text = counted(settings, "setting") + ("" if settings >= 16 else " (scaled down from 16)")
+    diverged = sum(row["status"] != "done" for row in rows)
+    return (
+        f"{comparison.data}: {settings_text} a method at seed 0, {counted(seeds, 'seed')} of the chosen ones, {steps}, attributes "
+        f"of train {comparison.attributes}; changes of the config: {comparison.changes or 'none'}; "
+        f"{len(rows):,} runs, of which {diverged} diverged."
+    )
+
+
+def parse_changes(text: str) -> dict[str, OverrideText]:
+    """Return the overrides in the text of a comparison, such as "model.hidden=64,64 model.name=mlp", by key."""
+    return {key: OverrideText(value) for key, value in (part.split("=", 1) for part in text.split())}
+
+
+LEGEND = (
+    "Worst-group accuracy on test, %: mean ± 95 % t-interval of each method alone. The joint intervals contain the true means "
+    "(or the true differences) of all methods at once in 95 % of cases."
+)
+
+
+def kept_table(data: str, folder: Path) -> str:
+    """Return the main table of each comparison on a data set whose runs are in results/subpopbench.csv.gz.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    parts = [
+        f"{description(rows, comparison, SEEDS)}\n\n{main_table(rows, comparison, SEEDS)}"
+        for comparison, rows in comparisons(kept_results.read(STUDY, folder)).items()
+        if comparison.data == data
+    ]
+    return "\n".join(parts) if parts else "No run has finished yet.\n"
+
+
+SEEDS = 3  # of the protocol
+
+
+def comparisons(rows: Sequence[Row]) -> dict[Comparison, list[Row]]:
+    """Return the rows of each comparison that has some; one with methods that read attributes comes under "known"."""
+    keys = {(row["protocol data"], int(row["budget"]), row["changes"]) for row in rows}
+    kinds = [Comparison(*key, attributes) for key in sorted(keys) for attributes in QUOTED_RULE]
+    found = {comparison: [row for row in rows if comparison.has(row)] for comparison in kinds}
+    return {c: of_c for c, of_c in found.items() if any(row["attributes"] == c.attributes for row in of_c)}
+
+
+def print_tables(rows: Sequence[Row], comparison: Comparison, seeds: int) -> None:
+    """Print the main table and, for each rule, the table of all metrics."""
+    print(f"{description(rows, comparison, seeds)}\n{LEGEND}\n\n{main_table(rows, comparison, seeds)}")
+    for rule in RULES:
+        print(f"{comparison.data}, selected by {rule}\n\n{full_table(rows, rule, seeds)}")
+
+
+# The command
+
+
 def subpopbench(
     *,
     data: Sequence[str],
@@ -289,6 +372,9 @@ def subpopbench(
     trials: int,
     steps: int,
     dry_run: bool,
+    train: bool,
+    keep: bool,
+    results: str,
     overrides: Mapping[str, Any],
     seeds: int,
     work_dir: str,
@@ -302,123 +388,141 @@ def subpopbench(
     """Train the runs of the protocol that are not done yet, and print a table for every data set and selection rule.
 
     Args:
-        data: keys of DATA.
-        methods: keys of METHODS; if none, all that can be trained with these `attributes`.
+        data: keys of DATA, or names of other data sets that have a config <name>_erm.
+        methods: keys of METHODS; if none, all that can be trained with these `attributes` and data.
         attributes: "known" or "unknown" in training; they are always known in val and test.
         trials: number of settings for each method, the default setting included.
         steps: number of training steps of every run; 0 for those of the protocol.
         dry_run: print the number of runs and of steps, train nothing.
+        train: False to train nothing, and print the tables of the runs in results/subpopbench.csv.gz.
+        keep: add a row for each run to results/subpopbench.csv.gz.
+        results: folder that holds the tables of results, such as results/.
         overrides: config values by key, for all runs.
         seeds: number of seeds for each chosen setting; seeds count from 0.
         stacked: largest number of runs that one worker trains as one stacked model.
         study: name of the Optuna study that holds the runs; "subpopbench" if None.
     """
-    usable = [name for name, method in METHODS.items() if attributes == "known" or not method.needs_attributes]
-    check_names("--data", data, list(DATA))
-    for name in methods:
-        if name in METHODS and name not in usable:
-            raise BadInput(
-                f"--methods={name}: the method reads the attributes of train, which --attributes=unknown withholds; "
-                f"leave {name} out, or type --attributes=known"
-            )
-    check_names("--methods", methods, usable)
-    methods, common = methods or usable, check_common_overrides(overrides)
+    check_names("--data", data)
+    if not train:
+        print_kept(data, methods, attributes, seeds, Path(results))
+        return
+    common = check_common_overrides(overrides)
+    data_sets = {name: data_set_of(name, steps, common) for name in data}
+    chosen_methods = methods_for(methods, attributes, data_sets)
+    changes = " ".join(f"{key}={value}" for key, value in sorted(common.items()) if key != "data_dir")
 
     def point_of(name: str, method: str, setting: int, seed: int) -> Point:
-        return parse_values({**point(name, method, setting, seed, attributes, steps), **common})
+        return parse_values({**point(data_sets[name], method, setting, seed, attributes, steps), **common})
 
     searched = {
-        (name, method, setting): point_of(name, method, setting, 0)
+        (name, method, setting, 0): point_of(name, method, setting, 0)
         for name in data
-        for method in methods
+        for method in chosen_methods
         for setting in range(trials)
     }
     for run in searched.values():  # refuse what is wrong before anything is trained
         make_run(run["config"], {k: v for k, v in run.items() if k not in ("config", "seed")}, 0, work_dir)
     if dry_run:
-        print(plan(searched, data, methods, trials, seeds, work_dir, jobs), end="")
+        print(plan(searched, data_sets, chosen_methods, trials, seeds, work_dir, jobs), end="")
         return
-    location = StudyLocation(study or "subpopbench", work_dir, storage)
+    location = StudyLocation(study or STUDY, work_dir, storage)
 
-    def train(points: Mapping[Any, Point]) -> dict[Any, Checkpoints | None]:
+    def rows_of(points: Mapping[tuple[str, str, int, int], Point]) -> list[Row]:
+        """Train the runs of these points, and return their rows."""
         directories = train_in_study(location, list(points.values()), jobs, stacked, launcher, slurm)
-        return {key: read_checkpoints(path, has_head(key[1])) for key, path in zip(points, directories)}
+        rows = []
+        for (name, method, setting, _), directory in zip(points, directories):
+            about = {
+                "protocol data": name,
+                "method": method,
+                "setting": setting,
+                "attributes": attributes if depends_on_attributes(method) else "",
+                "budget": steps or data_sets[name].steps,
+                "changes": changes,
+            }
+            rows.append(row_of(directory, about, has_head(method)))
+        return rows
 
-    searched_runs = train(searched)
-    chosen = {
-        (name, method, rule): best_setting({s: searched_runs[name, method, s] for s in range(trials)}, split, value)
-        for name in data
-        for method in methods
-        for rule, split, value in RULES
-    }
-    wanted = {
-        (name, method, setting, seed): point_of(name, method, setting, seed)
-        for (name, method, _), setting in chosen.items()
-        if setting is not None
-        for seed in range(seeds)
-    }
-    results = train(wanted)
-    print(f"Test, %: mean ± 95 % t-interval over seeds; attributes of train {attributes}; {trials} settings a method.")
-    print("A quoted value, with the ± that it was published with, is from runs of other authors.")
+    rows = rows_of(searched)
+    wanted = {}
     for name in data:
-        for rule, split, value in RULES:
-            rows, heads = [], ["method", "setting", *COLUMNS, "n"]
-            quotations = [quotation(name, attributes, METHODS[method].title) for method in methods]
-            quoted = rule == QUOTED_RULE[attributes] and any(quotations)
-            for method, quoted_value in zip(methods, quotations):
-                setting = chosen[name, method, rule]
-                runs = [] if setting is None else [results[name, method, setting, seed] for seed in range(seeds)]
-                metrics = [None if run is None else at_best(run, split, value) for run in runs]
-                cells = [METHODS[method].title, "all diverged" if setting is None else setting, *summarise(metrics)]
-                rows.append([*cells, quoted_value] if quoted else cells)
-            heads += [f"{DATA[name].quoted}, published (quoted)"] * quoted
-            print(f"\n{name}, selected by {rule}\n\n{markdown(heads, rows)}", end="")
+        for rule in RULES:
+            of_name = [row for row in rows if row["protocol data"] == name]
+            for method, outcome in outcomes(of_name, rule, seeds).items():
+                if outcome.setting is not None:
+                    keys = [(name, method, outcome.setting, seed) for seed in range(1, seeds)]
+                    wanted |= {key: point_of(*key) for key in keys}
+    if wanted:
+        rows += rows_of(wanted)
+    if keep:
+        for row in rows:
+            kept_results.check_row(row)
+        added = kept_results.add(STUDY, Path(results), rows, packed=True)
+        print(f"{kept_results.file_of(STUDY, Path(results))}: {added} of {counted(len(rows), 'run')} added\n")
+    for name, data_set in data_sets.items():
+        comparison = Comparison(name, steps or data_set.steps, changes, attributes)
+        print_tables([row for row in rows if row["protocol data"] == name], comparison, seeds)
 
 
-def check_names(flag: str, names: Sequence[str], valid: Sequence[str]) -> None:
-    """Raise `BadInput` if one of `names`, the value of a flag, is not valid or is repeated."""
+def print_kept(data: Sequence[str], methods: Sequence[str], attributes: str, seeds: int, folder: Path) -> None:
+    """Print the tables of the runs in results/subpopbench.csv.gz, for these data sets and methods."""
+    for name in methods:
+        check_one_of("--methods", name, list(METHODS))
+    found = comparisons(kept_results.read(STUDY, folder))
+    for name in data:
+        mine = {c: rows for c, rows in found.items() if c.data == name and c.attributes == attributes}
+        if not mine:
+            raise BadInput(
+                f"--data={name}: {kept_results.file_of(STUDY, folder)} has no runs with {attributes} attributes; leave --no-train "
+                "out, and add --keep"
+            )
+        for comparison, rows in mine.items():
+            print_tables([row for row in rows if not methods or row["method"] in methods], comparison, seeds)
+
+
+def methods_for(methods: Sequence[str], attributes: str, data_sets: Mapping[str, DataSet]) -> list[str]:
+    """Return the methods to train: `methods`, or all that can be trained if there are none.
+
+    Raises:
+        BadInput: a method is unknown, is given twice, or cannot be trained with these attributes or data.
+    """
+    texts = next((name for name, data_set in data_sets.items() if data_set.kind == "text"), None)
+    usable = [
+        name
+        for name, method in METHODS.items()
+        if (attributes == "known" or not method.needs_attributes) and (not texts or method.texts)
+    ]
+    check_names("--methods", methods)
+    for name in methods:
+        if name in METHODS and name not in usable:
+            if attributes == "unknown" and METHODS[name].needs_attributes:
+                raise BadInput(
+                    f"--methods={name}: the method reads the attributes of train, which --attributes=unknown withholds; "
+                    f"leave {name} out, or type --attributes=known"
+                )
+            raise BadInput(
+                f"--methods={name}: the method cannot be trained on texts, as {texts} has; leave {name} out, or type another --data"
+            )
+        check_one_of("--methods", name, usable)
+    return list(methods) or usable
+
+
+def check_one_of(flag: str, name: str, valid: Sequence[str]) -> None:
+    """Raise `BadInput` if `name`, given with a flag, is not valid."""
+    if name not in valid:
+        raise BadInput(f"{flag}: {name!r} given; valid: {', '.join(valid)}")
+
+
+def check_names(flag: str, names: Sequence[str]) -> None:
+    """Raise `BadInput` if one of `names`, the value of a flag, is repeated."""
     for i, name in enumerate(names):
-        if name not in valid:
-            raise BadInput(f"{flag}: {name!r} given; valid: {', '.join(valid)}")
         if name in names[:i]:
             raise BadInput(f"{flag}: {name!r} given twice; type it once")
 
 
-def best_setting(
-    runs: Mapping[int, Checkpoints | None], split: str, value: Callable[[Evaluations], np.ndarray]
-) -> int | None:
-    """Return the setting whose best checkpoint has the largest value on a split; None if every run diverged.
-
-    Of several equally good settings, the first is returned.
-    """
-    scores = {setting: value(getattr(run, split)).max() for setting, run in runs.items() if run is not None}
-    return max(scores, key=scores.__getitem__, default=None)
-
-
-def at_best(run: Checkpoints, split: str, value: Callable[[Evaluations], np.ndarray]) -> dict[str, float]:
-    """Return the test metrics at the checkpoint with the largest value on a split."""
-    return test_metrics(run.logits[int(value(getattr(run, split)).argmax())], run.test)
-
-
-def summarise(metrics: Sequence[Mapping[str, float] | None]) -> list[Any]:
-    """Return the mean of each metric of COLUMNS over the seeds as text, and the number of seeds that did not diverge.
-
-    Args:
-        metrics: the metrics at each seed; None for a seed that diverged.
-    """
-    means = [mean([nan if m is None else m[column] for m in metrics], 0, 1) for column in COLUMNS]
-    return [*(m.percent() for m in means), sum(m is not None for m in metrics)]
-
-
-def quotation(data: str, attributes: str, title: str) -> str:
-    """Return the published value of a method on a data set as text; "" if published.csv has none."""
-    value = find_published(f"subpopbench {data} {attributes}", title)
-    return "" if value is None else f"{value.value:g} ± {value.standard_deviation:g}"
-
-
 def plan(
-    searched: Mapping[tuple[str, str, int], Point],
-    data: Sequence[str],
+    searched: Mapping[tuple[str, str, int, int], Point],
+    data_sets: Mapping[str, DataSet],
     methods: Sequence[str],
     trials: int,
     seeds: int,
@@ -431,28 +535,29 @@ def plan(
     mean over the finished runs of the data set under `work_dir`, set-up and evaluation included.
 
     Args:
-        searched: the points of the search, by data set, method and setting.
+        searched: the points of the search, by data set, method, setting and seed.
         jobs: number of workers, by which the hours are divided.
     """
-    rows, unknown = [], []
-    for name in data:
+    rows, unknown, total = [], [], np.zeros(3)
+    most = trials + min(len(RULES), trials) * (seeds - 1)
+    for name, data_set in data_sets.items():
         summaries = [
-            summary_of(path.parent) for path in Path(work_dir).glob(f"{DATA[name].config}/*/seed=*/summary.json")
+            summary_of(path.parent) for path in Path(work_dir).glob(f"{data_set.config}/*/seed=*/summary.json")
         ]
         done = [s for s in summaries if s["status"] == "done" and s.get("step")]
         step = sum(s["seconds"] for s in done) / sum(s["step"] for s in done) if done else nan
         unknown += [] if done else [name]
         for method in methods:
-            most = trials + min(len(RULES), trials) * (seeds - 1)
-            points = [searched[name, method, setting] for setting in range(trials)]
+            points = [searched[name, method, setting, 0] for setting in range(trials)]
             epochs = [
-                (p["trainer.epochs"] + p.get("weights.first_epochs", 0))
-                * ceil(DATA[name].size / p["trainer.batch_size"])
+                (p["trainer.epochs"] + p.get("weights.first_epochs", 0)) * ceil(data_set.size / p["trainer.batch_size"])
                 for p in points
             ]
             steps = round(np.mean(epochs) * most)
-            hours = f"{steps * step / 3600 / jobs:.2g}" if done else "unknown"
-            rows.append([name, METHODS[method].title, trials, most, steps, hours])
+            hours = steps * step / 3600 / jobs
+            total += most, steps, hours
+            rows.append([name, METHODS[method].title, trials, most, f"{steps:,}", hours_text(hours)])
+    rows.append(["all", "", "", f"{total[0]:,.0f}", f"{total[1]:,.0f}", hours_text(total[2])])
     text = markdown(
         ["data", "method", "settings", "runs, at most", "steps, at most", f"hours with {jobs} workers"], rows
     )
@@ -462,3 +567,8 @@ def plan(
             "command with --methods=erm --trials=1 --seeds=1 --steps=200 in place of --dry_run.\n"
         )
     return text
+
+
+def hours_text(hours: float) -> str:
+    """Return a number of hours as text with two significant digits; "unknown" for nan."""
+    return "unknown" if np.isnan(hours) else f"{hours:.2g}"

@@ -32,6 +32,7 @@ from imbalance.data import DATASETS, Dataset
 from imbalance.data.images.stored_images import StoredImages, pinned_copier
 from imbalance.data.population import SPLITS
 from imbalance.training import loop
+from imbalance.training.lbfgs import Solver
 from imbalance.training.stacked import train as batched
 from imbalance.training.step import draw_epoch, take_step
 
@@ -61,6 +62,15 @@ def with_few_epochs_of_head(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def with_moving_average(config: ConfigDict) -> ConfigDict:
+    config.trainer.ema_decay = 0.9
+    return config
+
+
+SCHEDULE = dict(name="constant", warmup_epochs=0.0)
+LBFGS = dict(name="lbfgs", weight_decay=1e-3, decayed="weights", tolerance=1e-4, schedule=SCHEDULE)
+SAM = dict(name="sam", **settings("optim", "sam"), schedule=SCHEDULE)
+SUPCON = dict(name="supcon", **settings("objective", "supcon"))
 POLY = dict(name="poly", alpha=1.0, left="logistic")
 DRO = dict(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
 CASES: dict[str, Callable[[], ConfigDict]] = {
@@ -72,9 +82,13 @@ CASES: dict[str, Callable[[], ConfigDict]] = {
     "MLP, CVaR": lambda: of_file("colored_digits_cvar"),
     "MLP, cRT": lambda: with_few_epochs_of_head(of_file("colored_digits_crt")),
     "MLP, worst group": lambda: of_file("colored_digits_ce", objective=dict(name="worst_group")),
+    "linear, lbfgs": lambda: of_file("digits_ce", model=dict(name="linear", init="default"), optim=LBFGS),
+    "MLP, SAM": lambda: of_file("digits_ce", optim=SAM),
+    "MLP, moving average of the weights": lambda: with_moving_average(of_file("digits_ce")),
     "ConvNet, cross-entropy": on_random_images,
     "ConvNet, poly": lambda: on_random_images(loss=POLY),
     "ConvNet, group DRO": lambda: on_random_images(objective=DRO),
+    "ConvNet, two views": lambda: on_random_images(objective=SUPCON),
 }
 
 
@@ -122,12 +136,16 @@ def bare(config: ConfigDict, device: Device) -> int:
     """The launches of a step without the project, on a learner of its making: that of the benchmark's bare loop."""
     learner = make(config)
     train, model, optimizer = learner.dataset.train, learner.model.train(), learner.optimizer
+    if isinstance(optimizer, Solver):  # which takes no step on a batch
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
     weights = learner.weights(0)
     order = torch.arange(config.trainer.batch_size)
     rows, places = order.to(train.targets.device), order.to(train.inputs.device)
     device.reset()
     images = learner.normalise(train.inputs.index_select(0, places))
-    losses = F.cross_entropy(model(images), train.targets.index_select(0, rows), reduction="none")
+    logits = model(images)
+    logits = logits if isinstance(logits, torch.Tensor) else logits[0]  # a second output is the objective's
+    losses = F.cross_entropy(logits, train.targets.index_select(0, rows), reduction="none")
     (losses * weights.index_select(0, rows)).mean().backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -660,6 +660,24 @@ def shift(scene: Scene) -> None:
     assert contents(scene.run) == before
 
 
+def failures(scene: Scene) -> None:
+    """The page shows the subgroups of a finished run, and with its data at hand their examples."""
+    pytest.importorskip("jinja2")
+    output = scene.folder / "failures.html"
+    act = lambda: command("failures", scene.run, f"--output={output}")  # noqa: E731
+    if not scene.finished:
+        return scene.expect_no_model(act, output)
+    before, ended = contents(scene.run), act()
+    assert ended.status == 0 and "Traceback" not in ended.err, ended
+    page, shown = output.read_text(), not scene.about.from_python and scene.kind != "own_module"
+    with np.load(scene.run / "predictions" / "test.npz") as saved:
+        wrong = int((saved["logits"].argmax(1) != saved["targets"]).sum())
+        assert f"{wrong} of {len(saved['targets'])} test predictions are wrong" in page
+    assert ("Clusters of features" in page) == shown == ("cannot be shown" not in page)
+    assert contents(scene.run) == before
+    return None
+
+
 def expect_study(scene: Scene, argv: tuple, shows: Callable[[str], bool]) -> None:
     """Check a command that trains what is missing and prints a table.
 
@@ -769,6 +787,7 @@ COMMANDS: Mapping[str, Callable[[Scene], None]] = {
     "predict": predict,
     "export": export,
     "features": extract,
+    "failures": failures,
     "compare": compare,
     "sweep": sweep,
     "select": select,

@@ -54,6 +54,7 @@ IMAGES = dict(
 PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
+THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
 
@@ -140,6 +141,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(first_epochs=3, lr=0.1, clusters=(2, 3), threshold=0.99, power=2.0),
             config=dict(sampler=dict(name="within_class")), other=dict(threshold=0.01, clusters=(4,)),
         ),
+        "ssa": Example(
+            dict(first_epochs=2, lr=0.05, threshold=0.6, labelled_share=0.5), config=GROUP_DRO,
+            other=dict(threshold=1.0, labelled_share=0.25),
+        ),
         "xrm": Example(dict(first_epochs=4, lr=0.2), config=GROUP_DRO),
     },
     "sampler": {
@@ -214,6 +219,17 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "proco": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "ride": Example(
+            dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),
+            config=dict(model=THREE_EXPERTS), other=dict(start_epoch=0),
+        ),
+        "sade": Example(dict(tau=2.0, scale=1.5), config=dict(model=THREE_EXPERTS)),
+        "cnc": Example(
+            dict(share=0.5, temperature=0.2),
+            config=dict(groups=dict(name="predictions", first_epochs=6), sampler=dict(name="balanced", by="group"), optim__lr=0.03),
+            other=dict(share=0.0),
+        ),
         "aucm": Example(dict(positives=(1,), share=0.5, margin=1.0), other=dict(positives=(0,), share=1.0, margin=0.1), inert=("positives",)),  # of two classes both have the same AUROC
         "partial_auc": Example(
             dict(positives=(1,), share=0.5, margin=1.0, estimator="kl", level=0.5, step=0.5),
@@ -225,6 +241,7 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "supcon": Example(dict(penalty=2.0, temperature=0.2, width=5, detached=False)),
         "george": Example(),
+        "ssa": Example(dict(threshold=0.6, labelled_share=0.5), other=dict(threshold=1.0, labelled_share=0.25)),
         "xrm": Example(),
     },
     "head": {
@@ -233,6 +250,8 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "tau_normalised": Example(dict(tau=0.7)),
         "prior": Example(dict(target="uniform"), other=dict(target="natural")),
         "crt": Example(LAYER),
+        "vanilla_crt": Example(FURTHER),
+        "reweight_crt": Example(LAYER),
         "lws": Example(LAYER),
         "weight_balancing": Example(
             FURTHER | dict(limit=0.2, beta=0.9), other=dict(weight_decay=0.5)
@@ -240,6 +259,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "los": Example(FURTHER | dict(smoothing=0.4)),
         "mislas": Example(
             LAYER | dict(head_smoothing=0.3, tail_smoothing=0.1, layer_factor=0.5)
+        ),
+        "test_time": Example(
+            dict(epochs=2, batch_size=5, lr=0.1, momentum=0.5, weight_decay=0.1),
+            elsewhere="tests/methods/heads/test_test_time.py",  # it needs augmentations
         ),
         "dfr": Example(dict(inverse_penalties=(0.3, 1.0), fits=2), other=dict(inverse_penalties=(0.01, 0.02))),
         "dpe": Example(
@@ -262,6 +285,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no learning rate makes it diverge
         "mlp": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
         "mlp_cosine": Example(dict(hidden=(8,)), other=dict(hidden=(7,))),
+        "experts": Example(
+            dict(network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3),
+            other=dict(network=dict(network=dict(name="mlp", hidden=(7, 6))), shared=1),
+        ),
         # These models need larger images than the data of tests/test_contract.py has.
         "convnet": Example(elsewhere="tests/models/test_models.py"),
         "lenet": Example(elsewhere="tests/models/test_models.py"),

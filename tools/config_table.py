@@ -708,6 +708,13 @@ ROWS = {
         mean over the fifth of every batch with the largest losses. Training reads no groups; the groups of val select
         the epoch. Test accuracy with seed 0 is 35 % in the worst group and 97 % on average. A run takes a few seconds
         on one core.""", sgd("0.03") | {"objective": 'name="cvar", level=0.2'}),
+    "colored_digits_cnc": Row("colored_digits", "correct-n-contrast", """
+        Zhang et al., "Correct-N-Contrast: A Contrastive Approach for Improving Robustness to Spurious Correlations",
+        ICML 2022. A first run trains a biased model. Then a contrastive loss moves the features of examples that this
+        model predicts wrongly towards those of their class that it predicts rightly. One command trains both runs.
+        Training reads no groups; the groups of val select the epoch.""", BALANCED | {
+        "groups": 'name="predictions", first_epochs=2', "objective": 'name="cnc", share=0.75, temperature=0.1',
+    }),
     "colored_digits_dfr": Row("colored_digits", "deep feature reweighting", f"""
         {KIRICHENKO}: after ERM a new last layer is fitted to subsets of val that are balanced by group. Training reads
         no groups of train. The groups of val select the epoch, and the last layer is trained on val, so metrics on val
@@ -798,6 +805,12 @@ ROWS = {
         of val select the epoch.""",
         {"groups": 'name="spare", first_epochs=2, lr=0.1, clusters=(2,), threshold=0.9, power=2.0',
          "sampler": 'name="within_class"'}),
+    "colored_digits_ssa": Row("colored_digits", "spread spurious attribute, then group DRO on predicted groups", """
+        Nam et al., "Spread Spurious Attribute: Improving Worst-group Accuracy with Spurious Attribute Estimation", ICLR
+        2022. A first run trains three networks to predict the attribute, on half of val and on their own confident
+        predictions for train. Group DRO trains on the combinations of class and predicted attribute. One command trains
+        both runs. No groups of train are read; those of val train the networks and select the epoch.""",
+        group_dro("0.01") | {"groups": 'name="ssa", first_epochs=20, lr=0.03, threshold=0.95, labelled_share=0.5'}),
     "colored_digits_ula": Row("colored_digits", "uLA, unsupervised logit adjustment", """
         Tsirigotis et al., "Group Robust Classification Without Any Group Information", NeurIPS 2023: logits are shifted by
         the classes that a short first run confuses. One command trains both runs. No groups are read, in train or in
@@ -926,6 +939,37 @@ ROWS = {
         hyperparameters are those of cifar10lt_erm. No published number has these hyperparameters. Val is a tenth of the
         test images, and the last epoch is tested. Training and selection read only class labels.""", {
         "loss": 'name="balanced_softmax"', "objective": 'name="bcl", penalty=0.35, temperature=0.07, width=128',
+    }),
+    "cifar10lt_proco": Row("cifar10lt", "probabilistic contrastive learning", """
+        Du et al., "Probabilistic Contrastive Learning for Long-Tailed Visual Recognition", TPAMI 2024. The loss, the
+        temperature, the width, the learning rate, the batch size, the weight decay and the warm-up are those of the authors'
+        code, with a cosine schedule. Different here: the authors augment all views more strongly and use a third view for
+        the loss; val is a tenth of the test images, and the last epoch is tested. Training and selection read only class
+        labels.""", {
+        "loss": 'name="balanced_softmax"', "objective": 'name="proco", penalty=1.0, temperature=0.1, width=128',
+        "optim": 'name="sgd", lr=0.3, momentum=0.9, weight_decay=2e-4, decayed="all"', "batch_size": "256",
+        "schedule": 'name="cosine", warmup_epochs=5.0',
+    }),
+    "cifar10lt_ride": Row("cifar10lt", "RIDE, three diverse experts", """
+        Wang et al., "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts", ICLR 2021, without its second
+        stage, a router. The loss, its weights, the factor of the divergence and the temperatures are those of the
+        authors' code for CIFAR-100-LT, where the experts are narrower; all other hyperparameters are those of
+        cifar10lt_erm. The experts share the first two of the three stages. No published number has these hyperparameters.
+        Val is a tenth of the test images, and the last epoch is tested. Training and selection read only class labels.""", {
+        "loss": 'name="ldam", max_margin=0.5, scale=30.0', "weights": 'name="deferred", by="class", beta=0.9999, start_epoch=160',
+        "objective": 'name="ride", diversity=0.45, temperature=1.0, tempering=0.05, start_epoch=160, scale=30.0',
+        "model": 'name="experts_cosine", network=dict(name="resnet32", frozen=False), experts=3, shared=13',
+    }),
+    "cifar10lt_sade": Row("cifar10lt", "SADE, three experts for three class priors", """
+        Zhang et al., "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed Recognition", NeurIPS
+        2022. After training, the experts are weighted by the inputs of test, without its labels. The factor of the third
+        expert and the descent at test time are those of the authors' code for CIFAR-100-LT, where the experts are
+        narrower and the last layer is normalised; all other hyperparameters are those of cifar10lt_erm. The experts share
+        the first two of the three stages. No published number has these hyperparameters. Val is a tenth of the test images,
+        and the last epoch is tested. Training and selection read only class labels.""", {
+        "objective": 'name="sade", tau=2.0, scale=1.0',
+        "model": 'name="experts", network=dict(name="resnet32", frozen=False), experts=3, shared=13',
+        "head": 'name="test_time", epochs=5, batch_size=128, lr=0.1, momentum=0.9, weight_decay=0.0005',
     }),
     "cifar10lt_supcon": Row("cifar10lt", "supervised contrastive learning", f"""
         {KHOSLA}. Both the contrastive loss and cross-entropy train the features. The factor of the contrastive loss is

@@ -28,6 +28,7 @@ from imbalance.bench import (
     stacked,
     startup,
     steps,
+    tables,
 )
 from imbalance.bench.timing import Row
 from imbalance.utils.files import begins_with, output_path, write_atomic
@@ -36,6 +37,7 @@ PARTS: dict[str, Callable[[int], Iterable[Row]]] = {
     "step": steps.rows,
     "paper": paper_loop.rows,
     "images": image_loading.rows,
+    "tables": tables.rows,
     "evaluation": evaluation.rows,
     "start": startup.rows,
     "growth": scaling.rows,

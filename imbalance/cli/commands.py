@@ -202,7 +202,7 @@ DATA = (
     "cifar_pair_features", "cifar", "celeba", "waterbirds",
 )  # fmt: skip
 BENCH = (
-    "step", "paper", "images", "evaluation", "start", "growth", "sweep", "features",
+    "step", "paper", "images", "tables", "evaluation", "start", "growth", "sweep", "features",
     "config", "bookkeeping", "scores", "predictions", "report", "compile", "limits", "gpu",
 )  # fmt: skip
 PACK = ("gpu", "quiet", "tests", "bench", "rows")
@@ -339,6 +339,15 @@ COMMANDS = {
               type=comma_list(positive_number), default=[50, 25, 10, 5, 2], metavar="R,…"),
          flag("--output", "CSV file to write, with a row for each run and prior", metavar="FILE")),
     ),
+    "failures": Command(
+        "Show which subgroups a finished run fails on, against chance, with examples.",
+        "imbalance.report.failures:failures",
+        (RUN,
+         flag("--split", "examples to judge", choices=["test", "val"], default="test"),
+         flag("--reference", "run directory of another finished run on the same data, whose features and inferred groups are used", metavar="RUN"),
+         flag("--clusters", "number of clusters of each class", type=positive_integer, default=4, metavar="N"),
+         flag("--output", "HTML file to write", default="failures.html", metavar="FILE")),
+    ),
     "predict": Command(
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
@@ -398,12 +407,14 @@ COMMANDS = {
     "reproduce subpopbench": Command(
         "Compare methods by the protocol of SubpopBench: random settings, three selection rules, then more seeds.",
         "imbalance.experiments.subpopbench:subpopbench",
-        (flag("--data", "data sets, such as colored_digits, waterbirds or celeba; a wrong name lists all", type=comma_list(), required=True, metavar="NAME,…"),
+        (flag("--data", "data sets, such as colored_digits, waterbirds or celeba; a wrong name lists those of the protocol, and every other data set with a config <name>_erm can be used with --steps", type=comma_list(), required=True, metavar="NAME,…"),
          flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
          flag("--attributes", "whether training reads the attributes; val and test always have them", choices=["known", "unknown"], default="known"),
          flag("--trials", "number of settings for each method: the default setting, then random settings", type=positive_integer, default=16, metavar="N"),
          flag("--steps", "number of training steps of every run, 0 for those of the protocol", type=non_negative_integer, default=0, metavar="N"),
          flag("--dry_run", "print the number of runs and steps and an estimate of the time, and train nothing", action="store_true"),
+         flag("--train", "train the runs that are not finished; --no-train trains nothing, and prints the tables of the kept runs", action=argparse.BooleanOptionalAction, default=True),
+         flag("--keep", "add a row for each run to the table subpopbench of --results; refuses a run whose code was not committed", action="store_true"), RESULTS,
          flag("--seeds", "number of seeds for each chosen setting", type=positive_integer, default=3, metavar="N"),
          *TRAINING, *STUDY),
         overrides=True,
@@ -442,6 +453,18 @@ COMMANDS = {
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
          flag("--to", "folder to which all runs of --work_dir are copied, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
+    ),
+    "submit": Command(
+        "Check finished runs, and add their results to the leaderboard.",
+        "imbalance.report.leaderboard:submit",
+        (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
+         flag("--by", "name of who ran them", required=True, metavar="NAME"),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+    ),
+    "leaderboard": Command(
+        "Write the rows of the leaderboard that follow from the tables in results/.",
+        "imbalance.experiments.leaderboard:fill",
+        (RESULTS,),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",

@@ -47,6 +47,8 @@ class Tags:
         passes: for an optimiser: the number of forward and backward passes in a step.
         splits: true for an optimiser that treats the losses of different classes differently; a config with an
             objective other than "average", or with mixing, is then refused.
+        data: for an objective: a function that returns the data set to train on in place of the loaded one. It is called as
+            `data(dataset, section, seed)` with the loaded data set and the objective's section.
         preparation: for a model: a function that takes its section and returns the image preprocessing of its
             pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
@@ -67,6 +69,7 @@ class Tags:
     seeded: Callable[[Any], bool] | None = None
     passes: int = 1
     splits: bool = False
+    data: Callable[[Any, Any, int], Any] | None = None
     preparation: Callable[[Any], Any] | None = None
     module: Callable[[Any, Any], Any] | None = None
 

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -120,6 +120,22 @@ class Split:
             inferred=None if self.inferred is None else self.inferred[rows],
             eval_group_mask=None if self.eval_group_mask is None else self.eval_group_mask[rows],
         )
+
+
+def joined(first: Split, second: Split) -> Split:
+    """Return the split that has the examples of `first` and, after them, those of `second`.
+
+    The inputs must be two tensors, or two selections from one store on disk.
+    """
+    if isinstance(first.inputs, StoredImages | Tokens):
+        assert isinstance(second.inputs, type(first.inputs))  # all splits of a data set have one store
+        inputs = replace(first.inputs, rows=torch.cat([first.inputs.rows, second.inputs.rows]))
+    else:
+        inputs = torch.cat([first.inputs, cast(Tensor, second.inputs)])
+    targets, groups, indices = (
+        torch.cat([getattr(first, name), getattr(second, name)]) for name in ("targets", "groups", "indices")
+    )
+    return Split(inputs, targets, groups, indices)
 
 
 class CrossedGroups(NamedTuple):

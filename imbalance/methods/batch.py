@@ -32,6 +32,7 @@ class Batch(NamedTuple):
     targets, groups, weights: (B,) class, group and example weight of each example.
     rows: (B,) positions of the examples in the training split, for methods that keep a value for each training example.
     partners: labels of the second example of each mixture; None without mixing.
+    epoch: number of the epoch, counted from 0, for methods that change with it.
     """
 
     views: tuple[Inputs, ...]
@@ -40,6 +41,7 @@ class Batch(NamedTuple):
     weights: Tensor
     rows: Tensor
     partners: Partners | None = None
+    epoch: int = 0
 
     @property
     def inputs(self) -> Inputs:

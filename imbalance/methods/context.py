@@ -161,5 +161,5 @@ AVAILABLE_ARGUMENTS = {
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
     "optim": _CONTEXT | {"parameters", "head_parameters"},
     "optim.schedule": {"epoch", "epochs"},
-    "head": _CONTEXT | {"head", "dataset", "features", "generator", "training_prior"},
+    "head": _CONTEXT | {"head", "dataset", "features", "augmented_features", "generator", "training_prior"},
 }

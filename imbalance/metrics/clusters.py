@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from imbalance.metrics.intervals import half_text
+from imbalance.metrics.intervals import decimals, half_text
 
 
 class Contrast(NamedTuple):
@@ -30,8 +30,8 @@ class Contrast(NamedTuple):
         The text is the mean alone if there is no interval.
         """
         if np.isnan(self.low):
-            return f"{100 * self.value:.{digits}f}"
-        return f"{100 * self.value:.{digits}f} ± {half_text(50 * (self.high - self.low), digits)}"
+            return decimals(100 * self.value, digits)
+        return f"{decimals(100 * self.value, digits)} ± {half_text(50 * (self.high - self.low), digits)}"
 
 
 def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:

@@ -59,7 +59,7 @@ class Mean(NamedTuple):
         """
 
         def rounded(value: float) -> str:
-            return f"{scale * value:.{digits}f}"
+            return decimals(scale * value, digits)
 
         if self.n < FEWEST:
             return ", ".join(map(rounded, self.values)) or "–"
@@ -81,25 +81,31 @@ class Interval(NamedTuple):
         return f"{100 * self.low:.1f} to {100 * self.high:.1f}"
 
 
+def decimals(value: float, digits: int) -> str:
+    """Return a number as text with `digits` decimals; a negative number that rounds to zero has no minus sign."""
+    return f"{round(value, digits) + 0.0:.{digits}f}"  # −0.0 + 0.0 is 0.0
+
+
 def half_text(half: float, digits: int) -> str:
     """Return half the width of an interval as text with `digits` decimals, or with one significant digit instead of `0.0`."""
     text = f"{half:.{digits}f}"
     return text if float(text) or not half else f"{half:.1g}"
 
 
-def mean(values: Sequence[float] | np.ndarray, low: float = -np.inf, high: float = np.inf) -> Mean:
+def mean(values: Sequence[float] | np.ndarray, low: float = -np.inf, high: float = np.inf, family: int = 1) -> Mean:
     """Return the mean over seeds with its 95 % interval from Student's t; nan values are ignored.
 
     Args:
         values: a value for each seed; nan for a run without the value.
         low, high: the bounds of the values, such as 0 and 1 for an accuracy; `*bounds(name)` gives the bounds of a metric.
+        family: the number of intervals that are to cover their true means all at once in 95 % of cases; see `quantiles`.
     """
     array = np.asarray(values, dtype=np.float64)
     array = array[~np.isnan(array)]
     n = len(array)
     if n < FEWEST:
         return Mean(float(array.mean()) if n else np.nan, np.nan, np.nan, n, tuple(array.tolist()))
-    centre, half = float(array.mean()), float(array.std(ddof=1) / np.sqrt(n) * quantiles(n)[n - 2])
+    centre, half = float(array.mean()), float(array.std(ddof=1) / np.sqrt(n) * quantiles(n, family)[n - 2])
     return Mean(centre, max(low, centre - half), min(high, centre + half), n)
 
 
@@ -125,15 +131,25 @@ def mean_with_diverged(scores: Sequence[float], lowest: float) -> float:
     return float(np.where(np.isnan(values), lowest, values).mean())
 
 
-def quantiles(n: int) -> np.ndarray:
-    """Return (n − 1,) quantiles of Student's t for two-sided 95 % intervals, with 1 to n − 1 degrees of freedom."""
+def quantiles(n: int, family: int = 1) -> np.ndarray:
+    """Return (n − 1,) quantiles of Student's t for two-sided 95 % intervals, with 1 to n − 1 degrees of freedom.
+
+    Args:
+        family: the number of intervals that are to cover their true values all at once in 95 % of cases. Each interval then
+            misses in 5 % / `family` of cases (Bonferroni), so some interval misses in at most 5 %, also if the intervals
+            depend on each other.
+    """
     from scipy import special  # not scipy.stats, which takes half a second to import
 
-    return special.stdtrit(np.arange(1, max(2, n)), (1 + LEVEL) / 2)
+    return special.stdtrit(np.arange(1, max(2, n)), 1 - (1 - LEVEL) / 2 / family)
 
 
 def paired_difference(
-    values: Mapping[int, float], reference: Mapping[int, float], low: float = -np.inf, high: float = np.inf
+    values: Mapping[int, float],
+    reference: Mapping[int, float],
+    low: float = -np.inf,
+    high: float = np.inf,
+    family: int = 1,
 ) -> Mean:
     """Return the mean of `values − reference` over the seeds that both have, with its 95 % interval.
 
@@ -142,9 +158,10 @@ def paired_difference(
     Args:
         values, reference: from a seed to the value of its run.
         low, high: the bounds of the values, as in `mean`; the differences are between low − high and high − low.
+        family: the number of differences that are to be covered all at once, as in `mean`.
     """
     differences = [values[seed] - reference[seed] for seed in sorted(values.keys() & reference.keys())]
-    return mean(differences, low - high, high - low)
+    return mean(differences, low - high, high - low, family)
 
 
 def expected_best(values: Sequence[float]) -> np.ndarray:

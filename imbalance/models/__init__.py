@@ -11,6 +11,7 @@ from imbalance.config.tags import tagged, tags_of
 from imbalance.data.images.decode import Preparation
 from imbalance.models.backbones import lite0, minilm
 from imbalance.models.encoder import encoder
+from imbalance.models.experts import experts
 from imbalance.models.from_run import pretrained
 from imbalance.models.library_models import timm, torchvision, transformers_vision
 from imbalance.models.resnet import cifar_resnet, resnet, resnet_of_depth
@@ -37,6 +38,7 @@ LINEAR = {
     "timm": timm,
     "transformers_vision": transformers_vision,
     "lite0": lite0,
+    "experts": experts,
     "pretrained": pretrained,
     "bag_of_embeddings": bag_of_embeddings,
     "transformer": transformer,
@@ -68,6 +70,7 @@ __all__ = [
     "cifar_resnet",
     "convnet",
     "encoder",
+    "experts",
     "lenet",
     "linear",
     "lite0",

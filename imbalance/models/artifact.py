@@ -64,7 +64,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 copy = Path("modules") / Path(own).name
                 read_bytes(directory / copy, recorded_digests(directory).get(str(copy)))  # compares the digest
                 section["name"] = f"{directory / copy}:{section['name'].rpartition(':')[2]}"
-            about[key] = {name: tuple(value) if isinstance(value, list) else value for name, value in section.items()}
+            about[key] = with_tuples(section)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(
             f"{directory}: no trained model: {Path(error.filename).name} is missing; {describe_run(directory)}"
@@ -74,6 +74,13 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise BadInput(f"{error.filename or directory}: {error.strerror}; {hint}") from None
     return about, state
+
+
+def with_tuples(value: Any) -> Any:
+    """Return `value` from a JSON file with tuples in place of lists, also in nested sections, as a config has them."""
+    if isinstance(value, dict):
+        return {name: with_tuples(item) for name, item in value.items()}
+    return tuple(map(with_tuples, value)) if isinstance(value, list) else value
 
 
 def check_description(about: Mapping[str, Any], path: Path) -> None:

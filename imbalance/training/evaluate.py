@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from imbalance.config.experiment import Experiment
 from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
-from imbalance.errors import Diverged, Interrupted
+from imbalance.data.images.augment import augment, draws
+from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.methods.batch import Inputs
 from imbalance.methods.heads.probe import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.margins import at_least_float32, hard_margins
@@ -28,6 +30,7 @@ from imbalance.training.stacked.vectorised import vectorised
 from imbalance.training.state.finite import finite, listed_rows
 from imbalance.training.state.progress import joined
 from imbalance.training.state.run_state import Run
+from imbalance.utils.seeds import derived_seed
 
 MOST_MODELS = (
     32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
@@ -452,21 +455,37 @@ def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tens
 
 
 @torch.no_grad()
-def features(learner: Learner, split: Split, rows: slice = slice(None)) -> Tensor:
+def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(None)) -> Tensor:
     """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
 
     Args:
+        view: 0 for the inputs without augmentation; any other number for the inputs under the augmentations of training,
+            whose random numbers depend on the seed of the run and this number.
         rows: row numbers of the examples, without a step; all by default.
 
     Raises:
+        BadInput: a view is asked for, and the data set has no augmentations.
         Diverged: a feature is not finite.
     """
     model = learner.evaluated_network.eval()
     body, (first, end, _) = cast(nn.Module, model.features), rows.indices(len(split))
 
+    names = learner.dataset.augmentations if view else ()
+    if view and not names:
+        raise BadInput(
+            "config.data.augment: this data set has no augmentations, so all views of an example are equal; give some, or use "
+            "another head than 'test_time'"
+        )
+    drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
+
+    def inputs(batch: slice) -> Inputs:
+        return (
+            augment(split.inputs[batch], names, [numbers[batch] for numbers in drawn]) if names else split.inputs[batch]
+        )
+
     def forward(size: int) -> Tensor:
         batches = (slice(start, min(end, start + size)) for start in range(first, end, size))
-        return torch.cat([body(learner.normalise(split.inputs[batch])) for batch in batches])
+        return torch.cat([body(learner.normalise(inputs(batch))) for batch in batches])
 
     with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
         outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)

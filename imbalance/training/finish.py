@@ -189,15 +189,15 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     """
     learner, accelerator, dataset = run.learner, run.learner.accelerator, run.learner.dataset.for_methods
 
-    def compute(request: tuple[str, slice]) -> Tensor:
-        name, rows = request
-        return features(learner, getattr(dataset, name), rows)
+    def compute(request: tuple[str, int, slice]) -> Tensor:
+        name, view, rows = request
+        return features(learner, getattr(dataset, name), view, rows)
 
-    def fit(compute_all: Callable[[Sequence[tuple[str, slice]]], Iterator[Tensor]]) -> dict[str, Tensor]:
-        def features_of(name: str) -> Tensor:
+    def fit(compute_all: Callable[[Sequence[tuple[str, int, slice]]], Iterator[Tensor]]) -> dict[str, Tensor]:
+        def features_of(name: str, view: int = 0) -> Tensor:
             size = len(getattr(dataset, name))
             step = size if accelerator.num_processes == 1 else learner.eval_batch_size
-            parts = list(compute_all([(name, slice(start, start + step)) for start in range(0, size, step)]))
+            parts = list(compute_all([(name, view, slice(start, start + step)) for start in range(0, size, step)]))
             return parts[0] if len(parts) == 1 else torch.cat(parts).to(accelerator.device)
 
         return fitted_head_state(run, features_of)
@@ -205,11 +205,12 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
     return from_main_with_help(accelerator, fit, compute, run.interrupt.deferred)
 
 
-def fitted_head_state(run: Run, features_of: Callable[[str], Tensor]) -> dict[str, Tensor]:
+def fitted_head_state(run: Run, features_of: Callable[..., Tensor]) -> dict[str, Tensor]:
     """Fit the last layer that `config.head` asks for, and return its `state_dict`; only the main process may call this.
 
     Args:
-        features_of: returns the (N, D) features of the examples of a split, given its name.
+        features_of: returns the (N, D) features of the examples of a split, given its name and the number of a view, see
+            `features`; view 0 by default.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
@@ -226,6 +227,7 @@ def fitted_head_state(run: Run, features_of: Callable[[str], Tensor]) -> dict[st
             head=old_head,
             dataset=dataset,
             features=features_of,
+            augmented_features=lambda name: tuple(features_of(name, view) for view in (1, 2)),
             generator=generator(config.seed, "head"),
             **needed,
         )

@@ -172,6 +172,8 @@ def make_source(
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
     dataset = dataset or load_dataset(config)
     identity = digest(dataset) if accelerator.is_main_process else {}
+    data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
+    dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset
     if first is None and first_run(config):
         first = from_main(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)

@@ -81,7 +81,8 @@ class Epoch:
     def labels(self, batch_slice: slice) -> Batch:
         """Return the batch of the examples in a slice, without their inputs."""
         rows, weights = self.rows[batch_slice], self.weights[batch_slice]
-        return Batch((), self.targets[batch_slice], self.groups[batch_slice], weights, rows)
+        targets, groups = self.targets[batch_slice], self.groups[batch_slice]
+        return Batch((), targets, groups, weights, rows, epoch=self.number)
 
     def batch(self, batch_slice: slice, labels: Batch | None = None) -> Batch:
         """Return the batch of the examples in a slice.

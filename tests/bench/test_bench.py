@@ -26,12 +26,14 @@ from imbalance.bench import (
     stacked,
     startup,
     steps,
+    tables,
     timing,
 )
 from imbalance.bench.cases import make, on_images, our_epoch, start_run
 from imbalance.bench.timing import Row, in_turns, measure_in_process
 from imbalance.cli.commands import BENCH
 from imbalance.cli.main import call
+from imbalance.config.resolve import override
 from imbalance.data import DATASETS, Dataset, Split
 from imbalance.report import report, run_index
 from imbalance.training.evaluate import evaluate, split_metrics, training_metrics
@@ -49,6 +51,22 @@ def test_the_bare_loop_takes_the_same_steps_as_ours(case):
     steps.bare_epoch(theirs, steps.bare_optimizer(config, theirs), order, config.trainer.batch_size)
     for before, our, their in zip(start, ours.model.parameters(), theirs.model.parameters()):
         assert not torch.equal(our, before)
+        torch.testing.assert_close(our, their)
+
+
+def test_the_bare_group_dro_takes_the_same_steps_as_ours():
+    config = override(
+        steps.gaussian_dro(), {"data.train_per_class": (200, 60), "data.dim": 20, "objective.step_size": 0.5}
+    )
+    ours, theirs = make(config), make(config)
+    our_epoch(config, ours)()
+    objective = steps.BareGroupDRO(2, 0.5)
+    steps.bare_epoch(
+        theirs, steps.bare_optimizer(config, theirs), theirs.sampler(0), config.trainer.batch_size, objective
+    )
+    torch.testing.assert_close(ours.objective.log_weights.exp(), objective.weights, check_dtype=False)
+    assert (objective.weights - 0.5).abs().max() > 0.05
+    for our, their in zip(ours.model.parameters(), theirs.model.parameters()):
         torch.testing.assert_close(our, their)
 
 
@@ -113,7 +131,11 @@ def test_every_part_gives_rows(monkeypatch):
     monkeypatch.setattr(steps, "CASES", tiny)
     found = [*steps.rows(2), *evaluation.rows(2, [("linear", 64, 3, 5, "")])]
     monkeypatch.setattr(image_loading, "BARS", {("uint8", 0): "≥ 20", ("float32", 0): ""})
+    monkeypatch.setattr(image_loading.photograph_row, "__defaults__", ((400, 300),))
     found += image_loading.rows(2, count=10)
+    monkeypatch.setattr(tables, "SHAPE", (20, 10))
+    monkeypatch.setattr(tables, "SMALL", (20, 10))
+    found += tables.rows(2)
     monkeypatch.setattr(paper_loop, "measure_in_process", lambda _, **values: paper_loop.measure(**values))
     monkeypatch.setattr(scaling, "measure_in_process", lambda _, **values: [1 + values["size"]] * 3)
     monkeypatch.setattr(paper_loop, "on_images", lambda _, **values: on_images("linear", **values))
@@ -127,11 +149,11 @@ def test_every_part_gives_rows(monkeypatch):
     monkeypatch.setattr(stacked, "RUNS", {})
     found += [*stacked.rows(2), Row(stacked.PART, "runs", stacked.run_ratios(short, 2), "")]
     assert [row.part.partition(":")[0] for row in found] == [
-        "step", "evaluation", "images", "images", "paper", "paper", "growth", "growth", "growth", "sweep", "sweep"
+        "step", "evaluation", "images", "images", "images", "tables", "tables", "paper", "paper", "growth", "growth", "growth", "sweep", "sweep"
     ]  # fmt: skip
     for row in found:
         assert len(row.ratios) == 2 and row.ratios == sorted(row.ratios) and row.ratios[0] <= row.median
-    assert found[8].ratios == [1, 1]  # memory grows by a byte with each byte of data
+    assert found[11].ratios == [1, 1]  # memory grows by a byte with each byte of data
 
 
 def test_the_work_around_training_is_measured(monkeypatch):
@@ -270,9 +292,9 @@ def small(*_, **values):
 
 seen, bare_epoch = [], steps.bare_epoch
 
-def observed(learner, optimizer, order, batch_size):
+def observed(learner, optimizer, order, batch_size, objective):
     device.reset()
-    bare_epoch(learner, optimizer, order, batch_size)
+    bare_epoch(learner, optimizer, order, batch_size, objective)
     seen.append([order.device.type, optimizer.defaults["fused"], dict(device.waits)])
 
 steps.bare_epoch, paper_loop.on_images = observed, small

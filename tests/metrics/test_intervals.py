@@ -31,6 +31,12 @@ def test_equal_values_are_no_certainty(value):
     assert Contrast(0.001, 0.001 - 3e-4, 0.001 + 3e-4, 0.01, 9).points() == "0.1 ± 0.03"
 
 
+def test_a_mean_that_rounds_to_zero_has_no_minus_sign():
+    assert Contrast(-0.0004, -0.002, 0.0012, 0.5, 9).points() == "0.0 ± 0.2"
+    assert mean([-0.0006, -0.0004, -0.0002]).percent() == "0.0 ± 0.05"
+    assert mean([-0.006, -0.004, -0.002]).percent() == "-0.4 ± 0.5"
+
+
 def test_fewer_than_three_values_are_shown_instead_of_an_interval():
     assert mean([0.25, 0.351]).percent() == "25.0, 35.1" and np.isnan(mean([0.25, 0.351]).low)
     assert mean([0.25]).percent() == "25.0" and mean([]).percent() == "–" and mean([np.nan]).percent() == "–"

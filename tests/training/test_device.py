@@ -16,9 +16,13 @@ CASES = (
     "MLP, group DRO",
     "MLP, CVaR",
     "MLP, cRT",
+    "MLP, SAM",
+    "MLP, moving average of the weights",
+    "ConvNet, two views",
     "ConvNet, augmentation",
     "ConvNet, store on the device",
 )
+LBFGS = "linear, lbfgs"  # a step is an iteration on all examples; its line search waits for a decision after each trial
 STORE = "ConvNet, from a store"  # 24 images of 3,072 bytes a split, in batches of 8, evaluated in batches of 4
 # Launches of a step beyond those of a bare loop with weighted cross-entropy.
 MORE = {
@@ -27,6 +31,9 @@ MORE = {
     "MLP, group DRO": 20,
     "MLP, CVaR": 19,
     "MLP, cRT": 2,
+    "MLP, SAM": 70,  # of which a second forward and backward pass has 27
+    "MLP, moving average of the weights": 8,
+    "ConvNet, two views": 69,
     "ConvNet, augmentation": 15,
     "ConvNet, store on the device": 2,
 }
@@ -61,7 +68,7 @@ def everything() -> dict:
     """What `counts.py` finds, in a process of its own: torch keeps a device that it has been given."""
     if not hasattr(torch._C, "_acc"):
         pytest.skip(f"torch {torch.__version__} knows no device that is written in Python")
-    command = [sys.executable, "tests/counts.py", *CASES, STORE]
+    command = [sys.executable, "tests/counts.py", *CASES, STORE, LBFGS]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     print(done.stderr)
@@ -87,7 +94,7 @@ def test_with_two_classes_a_step_is_within_a_tenth_of_a_bare_one(everything, mod
     assert {name: found[name] for name in WITHIN_A_TENTH[model] if found[name] > 1.1 * found["bare"]} == {}
 
 
-@pytest.mark.parametrize("case", [*CASES, STORE])
+@pytest.mark.parametrize("case", [*CASES, STORE, LBFGS])
 def test_a_run_on_a_device_is_that_on_a_cpu(counts, case):
     assert counts[case]["same"]
 
@@ -104,6 +111,11 @@ def test_runs_at_once_on_a_device_are_those_on_a_cpu_and_wait_once_a_step(everyt
 def test_a_step_waits_once_and_launches_little_more_than_a_bare_one(counts, case):
     launches, waits = counts[case]["parts"]["take_step"]
     assert waits == 1 and launches <= counts[case]["bare"] + MORE[case]
+
+
+def test_an_iteration_of_lbfgs_waits_for_its_line_search_alone(counts):
+    launches, waits = counts[LBFGS]["parts"]["take_step"]
+    assert waits <= 8 and launches <= 370
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -134,6 +134,34 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
     return encoded
 
 
+def decode_row(inputs: Sequence[float], features: Features) -> dict[str, str]:
+    """Return the values of one encoded row as texts by column, the inverse of `transform` up to rounding.
+
+    A number that was missing is "missing" if the encoding marks it, and else the mean of train. A category that train
+    does not have is "not in train".
+
+    Args:
+        inputs: (D,) one row of the result of `transform`.
+        features: the result of `fit_features`.
+    """
+    texts, start = {}, 0
+    for column in features["numeric"]:
+        width, marked = len(column["mean"]), np.flatnonzero(column["gaps"])
+        values = np.asarray(inputs[start : start + width], np.float64) * column["std"] + column["mean"]
+        # float32 has lost the digits below this place, so that 0 would be shown as 4.9e-05. The sum turns -0 into 0.
+        places = 5 - np.floor(np.log10(column["std"])).astype(int)
+        cells = [f"{round(value, place) + 0.0:.6g}" for value, place in zip(values.tolist(), places.tolist())]
+        for place, mark in zip(marked, inputs[start + width : start + width + len(marked)]):
+            cells[place] = "missing" if mark else cells[place]
+        texts[column["column"]] = ", ".join(cells)
+        start += width + len(marked)
+    for column in features["categorical"]:
+        flags = np.flatnonzero(np.asarray(inputs[start : start + len(column["values"])]))
+        texts[column["column"]] = (column["values"][flags[0]] or "missing") if len(flags) else "not in train"
+        start += len(column["values"])
+    return texts
+
+
 def too_large(columns: Columns, name: str, row: int) -> BadInput:
     """Return the `BadInput` for a value of the numeric column `name` that is too large for float32.
 

@@ -23,6 +23,17 @@ def violation(shares: Tensor, slopes: Tensor) -> Tensor:
     return ((shares * slopes).mean() ** 2 + ((1 - shares) * slopes).mean() ** 2) / 2
 
 
+def largest_violation(slopes: Tensor) -> Tensor:
+    """Return the (N,) environments, 0 or 1, at which `violation` is largest: 1 where the slope is positive.
+
+    The violation is convex in Σ_i q_i(1) s_i, so it is largest where this sum is largest or smallest.
+
+    Args:
+        slopes: (N,) as for `violation`.
+    """
+    return (slopes > 0).long()
+
+
 def infer_environments(slopes: Tensor, steps: int, lr: float, chooser: Generator) -> Tensor:
     """Return the (N,) environments, 0 or 1, that maximise `violation`.
 

@@ -19,6 +19,7 @@ from imbalance.methods.group_inference.eiil import eiil
 from imbalance.methods.group_inference.george import george
 from imbalance.methods.group_inference.predictions import predictions
 from imbalance.methods.group_inference.spare import spare
+from imbalance.methods.group_inference.ssa import ssa
 from imbalance.methods.group_inference.xrm import xrm
 
 SPLITS = ("train", "val", "test")
@@ -74,5 +75,6 @@ GROUPS = {
     "george": george,
     "predictions": predictions,
     "spare": spare,
+    "ssa": ssa,
     "xrm": xrm,
 }

@@ -1,6 +1,7 @@
-"""cRT and LWS: heads that are trained on batches with equally many examples of each class or group.
+"""cRT and LWS: heads that are trained anew, or scaled, after the network.
 
-Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020.
+Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020. Two variants of cRT are
+those of SubpopBench (Yang et al., ICML 2023): one without any correction, and one with importance weights.
 """
 
 import math
@@ -14,6 +15,7 @@ from imbalance.data import Dataset
 from imbalance.methods.heads.descent import balanced_draws, sgd, train_layer
 from imbalance.methods.heads.last_layer import linear
 from imbalance.methods.losses import cross_entropy
+from imbalance.methods.weights import importance
 
 
 def crt(
@@ -42,6 +44,107 @@ def crt(
         momentum: the momentum of SGD for the new layer.
         weight_decay: the weight decay for the new layer.
     """
+    draw = balanced_draws(dataset, generator, by)
+    return _retrained(
+        "crt", head, dataset, features, generator, draw, None, epochs, batch_size, lr, momentum, weight_decay
+    )
+
+
+def vanilla_crt(
+    head: nn.Linear,
+    dataset: Dataset,
+    features: Callable[[str], Tensor],
+    generator: Generator,
+    *,
+    epochs: Repeats,
+    batch_size: Count,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+) -> nn.Module:
+    """Train a new last layer by cross-entropy on the training set as it is, as `crt` does without its balanced samples.
+
+    VanillaCRT of SubpopBench (Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023). It shows how
+    much of the effect of `crt` comes from a second training of the layer alone.
+
+    Args:
+        epochs: the number of epochs for the new layer.
+        batch_size: the batch size for the new layer.
+        lr: the first learning rate of SGD for the new layer.
+        momentum: the momentum of SGD for the new layer.
+        weight_decay: the weight decay for the new layer.
+    """
+    draw = every_row(dataset)
+    return _retrained(
+        "vanilla_crt", head, dataset, features, generator, draw, None, epochs, batch_size, lr, momentum, weight_decay
+    )
+
+
+def reweight_crt(
+    head: nn.Linear,
+    dataset: Dataset,
+    features: Callable[[str], Tensor],
+    generator: Generator,
+    *,
+    by: By,
+    epochs: Repeats,
+    batch_size: Count,
+    lr: Positive,
+    momentum: Fraction,
+    weight_decay: NonNegative,
+) -> nn.Module:
+    """Train a new last layer by cross-entropy with importance weights, as `crt` does with balanced samples.
+
+    ReWeightCRT of SubpopBench (Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023). An example
+    has the weight 1 / n, where n is the number of training examples of its class or group. Here the weights have mean 1;
+    the released code lets the weights of the classes or groups sum to their number.
+
+    Args:
+        by: "class" to count the examples of classes, "group" to count those of groups.
+        epochs: the number of epochs for the new layer.
+        batch_size: the batch size for the new layer.
+        lr: the first learning rate of SGD for the new layer.
+        momentum: the momentum of SGD for the new layer.
+        weight_decay: the weight decay for the new layer.
+    """
+    weights = importance(lambda by: dataset.labels(dataset.train, by), by=by, exponent=1.0)
+    draw = every_row(dataset)
+    return _retrained(
+        "reweight_crt",
+        head,
+        dataset,
+        features,
+        generator,
+        draw,
+        weights,
+        epochs,
+        batch_size,
+        lr,
+        momentum,
+        weight_decay,
+    )
+
+
+def every_row(dataset: Dataset) -> Callable[[], Tensor]:
+    """Return a function that draws every training row once."""
+    return lambda: torch.arange(len(dataset.train.targets))
+
+
+def _retrained(
+    name: str,
+    head: nn.Linear,
+    dataset: Dataset,
+    features: Callable[[str], Tensor],
+    generator: Generator,
+    draw: Callable[[], Tensor],
+    weights: Tensor | None,
+    epochs: int,
+    batch_size: int,
+    lr: float,
+    momentum: float,
+    weight_decay: float,
+) -> nn.Module:
+    """Return a new last layer, trained by cross-entropy with these weights on the rows that `draw` returns each epoch."""
     inputs = features("train")
 
     def fresh() -> nn.Linear:
@@ -52,10 +155,10 @@ def crt(
                 parameter.copy_((2 * torch.rand(parameter.shape, generator=generator) - 1) * bound)
         return layer.to(inputs)
 
-    draw = balanced_draws(dataset, generator, by)
     optimizer = sgd(lr, momentum, weight_decay)
+    targets, factors = dataset.train.targets, None if weights is None else weights.to(inputs)
     return train_layer(
-        "crt", fresh, inputs, dataset.train.targets, cross_entropy, draw, generator, epochs, batch_size, optimizer
+        name, fresh, inputs, targets, cross_entropy, draw, generator, epochs, batch_size, optimizer, weights=factors
     )
 
 

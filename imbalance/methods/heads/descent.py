@@ -68,6 +68,7 @@ def train_layer(
     batch_size: int,
     make_optimizer: Callable[[T], torch.optim.SGD],
     project: Callable[[T], None] | None = None,
+    weights: Tensor | None = None,
 ) -> T:
     """Build a module that maps inputs to logits, train it with SGD, and return it.
 
@@ -82,6 +83,7 @@ def train_layer(
         generator: the generator that `draw` uses; it also shuffles the rows.
         make_optimizer: builds the optimiser of the module.
         project: changes the module in place after every step; None for no change.
+        weights: (N,) factors on the losses of the examples of train; None for equal weights.
 
     Raises:
         Diverged: the trained module is not finite. The training is repeated to name the first step that made it so.
@@ -98,7 +100,8 @@ def train_layer(
         def losses() -> Iterator[Tensor]:
             for _ in range(epochs):
                 for batch in shuffled(draw(), generator).to(inputs.device).split(batch_size):
-                    yield loss(layer(inputs[batch]), targets[batch]).mean()
+                    losses_of_batch = loss(layer(inputs[batch]), targets[batch])
+                    yield (losses_of_batch if weights is None else weights[batch] * losses_of_batch).mean()
                 schedule.step()
 
         def after_step(step: int, loss: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 The arguments of a head come from the run, see `imbalance.methods.context`, and from the section `config.head`. `head`
 is the trained last layer, and `features(split)` computes the (N, D) features of a split in evaluation mode. The
+function `augmented_features(split)` returns the features of two augmented views of each example. The
 function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If that module is not a
 linear layer, the tag `module` of the function builds an untrained one when a run is loaded.
 """
@@ -16,13 +17,14 @@ from imbalance.config.tags import tags_of
 from imbalance.methods.heads.afr import afr
 from imbalance.methods.heads.calibration import temperature, thresholds
 from imbalance.methods.heads.closed_form import logit_adjusted, none, tau_normalised
-from imbalance.methods.heads.decoupling import crt, lws
+from imbalance.methods.heads.decoupling import crt, lws, reweight_crt, vanilla_crt
 from imbalance.methods.heads.dfr import dfr
 from imbalance.methods.heads.disagreement import disagreement, hold_out
 from imbalance.methods.heads.dpe import dpe
 from imbalance.methods.heads.max_norm import weight_balancing
 from imbalance.methods.heads.prior import prior
 from imbalance.methods.heads.smoothing import los, mislas
+from imbalance.methods.heads.test_time import test_time
 
 HEADS = {
     "none": none,
@@ -30,10 +32,13 @@ HEADS = {
     "tau_normalised": tau_normalised,
     "prior": prior,
     "crt": crt,
+    "vanilla_crt": vanilla_crt,
+    "reweight_crt": reweight_crt,
     "lws": lws,
     "weight_balancing": weight_balancing,
     "los": los,
     "mislas": mislas,
+    "test_time": test_time,
     "dfr": dfr,
     "dpe": dpe,
     "hold_out": hold_out,

@@ -21,8 +21,8 @@ class Objective(nn.Module):
     The loop calls `network` once, `terms` on each micro-batch of each process, and `value` on the terms of the whole
     batch.
 
-    columns: the names of the tensors that `forward` takes as keyword arguments: keys of the result of `terms`, or
-        `targets` and `rows` of the batch. The base class's `terms` computes two further tensors if `columns` names
+    columns: the names of the values that `forward` takes as keyword arguments: keys of the result of `terms`, or
+        `targets`, `rows` and `epoch` of the batch. The base class's `terms` computes two further tensors if `columns` names
         them: `features` (B, D), the inputs of the last layer, and `slopes` (B,), the derivative dℓ(s·z)/ds of each loss
         ℓ at s = 1.
     views: the number of independent augmentations of each example that `terms` reads from `batch.views`.

@@ -9,14 +9,18 @@ An objective that needs more than the losses has a file of its own: see `imbalan
 """
 
 from imbalance.methods.group_inference.george import AverageWithFeatures
+from imbalance.methods.group_inference.ssa import AttributeNetworks
 from imbalance.methods.group_inference.xrm import CrossRisk
 from imbalance.methods.objectives.alignment import CorrelationAlignment, MaximumMeanDiscrepancy
 from imbalance.methods.objectives.bcl import BalancedContrastive
+from imbalance.methods.objectives.cnc import CorrectNContrast
 from imbalance.methods.objectives.dro import GroupDRO
+from imbalance.methods.objectives.experts import RIDE, SADE
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.proco import ProbabilisticContrastive
 from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
 from imbalance.methods.objectives.supcon import SupervisedContrastive
@@ -42,6 +46,11 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "proco": ProbabilisticContrastive,
+    "ride": RIDE,
+    "sade": SADE,
+    "cnc": CorrectNContrast,
     "george": AverageWithFeatures,
+    "ssa": AttributeNetworks,
     "xrm": CrossRisk,
 }

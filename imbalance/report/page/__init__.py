@@ -1,6 +1,6 @@
 """Build one HTML page about many runs; the page needs no other file and no network.
 
-`contents` reads what the page shows of each run, `overview` collects the data about all runs together, and `run_details`
+failures.html.j2 is another page, that of `imbalance failures`. `contents` reads what the page shows of each run, `overview` collects the data about all runs together, and `run_details`
 the data about each run. The other files in this
 folder draw these data in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
 licence).
@@ -10,7 +10,7 @@ import base64
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row
@@ -18,6 +18,9 @@ from imbalance.report.page.contents import Content, page_contents
 from imbalance.report.page.examples import Example
 from imbalance.report.page.overview import Shared, overview
 from imbalance.report.page.run_details import TaskKey, run_details
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 HERE = Path(__file__).parent
 SCRIPTS = (
@@ -50,20 +53,12 @@ def page(
     Raises:
         BadInput: jinja2 is not installed.
     """
-    try:
-        from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise BadInput(
-            "the page needs jinja2, which is not installed; type pip install -c constraints.txt -e '.[report]'"
-        ) from None
-    templates = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    template = read_template("index.html.j2")
     contents, shared = page_contents(work_dir, rows) if contents is None else contents, Shared()
     all_runs = overview(rows, contents, metrics, shared)
     details, examples = run_details(work_dir, rows, contents, all_runs, shared, pictured, rendered)
-    return templates.get_template("index.html.j2").render(
-        style=(HERE / "style.css").read_text(encoding="utf-8"),
+    return template.render(
+        style=read_style(),
         scripts=[_script((HERE / name).read_text(encoding="utf-8")) for name in (*SCRIPTS, *["live.js"] * bool(live))],
         overview=embedded_json(all_runs | {"shared": shared.values()}),
         examples=embedded_json(examples),
@@ -74,6 +69,29 @@ def page(
         settings=len(all_runs["settings"]),
         live=live,
     )
+
+
+def read_template(name: str) -> "Template":
+    """Return the template `name` of this folder; it escapes all texts that are not marked as safe.
+
+    Raises:
+        BadInput: jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError:
+        raise BadInput(
+            "the page needs jinja2, which is not installed; type pip install -c constraints.txt -e '.[report]'"
+        ) from None
+    loader = FileSystemLoader(HERE)
+    return Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    ).get_template(name)
+
+
+def read_style() -> str:
+    """Return the style sheet of the pages."""
+    return (HERE / "style.css").read_text(encoding="utf-8")
 
 
 def embedded_json(value: Any) -> str:

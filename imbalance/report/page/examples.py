@@ -1,48 +1,77 @@
-"""Render test examples for the report page, as images or as lists of numbers."""
+"""Render examples for the pages of reports: as images, as texts, as rows of a table, or as lists of numbers."""
 
 import base64
+import functools
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imbalance.data.tables.encoding import decode_row
+from imbalance.data.texts.tokenizers import from_json
 from imbalance.errors import BadInput
 from imbalance.report.run_data import load_run_data
 
 if TYPE_CHECKING:
-    from imbalance.data import Split
+    from imbalance.data import Dataset, Split
 
 SIDE = 64  # largest height and width of an image, in pixels
-NUMBERS = 12  # most numbers that are shown of an example that is not an image
+NUMBERS = 12  # most numbers that are shown of an example that is neither an image nor a row of named columns
+CELLS, CHARACTERS = 24, 400  # most cells of a row, and most characters of a text or a cell
 Example = dict[str, Any]
 
 
-def read_test_split(directory: Path) -> tuple["Split | None", str | None]:
-    """Read the test split that a run was evaluated on; return (split, None), or (None, error message) if that fails.
+def read_eval_dataset(directory: Path) -> tuple["Dataset | None", str | None]:
+    """Read the data that a run was evaluated on; return (data set, None), or (None, error message) if that fails.
 
     Args:
         directory: run directory.
     """
     try:
-        return load_run_data(directory).eval_dataset.test, None
+        return load_run_data(directory).eval_dataset, None
     except (BadInput, OSError) as error:
         return None, f"The data set cannot be shown: {error}"
 
 
-def render_example(split: "Split", row: int) -> Example:
-    """Return example number `row` as {"picture": data URL} if it is an image, else as {"row": list of its numbers}.
+def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -> Example:
+    """Return example number `row` of a split in a form that a page can show.
 
-    The numbers of a text are its token ids.
+    Args:
+        preprocessing: `Dataset.preprocessing` of the data set.
+
+    Returns:
+        {"picture": data URL} for an image; {"text": text} for a text, as its tokens spell it; {"cells": {column: value}}
+        for a row of named columns; otherwise {"row": list of numbers}, with the total in the key "columns".
     """
     batch = split.inputs[row : row + 1]
     if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
-        return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
+        if "tokenizer" not in preprocessing:
+            return {"row": {key: value.flatten()[:NUMBERS].tolist() for key, value in batch.items()}}
+        ids, kinds = batch["input_ids"][0], batch.get("token_type_ids", batch["input_ids"] * 0)[0]
+        tokenizer = cached_tokenizer(preprocessing["tokenizer"])
+        parts = (tokenizer.decode(ids[kinds == kind].tolist()) for kind in kinds.unique(sorted=True))
+        return {"text": " ‖ ".join(shortened(part) for part in parts)}
     example = np.asarray(batch.cpu())[0]
     if example.ndim == 3 and example.shape[0] in (1, 3):
         return {"picture": picture(example)}
     values = example.reshape(-1)
+    if preprocessing.get("kind") == "columns":
+        cells = list(decode_row(values.tolist(), preprocessing["features"]).items())
+        return {"cells": {name: shortened(value) for name, value in cells[:CELLS]}, "columns": len(cells)}
     return {"row": [round(float(value), 4) for value in values[:NUMBERS]], "columns": len(values)}
+
+
+@functools.lru_cache(maxsize=2)
+def cached_tokenizer(text: str) -> Any:
+    """Return the tokenizer whose JSON is `text`; a large vocabulary takes long to parse, so two are kept."""
+    return from_json(text)
+
+
+def shortened(text: str) -> str:
+    """Return `text`, cut after `CHARACTERS` characters."""
+    return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
 
 
 def picture(example: np.ndarray) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from imbalance.report.collect import Row, values_under
 from imbalance.report.page.contents import Content
-from imbalance.report.page.examples import Example, read_test_split, render_example
+from imbalance.report.page.examples import Example, read_eval_dataset, render_example
 from imbalance.report.page.overview import Overview, Shared
 from imbalance.report.settings import NOT_COMPARED
 
@@ -56,11 +56,11 @@ def run_details(
         known = rendered.setdefault(task, {})
         new = [row for row in wanted if row not in known]
         if new:
-            split, why_not = read_test_split(work_dir / rows[i]["run"])
-            if split is None:
+            dataset, why_not = read_eval_dataset(work_dir / rows[i]["run"])
+            if dataset is None:
                 details[i]["not_shown"] = why_not
                 continue
-            known |= {row: render_example(split, row) for row in new}
+            known |= {row: render_example(dataset.test, row, dataset.preprocessing) for row in new}
         for row in wanted:
             if (task, row) not in index_of:
                 index_of[task, row] = len(examples)

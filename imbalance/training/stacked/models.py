@@ -65,15 +65,15 @@ class Stack:
 
         model, loss, objective = transposed(first.model).train(), first.loss, first.objective
 
-        def step(parameters, loss_buffers, *columns):
-            batch = Batch(*columns)
+        def step(parameters, loss_buffers, epoch, *columns):
+            batch = Batch(*columns, epoch=epoch)
             call_model = cast(nn.Module, partial(functional_call, model, parameters))
             terms = objective.terms(call_model, lambda *labels: functional_call(loss, loss_buffers, labels), batch)
             return terms["logits"], objective.value(terms, batch)
 
         # Runs with one seed have their own importance weights, and share all other columns of the batch.
-        runs_step = vmap(step, in_dims=(0, 0, None, None, None, 1, None))
-        self.step = vmap(runs_step, in_dims=(0, 0, 0, 1, 1, 1, 1))
+        runs_step = vmap(step, in_dims=(0, 0, None, None, None, None, 1, None))
+        self.step = vmap(runs_step, in_dims=(0, 0, None, 0, 1, 1, 1, 1))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
         """Stack one tensor of each member, and return the stacked tensor; `tensors` become views of it."""
@@ -105,7 +105,8 @@ class Stack:
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
         """Return two terms: the logits (seeds, runs, B, K), and the value of each member's objective (seeds, runs)."""
-        logits, values = self.step(self.parameters, self.loss_buffers, *batch[:-1])
+        columns = batch.views, batch.targets, batch.groups, batch.weights, batch.rows  # no stacked run has partners
+        logits, values = self.step(self.parameters, self.loss_buffers, batch.epoch, *columns)
         return {"logits": logits, "values": values}
 
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:

@@ -8,6 +8,7 @@ from imbalance.data.problems import DataProblems
 from imbalance.data.sets.arrays import arrays
 from imbalance.data.tables.columns import frame_columns
 from imbalance.data.tables.encoding import (
+    decode_row,
     encoding_notes,
     fit_features,
     means_and_deviations,
@@ -185,3 +186,23 @@ def test_a_column_that_cannot_be_standardised_is_named(values, noted):
     notes = encoding_notes(columns, np.ones(400, dtype=bool), features, 1)
     assert ("flat: the values differ too little" in notes[-1]) is noted
     assert bool(np.ptp(transform(columns, features)) < 0.1) is (noted or values[0] == values[1])
+
+
+def test_an_encoded_row_is_shown_as_it_was():
+    """Zeros stay zeros, although float32 does not hold the mean of a column exactly."""
+    columns = frame_columns(
+        {
+            "gain": np.array([0.0, 0.0, 12345.0, 99999.0]),
+            "gap": np.array(["1.5", "?", "2", "3"], dtype=object),
+            "job": np.array(["cook", "?", "dean", "cook"], dtype=object),
+            "pair": np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0], [0.25, 8.0]]),
+        }
+    )
+    features = fit_features(columns, np.arange(4), ("gain", "gap", "pair"), ("job",), ("?",))
+    rows = [decode_row(row, features) for row in transform(columns, features).tolist()]
+    assert [row["gain"] for row in rows] == ["0", "0", "12345", "99999"]
+    assert [row["gap"] for row in rows] == ["1.5", "missing", "2", "3"]
+    assert [row["job"] for row in rows] == ["cook", "missing", "dean", "cook"]
+    assert [row["pair"] for row in rows] == ["1, 2", "3, 4", "5, 6", "0.25, 8"]
+    new = frame_columns({"gain": [1.0], "gap": ["1"], "job": ["smith"], "pair": np.array([[1.0, 1.0]])})
+    assert decode_row(transform(new, features)[0].tolist(), features)["job"] == "not in train"

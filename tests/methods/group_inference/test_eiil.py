@@ -13,7 +13,7 @@ from imbalance.config.experiment import first_run, validate
 from imbalance.config.resolve import load
 from imbalance.data import Dataset, Split
 from imbalance.methods.context import FirstRun
-from imbalance.methods.group_inference.eiil import eiil, infer_environments, violation
+from imbalance.methods.group_inference.eiil import eiil, infer_environments, largest_violation, violation
 from imbalance.methods.group_inference.registry import with_environments
 from imbalance.methods.objectives.base import slopes
 from imbalance.training.learner import load_dataset
@@ -60,6 +60,7 @@ def test_ascent_finds_the_best_of_all_assignments(seed):
              for q in itertools.product((0, 1), repeat=9)}  # fmt: skip
     best = tuple(infer_environments(of_each, 500, 0.05, torch.Generator().manual_seed(seed)).tolist())
     assert worth[best] == max(worth.values())
+    assert worth[tuple(largest_violation(of_each).tolist())] == max(worth.values())
 
 
 def test_of_two_classes_the_environments_are_what_is_right_and_what_is_wrong_on_every_split():

@@ -71,6 +71,21 @@ def test_crt_balances_what_it_is_told_to():
     assert worst_group(by_group, data.test) > worst_group(plain, data.test) + 0.05
 
 
+@pytest.mark.parametrize("name", ["vanilla_crt", "reweight_crt"])
+def test_crt_without_balanced_draws_is_scikit_learn_s_fit_with_the_weights_of_the_name(name):
+    """Full batches with weight decay converge to the minimum of the penalised loss, which scikit-learn finds."""
+    data, decay = dataset(), 0.1
+    section = dict(name=name, epochs=400, batch_size=len(data.train), lr=1.0, momentum=0.9, weight_decay=decay)
+    weight, bias = make(section | (dict(by="group") if name == "reweight_crt" else {}), data)
+    sizes = data.train.groups.bincount().double()
+    factors = (1 / sizes)[data.train.groups] if name == "reweight_crt" else torch.ones(len(data.train))
+    inputs = np.c_[data.train.inputs, np.ones(len(data.train))]  # SGD's weight decay acts on the bias, too
+    model = LogisticRegression(C=2 / (decay * len(data.train)), fit_intercept=False, tol=1e-10, max_iter=10000)
+    model.fit(inputs, data.train.targets, sample_weight=factors / factors.mean())
+    np.testing.assert_allclose(weight.detach()[1] - weight.detach()[0], model.coef_[0, :-1], atol=2e-4)
+    np.testing.assert_allclose(bias.detach()[1] - bias.detach()[0], model.coef_[0, -1], atol=2e-4)
+
+
 def test_crt_is_a_function_of_its_generator_alone():
     data = dataset()
     torch.manual_seed(3)

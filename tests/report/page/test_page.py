@@ -12,7 +12,10 @@ from helpers.checkpoints import save_summary
 from scipy import stats
 
 from imbalance.data import Split
-from imbalance.data.texts.tokens import Tokens
+from imbalance.data.tables.columns import frame_columns
+from imbalance.data.tables.encoding import fit_features, transform
+from imbalance.data.texts.tokenizers import learn_tokenizer
+from imbalance.data.texts.tokens import Tokens, tokenise
 from imbalance.metrics.intervals import expected_best
 from imbalance.metrics.scores import probabilities
 from imbalance.report.collect import collect
@@ -243,8 +246,29 @@ def test_a_text_is_shown_as_the_numbers_of_its_tokens():
         torch.arange(2), vocabulary=30, padding=0, target=torch.device("cpu"),
     )  # fmt: skip
     labels = torch.zeros(2, dtype=torch.int64)
-    shown = render_example(Split(tokens, labels, labels, torch.arange(2)), 1)
+    shown = render_example(Split(tokens, labels, labels, torch.arange(2)), 1, {})
     assert shown["row"]["input_ids"] == list(range(3, 15)) and shown["row"]["attention_mask"] == [1] * 12
+
+
+def test_a_text_is_shown_as_its_tokens_spell_it_and_a_row_by_its_columns():
+    pytest.importorskip("tokenizers")
+    tokenizer = learn_tokenizer("words", ["the cat sat on the mat", "a dog ran"], 40)
+    labels = torch.zeros(2, dtype=torch.int64)
+    preprocessing = {"kind": "texts", "tokenizer": tokenizer.to_str()}
+    single = Split(tokenise(["a dog ran", "the cat"], tokenizer), labels, labels, labels)
+    assert [render_example(single, row, preprocessing) for row in (0, 1)] == [
+        {"text": "a dog ran"},
+        {"text": "the cat"},
+    ]
+    pairs = Split(tokenise([("a dog", "the cat"), ("a", "mat " * 300)], tokenizer), labels, labels, labels)
+    assert render_example(pairs, 0, preprocessing) == {"text": "a dog ‖ the cat"}
+    long = render_example(pairs, 1, preprocessing)["text"]
+    assert long.startswith("a ‖ mat mat") and long.endswith("…") and len(long) == len("a ‖ ") + 400
+    columns = frame_columns({"age": [20.0, 40.0], "job": ["cook", "dean"]})
+    features = fit_features(columns, np.arange(2), ("age",), ("job",), ())
+    table = Split(torch.from_numpy(transform(columns, features)), labels, labels, labels)
+    shown = render_example(table, 1, {"kind": "columns", "features": features})
+    assert shown == {"cells": {"age": "40", "job": "dean"}, "columns": 2}
 
 
 def test_a_picture_keeps_its_pixels():
