@@ -480,7 +480,9 @@ def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(
 
     def inputs(batch: slice) -> Inputs:
         return (
-            augment(split.inputs[batch], names, [numbers[batch] for numbers in drawn]) if names else split.inputs[batch]
+            augment(cast(Tensor, split.inputs[batch]), names, [numbers[batch] for numbers in drawn])
+            if names
+            else split.inputs[batch]
         )
 
     def forward(size: int) -> Tensor:

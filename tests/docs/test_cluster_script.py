@@ -32,11 +32,14 @@ def test_the_script_requeues_a_job_whose_run_was_interrupted_whatever_the_status
         "SLURM_JOB_NODELIST": "node[7-8]",
     }
     command = ["bash", str(tmp_path / "train.sbatch"), "--config=a b"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
-    assert done.returncode == (0 if status == 0 else 1)
+    output = tmp_path / "train.out"
+    output.write_text("of the job before it was requeued\n")
+    with output.open("a") as file:  # as Slurm does by --open-mode=append
+        done = subprocess.run(command, stdout=file, stderr=file, env=env)
+    assert done.returncode == status
     log = tmp_path / "scontrol.log"
     assert (log.read_text() if log.exists() else "") == ("requeue 42\n" if requeued else "")
-    assert last in done.stderr  # the output of the run is that of the job
+    assert output.read_text() == f"of the job before it was requeued\nepoch 1\n{last}\n"
     assert (tmp_path / "srun.log").read_text().endswith("train --config=a b\n")
 
 
