@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
         test="full",  # all test images; "balanced": 180 of every group
         subset_seed=0,  # seed of these draws; config.seed does not change them
         size=224,  # the middle 178×178 of an image, resized to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("flip",),  # or "random_resized_crop"; () for none
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
@@ -45,6 +46,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet50", pretrained="IMAGENET1K_V2", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(

@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
         test="balanced",  # 180 images of every group, as in Wang et al. (ICLR 2022); "full": all test images
         subset_seed=0,  # seed of these draws; config.seed does not change them
         size=224,  # the middle 178×178 of an image, resized to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),  # or "flip", "random_resized_crop"
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
@@ -40,6 +41,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="group_dro", step_size=0.05, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
         reduce=False,  # True: decode a large JPEG at 1/2, 1/4 or 1/8 of its size; faster, other pixels
         resize=256,  # the shorter side of an image is resized to this
         size=224,  # then the middle of the image is cropped to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("flip", "random_resized_crop"),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
@@ -37,6 +38,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet18", pretrained="imagenet", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-4, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

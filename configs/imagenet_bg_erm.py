@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         test="mixed_rand",  # background of another class; or "original", "no_fg", "only_fg"
         size=224,  # the shorter side is resized to 256, and the middle cropped to this size
         check_counts=True,  # False: accept a copy whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
@@ -35,6 +36,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.001, momentum=0.9, weight_decay=1e-4, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

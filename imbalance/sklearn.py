@@ -32,7 +32,19 @@ from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.seeds import random_state, set_random_state
 
-SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "model", "optim", "head", "trainer", "callbacks")
+SECTIONS = (
+    "sampler",
+    "weights",
+    "mix",
+    "loss",
+    "objective",
+    "model",
+    "adapter",
+    "optim",
+    "head",
+    "trainer",
+    "callbacks",
+)
 MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
@@ -57,8 +69,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         config: config to start from: the name of a config, the path of its file, or a config object.
-        sampler, weights, mix, loss, objective, model, optim, head, trainer, callbacks: changes of sections of `config`.
-            A name, such as "undersample", names another function. A mapping has new values by key, such as
+        sampler, weights, mix, loss, objective, model, adapter, optim, head, trainer, callbacks: changes of sections of
+            `config`. A name, such as "undersample", names another function. A mapping has new values by key, such as
             `{"lr": 0.01}`; other values stay, unless the mapping names another function. None changes nothing.
         validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
             With 0.0 all examples are trained on, and the network of the last epoch is used.
@@ -75,6 +87,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         loss: Setting = None,
         objective: Setting = None,
         model: Setting = None,
+        adapter: Setting = None,
         optim: Setting = None,
         head: Setting = None,
         trainer: Setting = None,
@@ -89,6 +102,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.objective = objective
         self.model = model
+        self.adapter = adapter
         self.optim = optim
         self.head = head
         self.trainer = trainer

@@ -49,9 +49,17 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(
-    val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, reduce=False, resize=20, size=16, augment=()
+    val_fraction=0.0,
+    test_fraction=0.0,
+    mode="RGB",
+    convert=False,
+    reduce=False,
+    resize=20,
+    size=16,
+    images_from="store",
+    augment=(),
 )
-PUBLISHED = dict(size=14, check_counts=True, augment=())
+PUBLISHED = dict(size=14, check_counts=True, images_from="store", augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
@@ -78,16 +86,19 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             BIASED | dict(source="made", download=False), elsewhere=IN_SETS.format("biased"),
         ),
         "colored_fashion": Example(BIASED, elsewhere=IN_SETS.format("biased")),
+        "colored_mnist": Example(
+            dict(label_noise=0.25, color_noise=0.2, download=False), elsewhere=IN_SETS.format("colored_mnist")
+        ),
         "dominoes": Example(
             dict(top="fashion", top_classes=("coat", "dress"), classes=("automobile", "truck"), correlation=0.95,
                  val_per_group=250, augment=(), download=False), elsewhere=IN_SETS.format("dominoes"),
         ),
         "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
         "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
-        "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
+        "waterbirds": Example(dict(size=16, regenerated=False, images_from="store", augment=()), elsewhere=IN_SETS.format("waterbirds")),
         "celeba": Example(
             dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
-                 subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
+                 subset_seed=0, size=16, images_from="store", augment=()), elsewhere=IN_SETS.format("celeba"),
         ),
         "metashift": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
         "imagenet_bg": Example(PUBLISHED | dict(test="mixed_rand"), elsewhere=IN_SETS.format("published")),
@@ -95,17 +106,28 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "breeds": Example(PUBLISHED | dict(subset="living17", test="target"), elsewhere=IN_SETS.format("published")),
         "chexpert": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
         "mimic_cxr": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "cxr_multisite": Example(PUBLISHED | dict(test="same"), elsewhere=IN_SETS.format("published")),
+        "mimic_notes": Example(elsewhere=IN_SETS.format("mimic_notes")),
         "imagenet_lt": Example(PUBLISHED | dict(folder="imagenet"), elsewhere=IN_SETS.format("published")),
         "places_lt": Example(PUBLISHED | dict(folder="places"), elsewhere=IN_SETS.format("published")),
         "inaturalist2018": Example(PUBLISHED | dict(folder="inaturalist"), elsewhere=IN_SETS.format("published")),
         "urbancars": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
         "spuco": Example(PUBLISHED | dict(subset="birds"), elsewhere=IN_SETS.format("published")),
         "camelyon17": Example(PUBLISHED | dict(val="other hospital"), elsewhere=IN_SETS.format("published")),
+        "iwildcam": Example(PUBLISHED | dict(cameras="other"), elsewhere=IN_SETS.format("published")),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
+            inert=("images_from",),  # without a random crop the pixels are the same
         ),
-        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
+        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder, inert=("images_from",)),  # as for "table"
+        "fairness": Example(
+            dict(table="compas", file="", attributes=("sex",), val_fraction=0.2, test_fraction=0.2, check_counts=False),
+            elsewhere=IN_SETS.format("fairness"),
+        ),
+        "keel": Example(
+            dict(table="abalone19", val_fraction=0.2, test_fraction=0.2, check_counts=False), elsewhere=IN_SETS.format("keel")
+        ),
         "arrays": Example(
             dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
                  classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0),
@@ -280,6 +302,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "afr": Example(dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5)),
     },
+    "adapter": {
+        "none": Example(),
+        "lora": Example(
+            dict(rank=2, alpha=4.0, dropout=0.0, targets=()), config=dict(model=dict(name="mlp", hidden=(8, 8))),
+            other=dict(dropout=0.5, targets=("1",)),
+        ),
+    },
     "model": {
         "linear": Example(dict(init="default")),
         "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no learning rate makes it diverge
@@ -326,12 +355,12 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(weight_decay=0.01, decayed="weights", tolerance=1e-4), elsewhere="tests/training/test_lbfgs.py"
         ),
         "sgd_apart": Example(
-            dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
+            dict(lr=0.02, head_factor=5.0, layer_decay=0.5, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),
         "sam": Example(SHARP, config=CLIPPED),
         "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=200)),
         "focal_sam": Example(SHARP | dict(gamma=2.0, strength=0.4)),
-        "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
+        "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, layer_decay=0.5, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },
 }  # fmt: skip
 # The program adds a variant with a normalised head to every model, so give it the same example.

@@ -351,7 +351,7 @@ COMMANDS = {
     "predict": Command(
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
-        (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .npz, .npy)"}),
+        (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .arrow, .npz, .npy)"}),
          flag("--output", "CSV file to write, with the columns file, row, class, and the probability of each class", default="predictions.csv", metavar="FILE"),
          flag("--batch_size", "number of examples to predict at a time; changes only speed and memory", type=positive_integer, default=256, metavar="N"),
          flag("--prior", "class shares to predict for: natural (those of the training set), uniform, estimated (from the examples in the files), or a "

@@ -43,10 +43,12 @@ from imbalance.data.stores import build_lock
 from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, Damaged, is_out_of_memory
+from imbalance.methods.batch import Inputs
 from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import from_main_with_help, start_accelerator
 from imbalance.training.learner import load_dataset
+from imbalance.training.read_ahead import batch_reader
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.malloc import keep_freed_memory
@@ -115,7 +117,9 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
 
     try:
-        return from_main_with_help(accelerator, write, make_compute(resolved, dataset, model))
+        return from_main_with_help(
+            accelerator, write, make_compute(resolved, dataset, model, accelerator.num_processes)
+        )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
@@ -267,8 +271,14 @@ def extract(
     sync_folder(into.absolute().parent)
 
 
-def make_compute(config: Experiment, dataset: Dataset, model: TrainedModel) -> Callable[[tuple[str, int]], Tensor]:
-    """Return a function that computes the features of a batch, given the name of a split and the batch's first row."""
+def make_compute(
+    config: Experiment, dataset: Dataset, model: TrainedModel, processes: int = 1
+) -> Callable[[tuple[str, int]], Tensor]:
+    """Return a function that computes the features of a batch, given the name of a split and the batch's first row.
+
+    Args:
+        processes: number of processes that compute the batches in turn.
+    """
     if model.device.type == "cpu":
         keep_freed_memory()
     layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
@@ -277,11 +287,16 @@ def make_compute(config: Experiment, dataset: Dataset, model: TrainedModel) -> C
         model.network.get_submodule("features").compile()
     half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
     size, on_device = config.trainer.eval_batch_size, dataset.to(model.device, model.dtype)
+    readers: dict[str, Callable[[slice], Inputs]] = {}
 
     def compute(batch: tuple[str, int]) -> Tensor:
         name, start = batch
+        split: Split = getattr(on_device, name)
+        if name not in readers:  # with several processes, each computes every `processes`-th batch
+            starts = range(start, len(split), size * processes)
+            readers[name] = batch_reader(split.inputs, [slice(first, first + size) for first in starts])
         with torch.autocast(model.device.type, half) if half else nullcontext():
-            return model.features(getattr(on_device, name).inputs[start : start + size])
+            return model.features(readers[name](slice(start, start + size)))
 
     return compute
 

@@ -1,7 +1,9 @@
 """Learner: the data set, the methods and the model that a config names, built for a run."""
 
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from imbalance.config.experiment import Experiment, first_run, takes_full_batche
 from imbalance.config.metric_names import check_labels
 from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
-from imbalance.data import Dataset, load, normaliser
+from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
@@ -33,7 +35,9 @@ from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.models.adapters import ADAPTERS
+from imbalance.models.depth import layers_above
+from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -132,9 +136,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def load_dataset(config: Experiment) -> Dataset:
-    """Load the data set of `config.data` with the seed of the config, on the CPU."""
-    return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
+def load_dataset(config: Experiment, accelerator: Accelerator | None = None) -> Dataset:
+    """Load the data set of `config.data` with the seed of the config, on the CPU.
+
+    Only the main process lists image files and looks at each of them, and sends the list to all other processes. A
+    process on a machine that has other folders loads the data set itself.
+
+    Args:
+        accelerator: the accelerator of the run; None to load in this process alone.
+    """
+
+    def load_here() -> Dataset:
+        return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
+
+    if accelerator is None or accelerator.num_processes == 1 or config.data.name not in LISTINGS:
+        return load_here()
+    dataset = None
+
+    def load_for_all() -> bytes:
+        nonlocal dataset
+        dataset = load_here()
+        return pickle.dumps(dataset)
+
+    content = from_main(accelerator, load_for_all)
+    if dataset is None:
+        with suppress(OSError):  # this machine lacks a folder of the main process
+            dataset = cast(Dataset, pickle.loads(content))
+    return dataset or load_here()
 
 
 @dataclass(frozen=True)
@@ -170,12 +198,12 @@ def make_source(
         first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
-    dataset = dataset or load_dataset(config)
+    dataset = dataset or load_dataset(config, accelerator)
     identity = digest(dataset) if accelerator.is_main_process else {}
     data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
     dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset
     if first is None and first_run(config):
-        first = from_main(accelerator, lambda: read_first_run(directory / "first"))
+        first = on_every_process(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     needed = "a GroupAssignment, or None for the groups of the data"
@@ -253,7 +281,10 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
     def make_model() -> nn.Module:
         network: nn.Module = build(MODELS, config.model, architecture=None, **shape)
-        check_returned(config, "model", network, nn.Module, "an nn.Module with the parts `features` and `head`")
+        needed = "an nn.Module with the parts `features` and `head`"
+        check_returned(config, "model", network, nn.Module, needed)
+        network = build(ADAPTERS, config.adapter, network=network)
+        check_returned(config, "adapter", network, nn.Module, needed)
         return network
 
     with MemoryBudget("config.model", available_memory()):
@@ -281,7 +312,12 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         shard(model, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS,
+        optim,
+        **available,
+        parameters=model.parameters(),
+        head_parameters=head_parameters(model),
+        layers_above=lambda: layers_above(model),
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     for group in optimizer.param_groups if is_sharded else ():

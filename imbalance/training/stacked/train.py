@@ -11,15 +11,16 @@ either command can resume a run of the other.
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from imbalance.config.experiment import Experiment, first_run, takes_full_batches, validate
 from imbalance.config.registries import registries
@@ -30,9 +31,10 @@ from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
-from imbalance.training.evaluate import Outcome, evaluate, newly_interpolating
+from imbalance.training.evaluate import LogitsInMemory, Outcome, evaluate, newly_interpolating
 from imbalance.training.finish import (
     load_selected,
+    predictions_file,
     record_split,
     split_names,
     write_early_summary,
@@ -60,7 +62,7 @@ from imbalance.training.state.run_state import Run
 from imbalance.training.step import count_batches, take_step
 
 # Sections whose functions can be stacked if they have the tag `batched`.
-BATCHED = ("sampler", "model", "objective", "optim", "mix")
+BATCHED = ("sampler", "model", "adapter", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
 T = TypeVar("T")
 WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
@@ -77,6 +79,7 @@ def in_common(config: Experiment) -> str | None:
     can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
     can_stack &= first_run(config) is None and not trainer.ema_decay
     can_stack &= not (trainer.shard or trainer.activation_checkpointing)
+    can_stack &= not from_files(config.data)  # each run would need its own random crops
     can_stack &= not trackers.uses_wandb(config)  # wandb allows one run in a process
     if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
@@ -87,6 +90,12 @@ def in_common(config: Experiment) -> str | None:
     if takes_full_batches(config):
         own = (*own, "optim.weight_decay", "optim.decayed")
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
+
+
+def from_files(data: Mapping[str, Any]) -> bool:
+    """Return whether a section `config.data`, or the section of its source, reads batches from image files."""
+    source = data.get("source")
+    return data.get("images_from") == "files" or (isinstance(source, Mapping) and from_files(source))
 
 
 def gains_from_batching(config: Experiment) -> bool:
@@ -274,12 +283,16 @@ def finish_all(members: list[Run]) -> None:
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
 
     def outcomes_of(name: str) -> dict[Run, Outcome]:
-        return shared_by_fit(members, lambda unique: evaluate(unique, name, keep_logits=True))
+        return shared_by_fit(members, lambda unique: evaluate(unique, name, [LogitsInMemory() for _ in unique]))
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
-        apply_to_all(
-            members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS
-        )
+        def write(member: Run) -> None:
+            outcome = outcomes[member]
+            with predictions_file(member, name) as sink:
+                sink.append(cast(Tensor, outcome.logits))
+                values[member].update(record_split(member, name, outcome, sink))
+
+        apply_to_all(members, write, WRITERS)
 
     for name in split_names(members[0]) if members else ():
         if members:  # all may have diverged on the split before
