@@ -76,7 +76,7 @@ def load(path: str | Path) -> ConfigDict:
     path = Path(path)
     try:
         if path.suffix == ".json":
-            return _saved_config(read_json(path), path.parent / "modules")
+            return _saved_config(read_json(path, unique_keys=True), path.parent / "modules")
         code = _compiled(read_text(path), str(path))
     except OSError as error:
         raise BadInput(
