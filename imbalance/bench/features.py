@@ -68,11 +68,13 @@ def extraction(repeats: int, images: int = 256) -> list[float]:
     images_config = on_images("convnet", size=images, batch_size=64)
     config = validate(override(images_config, {"trainer.eval_batch_size": 64}))
     dataset = load_dataset(config)
-    model = extract.config_model(config, dataset)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = extract.config_model(config, dataset, device)
+    compute = extract.make_compute(config, dataset, model)
 
     def extract_all() -> None:
         with tempfile.TemporaryDirectory() as folder, redirect_stderr(StringIO()):
-            extract.extract(config, dataset, model, {}, Path(folder) / "features")
+            extract.extract(config, dataset, {}, Path(folder) / "features", lambda batches: map(compute, batches))
 
     def forward() -> None:
         for split in (dataset.train, dataset.val, dataset.test):

@@ -106,7 +106,7 @@ def extraction() -> Callable[[], None]:
     """Return a function that computes the ConvNet's features of 256 images."""
     config = validate(on_images("convnet", size=256, batch_size=64))
     dataset = load_dataset(config)
-    model = config_model(config, dataset)
+    model = config_model(config, dataset, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     assert isinstance(dataset.train.inputs, Tensor), "random images are in memory"
     batches = dataset.train.inputs.split(64)
 

@@ -196,7 +196,7 @@ FOLDER = flag(
 JOBS = Flag(
     ("--jobs",),
     {"help": "number of runs to train at the same time; the runs share cores and GPUs (default: the number of cores)",
-     "type": positive_integer, "default": os.cpu_count() or 1, "metavar": "N"},
+     "type": positive_integer, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
     "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate and importance weights",
@@ -285,6 +285,12 @@ COMMANDS = {
          flag("--search", "config key to search over with seed 0, and its range or values: <key>=<low>:<high>[:log] or <key>=<value>,…; may be repeated", action="append", default=[], metavar="AXIS"),
          flag("--sampler", "algorithm that chooses the values to try in --search", choices=["random", "tpe"], default="tpe"),
          flag("--trials", "total number of trials of --search", type=positive_integer, default=20, metavar="N"),
+         flag("--pruner", "rule that stops a setting early if the mean of its score over seeds is too low: median (below that of half of the settings that have ended), "
+              "or asha (not in the best third, by successive halving); both compare settings after the same epochs", choices=["none", "median", "asha"], default="none"),
+         flag("--first_rung", "number of epochs after which --pruner compares settings for the first time; it compares them again after 3, 9, 27, … times as many "
+              "(default: a ninth of the epochs)", type=positive_integer, metavar="EPOCHS"),
+         flag("--processes_per_run", "number of processes that train each run together, started as by torchrun, each on a GPU of its own if there are GPUs; with more than one, no runs are stacked, and the default of --jobs is divided by N",
+              type=positive_integer, default=1, metavar="N"),
          SEEDS, *TRAINING, *STUDY),
         overrides=True,
     ),

@@ -139,7 +139,10 @@ def arguments_of(name: str, argv: list[str]) -> dict[str, Any]:
     arguments, unknown = parser.parse_known_args(rest)
     if unknown:
         raise BadInput(f"{unknown[0]}: unknown; {_hint_for_unknown(unknown[0], name, parser, PREFIX)}")
-    return vars(arguments) | ({"overrides": overrides} if command.overrides else {})
+    values = vars(arguments)
+    if "jobs" in values and values["jobs"] is None:
+        values["jobs"] = max(1, (os.cpu_count() or 1) // values.get("processes_per_run", 1))
+    return values | ({"overrides": overrides} if command.overrides else {})
 
 
 def check_configs(arguments: Mapping[str, Any]) -> None:
@@ -228,7 +231,8 @@ def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
         print("a worker was killed (for lack of memory?); the same command resumes", file=sys.stderr)
         return 1
     if isinstance(result, str):
-        print(result)
+        if not RANK:
+            print(result)
         return 0
     return result or 0
 

@@ -24,7 +24,7 @@ from imbalance.utils.read import (
 if TYPE_CHECKING:
     import numpy as np
 
-STATUSES = ("done", "diverged", "interrupted")
+STATUSES = ("done", "diverged", "interrupted", "pruned")
 FILES = "files"  # key of summary.json with the digests of the other files
 MISSING = "missing"  # reason for which `damaged_files` names a file that does not exist
 # The beginnings of the names of files that a finished run writes again from its last checkpoint.

@@ -8,6 +8,10 @@ Without --run, the network is that of config.model before training, which may ha
 the network that the run has trained. The network is in evaluation mode, and images are not augmented. If the command is
 interrupted, the same command resumes; if the features exist already, it writes nothing and says so. An output folder
 with features of other network weights, another preprocessing or other data is refused.
+
+Started by torchrun, the processes compute a batch each in turn, and the first process writes:
+
+    torchrun --standalone --nproc_per_node 8 -m imbalance features --config=waterbirds_erm --output=data/waterbirds_resnet50
 """
 
 import hashlib
@@ -17,7 +21,7 @@ import shutil
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,19 +43,20 @@ from imbalance.data.stores import build_lock
 from imbalance.deploy.load import TrainedModel
 from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, Damaged, is_out_of_memory
+from imbalance.methods.batch import Inputs
 from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
-from imbalance.training.distributed.processes import set_arithmetic
+from imbalance.training.distributed.processes import from_main_with_help, start_accelerator
 from imbalance.training.learner import load_dataset
 from imbalance.training.read_ahead import batch_reader
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
-from imbalance.utils.launch import check_launch
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.memory import available_memory
 from imbalance.utils.output import duration, print_safely
 from imbalance.utils.read import map_array, read_bytes, read_json, seal, short_hash
 
+ComputeAll = Callable[[Sequence[tuple[str, int]]], Iterator[Tensor]]
 SAVE_SECONDS = 10  # time between two saves of the progress, so the most that an interrupted extraction loses
 
 
@@ -75,36 +80,31 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         raise BadInput(f"--output: {output!r} given; name a folder that does not exist yet")
     if run and not (Path(run) / "config.json").is_file():
         raise BadInput(f"--run: {run}: {describe_run(Path(run))}")
-    check_launch()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
-        raise BadInput(
-            "launch: several processes given, but features are extracted by one process; start the command without torchrun"
-        )
     file = config_file(config or Path(run or "") / "config.json")
     resolved, _ = resolve(file, overrides)
     if resolved.debug:
         raise BadInput("config.debug: True given; it must be False, because features are extracted from all examples")
-    if resolved.trainer.mixed_precision == "fp16" and not torch.cuda.is_available():
-        raise BadInput("config.trainer.mixed_precision: 'fp16' given, which needs a GPU; use 'bf16' or 'no'")
-    set_arithmetic(resolved)
+    accelerator = start_accelerator(resolved)
     dataset = load_dataset(resolved)
     if dataset.probe:
         raise BadInput(
             f"config.data.name: {resolved.data.name!r} given, which evaluates on other classes than it trains on; name the data "
             "set of config.data.source instead"
         )
-    model = run_model(run, dataset) if run else config_model(resolved, dataset)
-    made_of = {
-        "model": model.about["model"],
-        "weights": weights_digest(model.network.get_submodule("features")),
-        "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
-        | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")}
-        | code_of(model.about["model"]),
-        "data": digest(dataset),
-    }
-    made_of = json.loads(json.dumps(made_of))  # JSON turns tuples into lists, as in a saved store.json
+    device = accelerator.device
+    model = run_model(run, dataset, device) if run else config_model(resolved, dataset, device)
     into = Path(output)
-    try:
+
+    def write(compute_all: ComputeAll) -> str:
+        made_of = {
+            "model": model.about["model"],
+            "weights": weights_digest(model.network.get_submodule("features")),
+            "inputs": {key: model.about[key] for key in ("preprocessing", "mean", "std", "dtype")}
+            | {key: getattr(resolved.trainer, key) for key in ("mixed_precision", "tf32")}
+            | code_of(model.about["model"]),
+            "data": digest(dataset),
+        }
+        made_of = json.loads(json.dumps(made_of))  # JSON turns tuples into lists, as in a saved store.json
         with build_lock(into):
             if (into / "store.json").exists():
                 check_same(into, made_of)
@@ -113,14 +113,19 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
                 raise BadInput(
                     f"--output: {into} already holds other files, and no features; name a new or empty folder"
                 )
-            extract(resolved, dataset, model, made_of, into)
+            extract(resolved, dataset, made_of, into, compute_all)
+        return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
+
+    try:
+        return from_main_with_help(
+            accelerator, write, make_compute(resolved, dataset, model, accelerator.num_processes)
+        )
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         raise BadInput("out of memory; set a smaller config.trainer.eval_batch_size") from None
     except OSError as error:
         raise BadInput(f"--output: cannot write {into}: {error.strerror or error}; name another folder") from None
-    return f"{into}: {sum(len(getattr(dataset, name)) for name in SPLITS):,} examples; {training_hint(into)}"
 
 
 def training_hint(folder: Path) -> str:
@@ -128,16 +133,16 @@ def training_hint(folder: Path) -> str:
     return f"to train on the features, use --config=features_erm --config.data.folder={folder.absolute()}"
 
 
-def config_model(config: Experiment, dataset: Dataset) -> TrainedModel:
+def config_model(config: Experiment, dataset: Dataset, device: torch.device) -> TrainedModel:
     """Return the network of `config` before training: with random weights, or with the pretrained weights it names."""
     torch.manual_seed(config.seed)
     shape = dict(input_shape=dataset.input_shape, vocabulary=dataset.vocabulary, num_classes=dataset.num_classes)
     with MemoryBudget("config.model", available_memory()):
         network = build(MODELS, config.model, architecture=None, **shape)
-    return on_device(network, description(config, dataset, network))
+    return on_device(network, description(config, dataset, network), device)
 
 
-def run_model(run: str, dataset: Dataset) -> TrainedModel:
+def run_model(run: str, dataset: Dataset, device: torch.device) -> TrainedModel:
     """Return the network of the finished run `run`, which must have been trained on inputs like those of `dataset`.
 
     Raises:
@@ -167,16 +172,15 @@ def run_model(run: str, dataset: Dataset) -> TrainedModel:
                 f"--run: {run} was trained on {kind} {trained[kind]}, but those of config.data are {value}; both must "
                 "be equal; change config.data, or name another run"
             )
-    return on_device(model.network, model.about)
+    return on_device(model.network, model.about, device)
 
 
-def on_device(network: nn.Module, about: Mapping[str, Any]) -> TrainedModel:
-    """Move `network` to a GPU, or to the CPU if there is no GPU, and return it as a `TrainedModel` in evaluation mode.
+def on_device(network: nn.Module, about: Mapping[str, Any], device: torch.device) -> TrainedModel:
+    """Move `network` to a device, and return it as a `TrainedModel` in evaluation mode.
 
     Args:
         about: the description of the model, in the form of model.json.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device, getattr(torch, about["dtype"])).eval().requires_grad_(False)
     return TrainedModel(network, about, device)
 
@@ -220,7 +224,9 @@ def check_same(folder: Path, made_of: Mapping[str, Any]) -> None:
         raise BadInput(f"--output: {folder} holds other features: {'; '.join(changes)}; name another folder")
 
 
-def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: Mapping[str, Any], into: Path) -> None:
+def extract(
+    config: Experiment, dataset: Dataset, made_of: Mapping[str, Any], into: Path, compute_all: ComputeAll
+) -> None:
     """Write the features of all splits into a temporary folder, and rename the folder to `into` at the end.
 
     If an interrupted call with the same `made_of` has left a temporary folder, continue there.
@@ -228,9 +234,8 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
     Args:
         made_of: descriptions of the model, weights, inputs and data, for store.json.
         into: the folder of the complete features.
+        compute_all: computes batches of features, as for `feature_batches`.
     """
-    if model.device.type == "cpu":
-        keep_freed_memory()
     splits: list[Split] = [getattr(dataset, name) for name in SPLITS]
     indices, partial = torch.cat([split.indices for split in splits]), partial_folder(into)
     done, array = open_partial(partial, made_of, len(indices))
@@ -239,7 +244,7 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
     if array is not None:
         checksums[:done] = [crc(row) for row in array[:done]]
         running = crc(array[:done])
-    for first, values in feature_batches(config, dataset, model, done):
+    for first, values in feature_batches(config, dataset, compute_all, done):
         if not np.isfinite(values).all():
             row = int(np.flatnonzero(~np.isfinite(values).all(1))[0])
             raise BadInput(
@@ -266,34 +271,59 @@ def extract(config: Experiment, dataset: Dataset, model: TrainedModel, made_of: 
     sync_folder(into.absolute().parent)
 
 
+def make_compute(
+    config: Experiment, dataset: Dataset, model: TrainedModel, processes: int = 1
+) -> Callable[[tuple[str, int]], Tensor]:
+    """Return a function that computes the features of a batch, given the name of a split and the batch's first row.
+
+    Args:
+        processes: number of processes that compute the batches in turn.
+    """
+    if model.device.type == "cpu":
+        keep_freed_memory()
+    layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
+    model.network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this keyword)
+    if config.trainer.compile != "no":
+        model.network.get_submodule("features").compile()
+    half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
+    size, on_device = config.trainer.eval_batch_size, dataset.to(model.device, model.dtype)
+    readers: dict[str, Callable[[slice], Inputs]] = {}
+
+    def compute(batch: tuple[str, int]) -> Tensor:
+        name, start = batch
+        split: Split = getattr(on_device, name)
+        if name not in readers:  # with several processes, each computes every `processes`-th batch
+            starts = range(start, len(split), size * processes)
+            readers[name] = batch_reader(split.inputs, [slice(first, first + size) for first in starts])
+        with torch.autocast(model.device.type, half) if half else nullcontext():
+            return model.features(readers[name](slice(start, start + size)))
+
+    return compute
+
+
 def feature_batches(
-    config: Experiment, dataset: Dataset, model: TrainedModel, done: int
+    config: Experiment, dataset: Dataset, compute_all: ComputeAll, done: int
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield, for each batch, a tuple: the number of its first example, and the (B, D) features.
 
     The examples of train, val and test are numbered one after another, from 0.
 
     Args:
+        compute_all: returns an iterator over the features of batches, each given by a split and its first row.
         done: the number of examples to skip, because their features exist already. The first batch begins there, so
             that no example is left out if `config.trainer.eval_batch_size` has changed since.
     """
-    device, size, first = model.device.type, config.trainer.eval_batch_size, 0
-    layout = torch.channels_last if config.trainer.channels_last else torch.contiguous_format
-    model.network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] (torch's stub lacks this keyword)
-    if config.trainer.compile != "no":
-        model.network.get_submodule("features").compile()
-    half = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.trainer.mixed_precision]
-    dataset = dataset.to(model.device, model.dtype)
+    batches, first = {}, 0
+    for name in SPLITS:
+        length = len(getattr(dataset, name))
+        starts = range(max(0, done - first), length, config.trainer.eval_batch_size)
+        batches |= {first + start: (name, start) for start in starts}
+        first += length
     pending: list[tuple[int, Tensor]] = []
-    for split in (dataset.train, dataset.val, dataset.test):
-        batches = [slice(start, start + size) for start in range(max(0, done - first), len(split), size)]
-        read = batch_reader(split.inputs, batches)
-        for batch in batches:
-            with torch.autocast(device, half) if half else nullcontext():
-                pending.append((first + batch.start, model.features(read(batch))))
-            if len(pending) == 2:  # the GPU computes the second batch while the first is copied
-                yield copy_to_cpu(*pending.pop(0))
-        first += len(split)
+    for batch in zip(batches, compute_all(list(batches.values())), strict=True):
+        pending.append(batch)
+        if len(pending) == 2:  # the GPU computes the second batch while the first is copied
+            yield copy_to_cpu(*pending.pop(0))
     yield from (copy_to_cpu(*last) for last in pending)
 
 

@@ -19,7 +19,13 @@ SHARE_OF_READING = 0.05  # share of its time for which the status line may read 
 
 
 def launch(
-    location: StudyLocation, search: Search | None, jobs: int, stacked: int, launcher: str, slurm: Sequence[str]
+    location: StudyLocation,
+    search: Search | None,
+    jobs: int,
+    stacked: int,
+    launcher: str,
+    slurm: Sequence[str],
+    processes: int = 1,
 ) -> None:
     """Start workers that train the study's trials, and wait until no trial is left.
 
@@ -31,7 +37,9 @@ def launch(
         stacked: largest number of trials that one worker trains together as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
+        processes: number of processes that train each trial together; with more than one, no trials are stacked.
     """
+    stacked = stacked if processes == 1 else 1
     if slurm and launcher != "slurm":
         raise BadInput(
             f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
@@ -43,10 +51,10 @@ def launch(
     if launcher == "slurm":
         from imbalance.sweep import slurm as cluster
 
-        cluster.run(location, search, jobs, stacked, slurm)
+        cluster.run(location, search, jobs, stacked, slurm, processes)
         return
-    with worker_pool(jobs) as pool:
-        workers = [pool.submit(studies.work, location, search, True, jobs, stacked) for _ in range(jobs)]
+    with worker_pool(jobs, processes) as pool:
+        workers = [pool.submit(studies.work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
         show_status(location, workers, jobs, left)
         for worker in workers:
             worker.result()  # raises what the worker raised

@@ -24,8 +24,10 @@ from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import Summary, summary_of
+from imbalance.sweep.ranks import train_on_ranks
 from imbalance.sweep.status_line import QUIET, StatusLine, status_text
 from imbalance.utils import workers
+from imbalance.utils.output import counted
 
 
 class Run(NamedTuple):
@@ -212,11 +214,15 @@ def batch_key(run: Run) -> str | None:
     return in_common(run.config) if gains_from_batching(run.config) else None
 
 
-def train_quietly(runs: Sequence[Run]) -> list[Summary]:
+def train_quietly(runs: Sequence[Run], pause: int | None = None, processes: int = 1) -> list[Summary]:
     """Train one run, or several as one stacked model, and return the content of each summary.json.
 
     Nothing is printed on stdout; the output of a run is in its log.txt. A diverged run has a summary too. If the memory
     is too small for all runs at once, train one half after the other, from their checkpoints.
+
+    Args:
+        pause: number of epochs after which a run pauses, with the status "interrupted"; None to train to the end.
+        processes: number of processes that train a run together; with more than one, there is exactly one run.
     """
     from imbalance.training.loop import train
     from imbalance.training.oom_retry import suppress_out_of_memory
@@ -225,30 +231,39 @@ def train_quietly(runs: Sequence[Run]) -> list[Summary]:
     with open(os.devnull, "w") as devnull, contextlib.redirect_stdout(devnull):
         if len(runs) > 1:
             with suppress_out_of_memory():
-                return train_stacked(runs)
+                return train_stacked(runs, pause)
             print(
                 f"out of memory for {len(runs)} stacked runs; going on with half as many", file=sys.stderr, flush=True
             )
             half = len(runs) // 2
-            return [*train_quietly(runs[:half]), *train_quietly(runs[half:])]
+            return [*train_quietly(runs[:half], pause), *train_quietly(runs[half:], pause)]
+        (run,) = runs
         try:
-            return [train(*runs[0])]
+            if processes > 1:
+                return [train_on_ranks(run.config.to_dict(), run.directory, processes, pause)]
+            return [train(*run, pause=pause)]
         except Diverged:
-            return [summary_of(runs[0].directory)]
+            return [summary_of(run.directory)]
 
 
 @contextlib.contextmanager
-def worker_pool(n: int) -> Iterator[workers.WorkerPool]:
-    """Return a context manager for a pool of `n` new processes, which end when this process ends.
+def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
+    """Return a context manager for a pool of `n` new processes, the workers, which end when this process ends.
 
-    The processes share the machine's cores and GPUs. Each process gets an equal share of the cores as threads, but at
-    most OMP_NUM_THREADS if that is set. Each process sees one GPU, or none if the machine has none. With fewer GPUs
-    than processes, several processes share a GPU. With more GPUs than processes, some GPUs stay idle; `torchrun
-    main.py` trains one run on several GPUs.
+    The workers share the machine's cores and GPUs. Each worker gets an equal share of the cores as threads, but at
+    most OMP_NUM_THREADS if that is set. Each worker sees one GPU, or none if the machine has none. With fewer GPUs
+    than workers, several workers share a GPU. With more GPUs than workers, some GPUs stay idle.
+
+    Args:
+        processes: number of processes that train a run of a worker together. With more than one, each worker sees as
+            many GPUs, which no other worker sees.
+
+    Raises:
+        BadInput: the machine has too few GPUs, or too few cores if it has no GPU, for the processes of all workers.
     """
-    gpus = _visible_gpus()
+    gpus = shares_of_gpus(_visible_gpus(), n, processes)
     before = os.environ.get("OMP_NUM_THREADS")
-    share = max(1, (os.cpu_count() or 1) // n)
+    share = max(1, (os.cpu_count() or 1) // (n * processes))
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
         with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus)) as pool:
@@ -269,7 +284,7 @@ def _begin(counter, gpus: list[str]) -> None:
 
     Args:
         counter: number shared by all workers, which counts the workers that have begun.
-        gpus: ids of the GPUs, which workers take in turn.
+        gpus: values of CUDA_VISIBLE_DEVICES, which workers take in turn.
     """
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
@@ -289,6 +304,31 @@ def _end_with_parent() -> None:
     while True:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)
+
+
+def shares_of_gpus(gpus: Sequence[str], workers: int, processes: int) -> list[str]:
+    """Return the values of CUDA_VISIBLE_DEVICES that workers take in turn; [] without GPUs.
+
+    Args:
+        gpus: ids of the GPUs of this machine.
+        workers: number of workers.
+        processes: number of processes that train a run of a worker together.
+
+    Raises:
+        BadInput: there are too few GPUs, or too few cores on a machine without GPUs.
+    """
+    if processes == 1:
+        return list(gpus)
+    units, what = (len(gpus), "GPU") if gpus else (os.cpu_count() or 1, "core")
+    if workers * processes > units and (gpus or workers > 1):  # one run may have more processes than there are cores
+        fits = (
+            f"type --jobs={units // processes}" if units >= processes else f"type --processes_per_run={units} --jobs=1"
+        )
+        raise BadInput(
+            f"--processes_per_run={processes} with {counted(workers, 'worker')} needs {workers * processes} {what}s, but this "
+            f"machine has {units}; {fits}"
+        )
+    return [",".join(gpus[i : i + processes]) for i in range(0, len(gpus) - processes + 1, processes)]
 
 
 def _visible_gpus() -> list[str]:

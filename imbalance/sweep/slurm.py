@@ -27,8 +27,8 @@ ARRAY = "slurm array"  # attribute of the study: number of the array that was su
 class Worker:
     """Train trials of the study in one Slurm job, and requeue the job when its time is up."""
 
-    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
-        self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
+    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int, processes: int):
+        self.arguments = location, search, False, workers, stacked, processes
 
     def __call__(self) -> None:
         out_of_time = []
@@ -40,7 +40,7 @@ class Worker:
 
         signal.signal(signal.SIGUSR2, stop_training)
         try:
-            work(self.location, self.search, False, self.workers, self.stacked)
+            work(*self.arguments)
         except Interrupted:
             if out_of_time:
                 task = os.environ["SLURM_ARRAY_JOB_ID"] + "_" + os.environ["SLURM_ARRAY_TASK_ID"]
@@ -48,7 +48,14 @@ class Worker:
             raise
 
 
-def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]) -> None:
+def run(
+    location: StudyLocation,
+    search: Search | None,
+    jobs: int,
+    stacked: int,
+    parameters: Sequence[str],
+    processes: int = 1,
+) -> None:
     """Submit `jobs` Slurm jobs with a worker each, and wait until all have ended.
 
     If an array of this study is still queued or running, wait for that array, and submit no other. Ctrl-C ends the
@@ -58,6 +65,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
         search: search space from which Optuna adds trials; None if the study has all its trials already.
         stacked: largest number of trials that one worker trains together as one stacked model.
         parameters: parameters for submitit, such as "timeout_min=60".
+        processes: number of processes that train each trial together, in one job.
     """
     study, name = open_study(location), location.name.replace(",", "+")  # squeue separates names by commas
     array, sent = study.user_attrs.get(ARRAY), []
@@ -69,7 +77,7 @@ def run(location: StudyLocation, search: Search | None, jobs: int, stacked: int,
             flush=True,
         )
     else:
-        sent = submit(location, name, search, jobs, stacked, parameters)
+        sent = submit(location, name, search, jobs, stacked, parameters, processes)
         array = sent[0].job_id.split("_")[0]
         study.set_user_attr(ARRAY, array)
         print(
@@ -93,7 +101,13 @@ def folder_of(location: StudyLocation) -> Path:
 
 
 def submit(
-    location: StudyLocation, name: str, search: Search | None, jobs: int, stacked: int, parameters: Sequence[str]
+    location: StudyLocation,
+    name: str,
+    search: Search | None,
+    jobs: int,
+    stacked: int,
+    parameters: Sequence[str],
+    processes: int,
 ) -> list[Any]:
     """Submit an array of jobs, and return submitit's objects for the jobs.
 
@@ -103,6 +117,7 @@ def submit(
         jobs: number of jobs in the array.
         stacked: largest number of trials that one worker trains together as one stacked model.
         parameters: parameters for submitit, such as "timeout_min=60".
+        processes: number of processes that train each trial together, in one job.
     """
     try:
         import submitit
@@ -112,10 +127,10 @@ def submit(
             "--launcher=slurm needs submitit, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
         ) from None
     settings: dict[str, Any] = {
-        "timeout_min": 24 * 60, "cpus_per_task": 1, "slurm_array_parallelism": jobs, "slurm_job_name": name,
+        "timeout_min": 24 * 60, "cpus_per_task": processes, "slurm_array_parallelism": jobs, "slurm_job_name": name,
         "slurm_additional_parameters": {"requeue": True},
         # Jobs start in the folder of the submission, which may be another one, so name the package's folder.
-        "slurm_setup": [f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", "export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK"],
+        "slurm_setup": [f"export PYTHONPATH={ROOT}${{PYTHONPATH:+:$PYTHONPATH}}", f"export OMP_NUM_THREADS=$((SLURM_CPUS_PER_TASK > {processes} ? SLURM_CPUS_PER_TASK / {processes} : 1))"],
     }  # fmt: skip
     for text in parameters:
         key, equals, value = text.partition("=")
@@ -124,11 +139,17 @@ def submit(
                 f"--slurm={text} has no value; type --slurm=<parameter>=<value>, such as --slurm=timeout_min=60"
             )
         settings[key] = int(value) if value.isdigit() else value
+    gpus = next((settings[key] for key in ("gpus_per_node", "slurm_gpus_per_node") if key in settings), processes)
+    if isinstance(gpus, int) and gpus < processes:
+        raise BadInput(
+            f"--processes_per_run={processes}: a job with --slurm=gpus_per_node={gpus} has too few GPUs; type "
+            f"--slurm=gpus_per_node={processes}"
+        )
     try:
         executor = submitit.AutoExecutor(folder=folder_of(location), cluster="slurm")
         executor.update_parameters(**settings)
         with executor.batch():
-            return [executor.submit(Worker(location, search, jobs, stacked)) for _ in range(jobs)]
+            return [executor.submit(Worker(location, search, jobs, stacked, processes)) for _ in range(jobs)]
     except (RuntimeError, NameError, TypeError, FailedJobError) as error:
         reason = " ".join(str(error).split())
         raise BadInput(

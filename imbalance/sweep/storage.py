@@ -80,7 +80,10 @@ def open_storage(location: StudyLocation) -> "BaseStorage":
             if attempt < OPENINGS and "exist" in str(error):  # a table that another process has just created
                 time.sleep(random.random())
                 continue
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else None
+            reason = str(missing or error).splitlines()[0] if str(error) else type(error).__name__
+            if missing:
+                reason += f" (pip install {missing.name})"
             raise BadInput(
                 f"--storage={location.shown_url} cannot be opened: {reason}; type journal:<file> or the URL of a database that SQLAlchemy "
                 f"can open, such as --storage=sqlite:///study.db, or leave --storage out to keep the study in {location.folder}"

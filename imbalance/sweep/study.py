@@ -13,14 +13,15 @@ at the same time, the attempt with the lower number counts, and the other is cal
 |---|---|---|
 | finished | COMPLETE, with its score | done |
 | loss not finite | PRUNED: TPE ranks it below all others | diverged |
+| its setting was pruned | PRUNED, with the mean of the setting as intermediate value | pruned |
 | ended by an error of the program | FAIL, with the traceback as `error`; `add` adds the next attempt | crashed |
 | its worker died | FAIL; a worker adds the next attempt | lost |
 | twin of another attempt | FAIL | duplicate |
-| stopped | WAITING again | unfinished |
+| stopped, or paused until its setting is compared with others | WAITING again | unfinished |
 
-The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the
-key of the trials that can be stacked with it; `worker`; and at the end `result`, with status, run directory, seconds,
-and the digest of the data. Trials of older versions have the entries of `result` as attributes of their own.
+`imbalance.sweep.pruning` says how settings are compared and pruned. The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the
+key of the trials that can be stacked with it; `worker`; `rungs`, with the values by which its setting is compared; and
+at the end `result`, with status, run directory, seconds, and the digest of the data. Trials of older versions have the entries of `result` as attributes of their own.
 """
 
 import hashlib
@@ -37,6 +38,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imbalance.errors import BadInput, Busy
 from imbalance.sweep.lease import Lease, Observer
+from imbalance.sweep.pruning import Plan, RungLog, keep_plan, mark_pruned, plan_of, setting_key
 from imbalance.sweep.runs import Run, batch_key, make_run, train_quietly
 from imbalance.sweep.storage import StudyLocation, import_optuna, open_storage, open_study
 from imbalance.sweep.trial_data import PresentData, recorded_digest, summary_digest
@@ -110,8 +112,16 @@ def result(trial: "FrozenTrial") -> Mapping[str, Any]:
 
 
 def status(trial: "FrozenTrial") -> str:
-    """Return how a trial ended: "done", "diverged", "crashed", "lost" or "duplicate"; "unfinished" if it has not ended."""
-    return result(trial).get("status", "lost") if trial.state.is_finished() else "unfinished"
+    """Return how a trial ended: "done", "diverged", "pruned", "crashed", "lost" or "duplicate".
+
+    Return "unfinished" if the trial has not ended.
+    """
+    if not trial.state.is_finished():
+        return "unfinished"
+    recorded = result(trial).get("status", "lost")
+    # A worker can die after it has recorded the result, and before it has set the state and the score.
+    is_lost = trial.state.name == "FAIL" and recorded not in ("crashed", "duplicate")
+    return "lost" if is_lost else recorded
 
 
 class Outcome(NamedTuple):
@@ -122,6 +132,7 @@ class Outcome(NamedTuple):
     directory: run directory; None if the run has not begun.
     number: number of the trial in its study.
     data: digest of the run's data; None for a trial that has not ended.
+    pruned: for a pruned trial, the number of epochs after which its setting was pruned, and the mean of the setting then.
     """
 
     status: str
@@ -129,6 +140,7 @@ class Outcome(NamedTuple):
     directory: str | None
     number: int
     data: str | None
+    pruned: tuple[int, float] | None = None
 
 
 def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Point, Outcome]]:
@@ -143,7 +155,8 @@ def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Poin
         if wanted(point) and (ended or canonical(point) not in by_point):
             facts = result(trial)
             data = facts.get("data") if ended else None
-            outcome = Outcome(status(trial), trial.value, facts.get("run_directory"), trial.number, data)
+            pruned = (facts["epoch"], facts["mean"]) if ended and facts.get("status") == "pruned" else None
+            outcome = Outcome(status(trial), trial.value, facts.get("run_directory"), trial.number, data, pruned)
             by_point[canonical(point)] = point, outcome
     return list(by_point.values())
 
@@ -202,7 +215,7 @@ def count_left(location: StudyLocation, search: Search | None) -> int:
 # Add trials
 
 
-def add(location: StudyLocation, points: Sequence[Point]) -> None:
+def add(location: StudyLocation, points: Sequence[Point], plan: Plan | None = None) -> None:
     """Add an attempt at every point that the study does not have yet, and at every point whose newest attempt crashed.
 
     A point whose trial is finished gets another attempt if the data have changed since. So a score always belongs to
@@ -210,12 +223,14 @@ def add(location: StudyLocation, points: Sequence[Point]) -> None:
 
     Args:
         points: for each run, a dictionary with its config, overrides and seed.
+        plan: plan by which settings are pruned; None if none are.
 
     Raises:
-        BadInput: a point is not a valid run. No trial is added.
+        BadInput: a point is not a valid run, or the study has another plan. No trial is added.
     """
     runs = [run_of(point, location.work_dir) for point in points]  # raises before anything is added
     study = open_study(location)
+    keep_plan(study, plan)
     newest = attempts_in(study.get_trials(deepcopy=False)).newest
     every = [*points, *(point_of(trial) for trial, _ in newest.values())]
     distributions = _distributions(every)
@@ -232,14 +247,22 @@ def renew(study: "Study", location: StudyLocation) -> None:
     """Add another attempt at each point whose newest attempt crashed, or finished on data that have changed since.
 
     If the data of a trial cannot be read any more, they count as unchanged.
+
+    Raises:
+        BadInput: the data have changed, and the study has pruned settings by their scores on the former data.
     """
-    present = PresentData()
+    present, plan = PresentData(), plan_of(study)
     for key, (trial, attempt) in attempts_in(study.get_trials(deepcopy=False)).newest.items():
         ended = status(trial)
         if ended in ("done", "diverged"):
             now = present.digest(point_of(trial), location.work_dir)
             if now is None or now == recorded_digest(result(trial)):
                 continue
+            if plan:
+                raise BadInput(
+                    f"study {location.name} has pruned settings by scores on other data than those of now; restore the data, "
+                    "or type another name, --study=<name>, and another --work_dir"
+                )
         if ended in ("done", "diverged", "crashed"):
             study.add_trial(_next_attempt(trial, key, attempt))
 
@@ -320,7 +343,9 @@ def run_of(point: Point, work_dir: str) -> Run:
 # Train trials
 
 
-def work(location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int) -> None:
+def work(
+    location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int, processes: int = 1
+) -> None:
     """Train trials until none is left.
 
     A trial whose run another process is training is tried again later.
@@ -331,13 +356,14 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
             False to wait only until it is certain that all workers with running trials live.
         workers: number of workers that share the trials, this one included.
         stacked: largest number of trials that a worker trains together as one stacked model, if that is faster.
+        processes: number of processes that train each trial together.
 
     Raises:
         BadInput: the config or the data of a trial is wrong. The trial stays in the study, unfinished.
         Interrupted: a signal asked this process to stop. The trial has a checkpoint, and a worker can resume it.
     """
     # The Interrupt handles signals between two runs. Each run has an Interrupt of its own.
-    with Interrupt(), Worker(location, search, workers, stacked) as worker:
+    with Interrupt(), Worker(location, search, workers, stacked, processes) as worker:
         while True:
             if taken := worker.take():
                 worker.train(taken)
@@ -348,11 +374,12 @@ def work(location: StudyLocation, search: Search | None, wait: bool, workers: in
 
 
 class Taken(NamedTuple):
-    """A trial that this worker holds, and its run."""
+    """A trial that this worker holds, its run, and the epoch after which the run pauses (None to train to the end)."""
 
     id: int
     number: int
     run: Run
+    pause: int | None
 
 
 class Worker:
@@ -364,12 +391,15 @@ class Worker:
     undecided: number of workers that held trials at that time, and may have died.
     """
 
-    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int):
+    def __init__(self, location: StudyLocation, search: Search | None, workers: int, stacked: int, processes: int = 1):
         self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
+        self.processes = processes
         self.storage = open_storage(location)
         self.study = open_study(location, search.sampler if search else "random", self.storage)
         self.study_id = self.storage.get_study_id_from_name(location.name)
         self.states = import_optuna().trial.TrialState
+        plan = plan_of(self.study)
+        self.rungs = RungLog(location, plan, self.storage) if plan else None
         self.lease, self.observer = Lease(self.study, self.storage), Observer()
         self.waiting: deque[deque[FrozenTrial]] = deque()  # trials that can be stacked together stand together
         self.unfinished = self.others = self.undecided = 0
@@ -422,20 +452,75 @@ class Worker:
             lost = [(trial, key, n) for key, (trial, n) in attempts.newest.items() if status(trial) == "lost"]
             for trial, key, number in lost:
                 self.study.add_trial(_next_attempt(trial, key, number))
-            if not orphans and not lost:
+            pruned = self._compare_settings(attempts) if not orphans and not lost else False
+            if not orphans and not lost and not pruned:
                 break
         self.attempts = attempts
         self.others = len(running)
         holders = {trial.user_attrs.get("worker") for trial in running}
         self.undecided = len(holders - self.observer.proven)
         waiting = [trial for trial, _ in attempts.newest.values() if trial.state == self.states.WAITING]
+        if self.rungs:
+            waiting = self.rungs.due(waiting)
         self.unfinished = len(waiting) + len(running)
         place, number = living.index(self.lease.name), len(living)
         own = [trial for trial in waiting if trial.number % number == place] or waiting
         groups: dict[Any, deque[FrozenTrial]] = {}
         for trial in own:
-            groups.setdefault(self._stack(trial) or trial.number, deque()).append(trial)
+            groups.setdefault((self._stack(trial) or trial.number, self._pause(trial)), deque()).append(trial)
         self.waiting = deque(groups.values())
+
+    def _pause(self, trial: "FrozenTrial") -> int | None:
+        """Return the epoch after which the run of a trial pauses; None if it trains to the end."""
+        return self.rungs and self.rungs.next_rung(setting_key(trial.user_attrs["point"]))
+
+    def _compare_settings(self, attempts: Attempts) -> bool:
+        """Let the pruner decide on the settings whose runs have all reached a rung, and prune the trials of the losers.
+
+        Return whether a trial was pruned.
+        """
+        if not self.rungs:
+            return False
+        by_setting: dict[str, list[FrozenTrial]] = {}
+        for trial, _ in attempts.newest.values():
+            by_setting.setdefault(setting_key(trial.user_attrs["point"]), []).append(trial)
+        self.rungs.read()
+        while True:
+            entries = []
+            for setting, trials in by_setting.items():
+                values = [
+                    None if status(trial) == "diverged" else trial.user_attrs.get("rungs", {}) for trial in trials
+                ]
+                ended = all(status(trial) in ("done", "diverged") for trial in trials)
+                entries.append(self.rungs.entry(setting, values, [trial.value for trial in trials] if ended else None))
+            waiting = [trial for trial, _ in attempts.newest.values() if trial.state == self.states.WAITING]
+            if not any(entries) or (self.rungs.plan.rule == "asha" and self.rungs.due(waiting)):
+                break  # the later ASHA decides, the more settings it compares
+            self.rungs.add(filter(None, entries))
+            self.rungs.read()
+        pruned = False
+        for setting, trials in by_setting.items():
+            if at := self.rungs.pruned_at(setting):
+                for trial in trials:
+                    if trial.state == self.states.WAITING:
+                        self._prune(trial, *at)
+                        pruned = True
+        return pruned
+
+    def _prune(self, trial: "FrozenTrial", epoch: int, mean: float) -> None:
+        """Set a waiting trial to PRUNED, and the status of its run to "pruned", if the run is on this machine.
+
+        Args:
+            epoch: number of epochs after which its setting was pruned.
+            mean: mean of the setting after these epochs.
+        """
+        directory, trial_id = run_of(point_of(trial), self.location.work_dir).directory, self._id(trial)
+        mark_pruned(directory, epoch)
+        facts = {"status": "pruned", "epoch": epoch, "mean": mean, "run_directory": str(directory)}
+        with suppress(import_optuna().exceptions.UpdateFinishedTrialError):
+            self.storage.set_trial_intermediate_value(trial_id, epoch, mean)
+            self.storage.set_trial_user_attr(trial_id, "result", facts)
+            self.storage.set_trial_state_values(trial_id, self.states.PRUNED)
 
     def _is_orphan(self, trial: "FrozenTrial", living: Sequence[str]) -> bool:
         """Return whether a running trial belongs to a worker that died."""
@@ -465,7 +550,7 @@ class Worker:
                 elif any(run.directory == other.run.directory for other in self.held):
                     passed.append(trial)
                 elif self._claim(trial):
-                    self.held.append(Taken(self._id(trial), trial.number, run))
+                    self.held.append(Taken(self._id(trial), trial.number, run, self._pause(trial)))
                 else:
                     self.others += 1
             group.extendleft(reversed(passed))
@@ -502,14 +587,15 @@ class Worker:
         identity = {"key": f"trial {number}", "attempt": 0, "stack": None}
         self.storage.set_trial_user_attr(trial_id, "identity", identity)
         self.storage.set_trial_user_attr(trial_id, "point", point)
-        self.held.append(Taken(trial_id, number, run_of(point, self.location.work_dir)))
+        pause = self.rungs and self.rungs.next_rung(setting_key(point))
+        self.held.append(Taken(trial_id, number, run_of(point, self.location.work_dir), pause))
 
     # Train them
 
     def train(self, taken: Sequence[Taken]) -> None:
         """Train the runs of the trials that this worker holds, and record how they ended."""
         try:
-            summaries = train_quietly([trial.run for trial in taken])
+            summaries = train_quietly([trial.run for trial in taken], taken[0].pause, self.processes)
         except Busy as error:
             if error.args[0] not in self.busy:
                 print(f"{error}; this trial is tried again later", file=sys.stderr, flush=True)
@@ -525,12 +611,23 @@ class Worker:
                 self._end(trial, self.states.FAIL, None, status="crashed", error=traceback.format_exc())
         else:
             for trial, summary in zip(taken, summaries):
+                directory = trial.run.directory
+                values = self.rungs.plan.values(directory) if self.rungs and summary["status"] != "diverged" else {}
+                if values:
+                    with suppress(import_optuna().exceptions.UpdateFinishedTrialError):  # another worker took it over
+                        self.storage.set_trial_user_attr(trial.id, "rungs", values)
+                if summary["status"] == "interrupted":  # it has reached its rung
+                    self._release(trial)
+                    value = values[str(trial.pause)]
+                    text = f"trial {trial.number}: {value:.4f} after epoch {trial.pause}  {directory}"
+                    print(text, file=sys.stderr, flush=True)
+                    continue
                 done = summary["status"] == "done" and summary["score"] is not None
                 state, value = (self.states.COMPLETE, summary["score"]) if done else (self.states.PRUNED, None)
                 facts = {key: summary[key] for key in ("status", "seconds")} | {"data": summary_digest(summary)}
                 self._end(trial, state, value, **facts)
                 text = f"{value:.4f}" if value is not None else summary["status"]
-                print(f"trial {trial.number}: {text}  {trial.run.directory}", file=sys.stderr, flush=True)
+                print(f"trial {trial.number}: {text}  {directory}", file=sys.stderr, flush=True)
         self.held = []
 
     def _end(self, trial: Taken, state: Any, value: float | None, **facts: Any) -> None:

@@ -12,6 +12,9 @@ the study:
 
     pip install optuna-dashboard && optuna-dashboard runs/sweeps/digits_poly/study.journal
 
+--pruner=asha or median stops settings early whose mean over seeds is worse than that of other settings. A run on several
+GPUs takes --processes_per_run.
+
 Without Optuna a grid is trained too, but on one machine and without a study: the run directories say what is finished.
 """
 
@@ -20,6 +23,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.util import find_spec
+from itertools import compress
 from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +45,7 @@ from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
+from imbalance.sweep.pruning import EQUAL, Plan, describe, keep_plan, make_plan, mark_pruned, plan_of
 from imbalance.sweep.runs import check_common_overrides, check_config_names, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Outcome, Point, Search
@@ -63,6 +68,9 @@ def sweep(
     storage: str,
     launcher: str,
     slurm: Sequence[str],
+    pruner: str,
+    first_rung: int | None,
+    processes_per_run: int,
 ) -> int:
     """Train the trials of an Optuna study until none is left, and print the mean score of each combination of values.
 
@@ -81,6 +89,9 @@ def sweep(
         storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
+        pruner: rule by which settings end early: "none", "median" or "asha".
+        first_rung: number of epochs after which settings are compared for the first time; None for one in nine epochs.
+        processes_per_run: number of processes, each with its own GPU if there are GPUs, that train a run together.
 
     Returns:
         1 if trials are unfinished or crashed, else 0.
@@ -109,20 +120,44 @@ def sweep(
         axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
         points = [parse_values(point) for point in points]
-        if not (find_spec("optuna") or study or storage or launcher == "slurm"):
+        needs_study = study or storage or launcher == "slurm" or pruner != "none" or processes_per_run > 1
+        if not (find_spec("optuna") or needs_study):
             return report(train_points(points, work_dir, jobs, stacked), None)
-        location = StudyLocation(study or study_name(points[0], config, common), work_dir, storage)
-        studies.add(location, points)
+        plan = plan_for(pruner, first_rung, (point for point in points if point["seed"] == 0), work_dir)
+        location = StudyLocation(study or study_name(points[0], config, common, plan), work_dir, storage)
+        studies.add(location, points, plan)
         wanted = {studies.key_of(point) for point in points}
-        launch(location, None, jobs, stacked, launcher, slurm)
+        launch(location, None, jobs, stacked, launcher, slurm, processes_per_run)
         return report_study(location, lambda point: studies.key_of(point) in wanted)
     space, example = make_space(config, common, search, work_dir)
-    location = StudyLocation(study or study_name(example, config, common), work_dir, storage)
+    plan = plan_for(pruner, first_rung, examples(space, example), work_dir)
+    location = StudyLocation(study or study_name(example, config, common, plan), work_dir, storage)
     check_search(location, space)
-    plan = Search(sampler, trials, space)
-    studies.renew(studies.open_study(location), location)
-    launch(location, plan, jobs, stacked, launcher, slurm)
-    return report_study(location, plan.has)
+    searched = Search(sampler, trials, space)
+    opened = studies.open_study(location)
+    keep_plan(opened, plan)
+    studies.renew(opened, location)
+    launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run)
+    return report_study(location, searched.has)
+
+
+def plan_for(pruner: str, first_rung: int | None, points: Iterable[Point], work_dir: str) -> Plan | None:
+    """Return the plan by which the settings of these points are pruned; None for the pruner "none"."""
+    used = pruner != "none"
+    return make_plan(pruner, first_rung, [studies.run_of(point, work_dir).config for point in points if used])
+
+
+def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
+    """Return points of a search that have every value, or both ends, of the axes that a pruner does not allow.
+
+    Args:
+        space: the search space, as `Search` takes it.
+        example: any point of the space.
+    """
+    axes = ((key, space.get(key, [])) for key in EQUAL)
+    ends = [(key, [axis["low"], axis["high"]] if isinstance(axis, Mapping) else axis) for key, axis in axes]
+    example = {"seed": 0, **example}
+    return [example, *({**example, key: value} for key, values in ends for value in values)]
 
 
 def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int) -> list[tuple[Point, Outcome]]:
@@ -141,16 +176,18 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
     ]
 
 
-def study_name(point: Point, config: Sequence[str], common: Iterable[str]) -> str:
-    """Return the default name of a study: the names of its configs, and the overrides that all its trials share.
+def study_name(point: Point, config: Sequence[str], common: Iterable[str], plan: Plan | None) -> str:
+    """Return the default name of a study: the names of its configs, the overrides that all its trials share, the pruner.
 
     Args:
         point: any point of the study.
         config: config files or names.
         common: keys of the overrides that all trials share.
+        plan: plan by which settings are pruned; None if none are.
     """
     overrides = (override_text(key, point[key]) for key in sorted(common))
-    return short_folder_name(",".join(["+".join(Path(path).stem for path in config), *overrides]))
+    pruner = [f"pruner={plan.rule}"] if plan else []
+    return short_folder_name(",".join(["+".join(Path(path).stem for path in config), *overrides, *pruner]))
 
 
 def parse_common(path: str, common: Mapping[str, Any]) -> dict[str, Any]:
@@ -287,7 +324,8 @@ class Setting(NamedTuple):
 
     score: mean score over the seeds that did not diverge; nan if there are none. rank: number by which combinations are
     compared: the mean score, with each diverged seed as the lowest possible score. best: run directory of the run with
-    the best score; None without any.
+    the best score; None without any. pruned: for a pruned setting, which is never the best, the number of epochs after
+    which it was pruned, and its mean then.
     """
 
     values: dict[str, Any]
@@ -296,6 +334,7 @@ class Setting(NamedTuple):
     seeds: int
     diverged: int
     best: str | None
+    pruned: tuple[int, float] | None = None
 
 
 def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: float) -> Setting:
@@ -318,12 +357,13 @@ def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: flo
         len(done),
         diverged,
         best,
+        next((trial.pruned for trial in trials if trial.pruned), None),
     )
 
 
 def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
-    """Return the setting with the best rank as a dictionary for JSON."""
-    best = max(settings, key=lambda setting: setting.rank, default=None)
+    """Return the setting with the best rank, of those that were not pruned, as a dictionary for JSON."""
+    best = max(unpruned(settings), key=lambda setting: setting.rank, default=None)
     if best is None or not best.seeds:
         nothing: dict[str, Any] = {"setting": None, "score": None, "seeds": 0, "diverged": 0, "best": None}
         return nothing
@@ -337,12 +377,22 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
     }
 
 
+def unpruned(settings: Iterable[Setting]) -> list[Setting]:
+    """Return the settings that were not pruned. The score of a pruned setting is an early one, so it is never selected."""
+    return [setting for setting in settings if not setting.pruned]
+
+
 def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> int:
     """Print the report of `report` on the points of a study for which `wanted` is true, and return the exit status."""
-    return report(studies.outcomes(studies.open_study(location), wanted), location.shown_url)
+    study = studies.open_study(location)
+    trials = studies.outcomes(study, wanted)
+    for point, trial in trials:
+        if trial.pruned:  # perhaps on another machine, whose files are not here
+            mark_pruned(studies.run_of(point, location.work_dir).directory, trial.pruned[0])
+    return report(trials, location.shown_url, plan_of(study))
 
 
-def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
+def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan | None = None) -> int:
     """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting.
 
     A setting is a combination of config values; its trials differ only in the seed. Return the exit status: 1 if a
@@ -351,6 +401,7 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
     Args:
         trials: every point with the outcome of its trial.
         url: the study's storage, to print; None without a study.
+        plan: plan by which settings were pruned; None if none were.
 
     Raises:
         BadInput: trials were trained on different data.
@@ -370,15 +421,21 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None) -> int:
         settings.append(setting)
         over_seeds = mean([nan if trial.score is None else trial.score for trial in of_setting], *limits)
         ranked = f"{setting.rank:.3f}" if setting.seeds else "–"
-        rows.append([*(values.get(key, "") for key in keys), over_seeds.text(), over_seeds.n, setting.diverged, ranked])
-    heads = [*keys, "score, mean ± 95 % t-interval", "n", "diverged", f"mean, diverged as {lowest:g}"]
-    if not any(setting.diverged for setting in settings):
-        heads, rows = heads[:-1], [row[:-1] for row in rows]
-    print(markdown(heads, rows), end="")
+        score, early = over_seeds.text(), ""
+        if setting.pruned:
+            epoch, early_mean = setting.pruned
+            score, ranked, early = "–", "–", f"after epoch {epoch}, at {early_mean:.3f}"
+        rows.append([*(values.get(key, "") for key in keys), score, over_seeds.n, setting.diverged, ranked, early])
+    heads = [*keys, "score, mean ± 95 % t-interval", "n", "diverged", f"mean, diverged as {lowest:g}", "pruned"]
+    shown = [*[True] * (len(heads) - 2), any(setting.diverged for setting in settings), plan is not None]
+    print(markdown(list(compress(heads, shown)), [list(compress(row, shown)) for row in rows]), end="")
     counts: dict[str, int] = {}
     for _, trial in trials:
         counts[trial.status] = counts.get(trial.status, 0) + 1
-    print(json.dumps({"study": url, "trials": counts, **best_setting(settings)}))
+    pruning = {"pruner": plan._asdict(), "pruned": len(settings) - len(unpruned(settings))} if plan else {}
+    print(json.dumps({"study": url, "trials": counts, **pruning, **best_setting(settings)}))
+    if plan:
+        print(f"pruner: {describe(plan)}", file=sys.stderr)
     explain_choice(settings, lowest)
     if left := counts.get("unfinished", 0) + counts.get("lost", 0):
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
@@ -391,8 +448,9 @@ def explain_choice(settings: Sequence[Setting], lowest: float) -> None:
     Args:
         lowest: smallest possible score, which each diverged seed counts as.
     """
-    best = max(settings, key=lambda setting: setting.rank, default=None)
-    survivors = [setting for setting in settings if best and setting.score > best.score]
+    rivals = unpruned(settings)
+    best = max(rivals, key=lambda setting: setting.rank, default=None)
+    survivors = [setting for setting in rivals if best and setting.score > best.score]
     for other in survivors[:1]:
         values = ", ".join(f"{key}={value}" for key, value in other.values.items())
         total = other.seeds + other.diverged

@@ -536,19 +536,20 @@ def measure_scores(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 
 
 @torch.no_grad()
-def features(learner: Learner, split: Split, view: int = 0) -> Tensor:
+def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(None)) -> Tensor:
     """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
 
     Args:
         view: 0 for the inputs without augmentation; any other number for the inputs under the augmentations of training,
             whose random numbers depend on the seed of the run and this number.
+        rows: row numbers of the examples, without a step; all by default.
 
     Raises:
         BadInput: a view is asked for, and the data set has no augmentations.
         Diverged: a feature is not finite.
     """
     model = learner.evaluated_network.eval()
-    body = cast(nn.Module, model.features)
+    body, (first, end, _) = cast(nn.Module, model.features), rows.indices(len(split))
 
     names = learner.dataset.augmentations if view else ()
     if view and not names:
@@ -559,7 +560,7 @@ def features(learner: Learner, split: Split, view: int = 0) -> Tensor:
     drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
 
     def forward(size: int) -> Tensor:
-        batches = [slice(start, start + size) for start in range(0, len(split), size)]
+        batches = [slice(start, min(end, start + size)) for start in range(first, end, size)]
         read, outputs = batch_reader(split.inputs, batches), []
         for batch in batches:
             inputs = read(batch)
@@ -572,7 +573,7 @@ def features(learner: Learner, split: Split, view: int = 0) -> Tensor:
         outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
     outputs = at_least_float32(outputs)
     if not finite([outputs]):
-        bad = split.indices[~outputs.flatten(1).isfinite().all(1)].tolist()
+        bad = split.indices[first:end][~outputs.flatten(1).isfinite().all(1)].tolist()
         raise Diverged(
             f"non-finite features, although the weights are finite; examples (row numbers in the data): "
             f"{listed_rows(bad)}; check these examples, or use a smaller config.optim.lr"

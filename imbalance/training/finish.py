@@ -2,7 +2,7 @@
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, cast
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.data import Split
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted
 from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.prior import training_prior
@@ -21,7 +21,7 @@ from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.models.adapters import merge_adapter
 from imbalance.models.artifact import SELECTED, description
-from imbalance.training.distributed.processes import from_main
+from imbalance.training.distributed.processes import from_main, from_main_with_help
 from imbalance.training.distributed.sharding import gathered, whole
 from imbalance.training.evaluate import (
     LogitsInMemory,
@@ -97,7 +97,7 @@ def load_selected(run: Run) -> None:
     if config.adapter.name == "lora":
         merge_adapter(model)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
-        state = from_main(run.learner.accelerator, lambda: new_head_state(run))
+        state = new_head_state(run)
         old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer
         model.head = untrained_head(cast(nn.Linear, model.head), config.head)
         model.head.load_state_dict(copied(state, device))
@@ -189,19 +189,59 @@ def describe_prior(run: Run) -> dict[str, Any]:
     return {"natural": natural.tolist(), "model": prior.tolist()}
 
 
-def write_early_summary(run: Run, error: Diverged | Interrupted) -> None:
-    """Write summary.json of a run that `error` ends early."""
+def write_early_summary(run: Run, status: str, reason: str) -> dict[str, Any]:
+    """Write summary.json of a run that ends early, and return its content.
+
+    Args:
+        status: "diverged" or "interrupted".
+        reason: why the run ends.
+    """
+    summary = summarise(run, status=status, score=None, reason=reason)
     with run.log.attempt(run.log.directory / "summary.json", "the earlier summary.json stays"):
-        run.log.summary(summarise(run, status=error.status, score=None, reason=str(error)))
+        run.log.summary(summary)
+    return summary
+
+
+def write_pause(run: Run) -> dict[str, Any]:
+    """Write summary.json of a run that pauses between two epochs, after its checkpoint; return the content."""
+    reason = f"paused after epoch {run.progress.epoch} of {run.epochs}; the same command {RESUME_HINT}"
+    return write_early_summary(run, Interrupted.status, reason)
 
 
 def new_head_state(run: Run) -> dict[str, Tensor]:
-    """Fit the last layer that `config.head` asks for, and return its `state_dict`.
+    """Fit the last layer that `config.head` asks for, and return its `state_dict`, on every process.
+
+    The main process fits the layer. All processes compute the features that it is fitted to, a batch each in turn.
 
     Raises:
         BadInput: the layer is no `nn.Module`, or its state does not fit into the layer that `untrained_head` makes.
         Diverged: the layer is not finite.
         Interrupted: a signal came; a resumed run fits the layer again.
+    """
+    learner, accelerator, dataset = run.learner, run.learner.accelerator, run.learner.dataset.for_methods
+
+    def compute(request: tuple[str, int, slice]) -> Tensor:
+        name, view, rows = request
+        return features(learner, getattr(dataset, name), view, rows)
+
+    def fit(compute_all: Callable[[Sequence[tuple[str, int, slice]]], Iterator[Tensor]]) -> dict[str, Tensor]:
+        def features_of(name: str, view: int = 0) -> Tensor:
+            size = len(getattr(dataset, name))
+            step = size if accelerator.num_processes == 1 else learner.eval_batch_size
+            parts = list(compute_all([(name, view, slice(start, start + step)) for start in range(0, size, step)]))
+            return parts[0] if len(parts) == 1 else torch.cat(parts).to(accelerator.device)
+
+        return fitted_head_state(run, features_of)
+
+    return from_main_with_help(accelerator, fit, compute, run.interrupt.deferred)
+
+
+def fitted_head_state(run: Run, features_of: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Fit the last layer that `config.head` asks for, and return its `state_dict`; only the main process may call this.
+
+    Args:
+        features_of: returns the (N, D) features of the examples of a split, given its name and the number of a view, see
+            `features`; view 0 by default.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)
@@ -217,8 +257,8 @@ def new_head_state(run: Run) -> dict[str, Tensor]:
             **vars(learner.context),
             head=old_head,
             dataset=dataset,
-            features=lambda name: features(learner, getattr(dataset, name)),
-            augmented_features=lambda name: tuple(features(learner, getattr(dataset, name), view) for view in (1, 2)),
+            features=features_of,
+            augmented_features=lambda name: tuple(features_of(name, view) for view in (1, 2)),
             generator=generator(config.seed, "head"),
             **needed,
         )

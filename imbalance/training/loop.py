@@ -41,7 +41,7 @@ from imbalance.training.evaluate import (
     split_metrics,
     training_metrics,
 )
-from imbalance.training.finish import finish, first_results, load_selected, write_early_summary
+from imbalance.training.finish import finish, first_results, load_selected, write_early_summary, write_pause
 from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
@@ -129,12 +129,15 @@ def train(
     config: Mapping[str, Any] | ConfigDict | Experiment,
     directory: str | Path | None = None,
     dataset: Dataset | None = None,
+    pause: int | None = None,
 ) -> dict[str, Any]:
     """Train and evaluate a config that already contains all overrides, and return the content of summary.json.
 
     Args:
         directory: run directory; by default `run_directory(config)`.
         dataset: data set, if `config.data.name` is "in_memory".
+        pause: number of epochs after which the run writes a checkpoint and ends with the status "interrupted", unless
+            it ends by itself before; None to train to the end. A later call goes on from there.
     """
     config = validate(config)
     directory = run_directory(config) if directory is None else checked_directory(directory)
@@ -154,10 +157,13 @@ def train(
         run = begin(config, make_learner(config, accelerator, directory, dataset), log, interrupt)
         interrupt.defer()
         try:
-            fit(run)
+            fit(run, pause)
+            if is_paused(run, pause):
+                finish_saving(run)
+                return write_pause(run)
             return finish(run)
         except (Diverged, Interrupted) as error:
-            write_early_summary(run, error)
+            write_early_summary(run, error.status, str(error))
             raise
 
 
@@ -215,27 +221,35 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
     return run
 
 
-def fit(run: Run) -> None:
+def fit(run: Run, pause: int | None = None) -> None:
     """Train the remaining epochs, and save a checkpoint at the end.
+
+    Args:
+        pause: number of epochs after which training stops; None to train to the end.
 
     Raises:
         Diverged: a step made a value non-finite.
         Interrupted: a signal came; a checkpoint is written.
     """
     try:
-        while run.progress.epoch < run.epochs and not run.progress.ended:
+        while run.progress.epoch < run.epochs and not run.progress.ended and not is_paused(run, pause):
             train_epoch(run)
     except Interrupted:
         save(run)
         raise
     finally:
         finish_saving(run)
-    if all_steps_skipped(run):
+    if all_steps_skipped(run) and not is_paused(run, pause):  # the scale of the gradients may still need to fall
         raise Diverged(
             f"non-finite float16 gradients in all {run.progress.step} steps, so the network weights never changed; use "
             "config.trainer.mixed_precision='bf16' or 'no'"
         )
     save(run)
+
+
+def is_paused(run: Run, pause: int | None) -> bool:
+    """Return whether a run has trained the `pause` epochs after which it pauses, and has not ended by itself."""
+    return pause is not None and pause <= run.progress.epoch < run.epochs and not run.progress.ended
 
 
 def train_epoch(run: Run) -> None:

@@ -31,6 +31,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"^(imbalance watch|tensorboard|optuna-dashboard)": "serves until it is stopped; tests/report/test_watch.py",
     r"^(TORCH_\w+=1 )?(torchrun|accelerate launch)": "tests/training/distributed/test_processes.py starts processes by both",
     r"^imbalance data download": "has no network; tests/data/test_download.py",
+    r"--processes_per_run": "tests/sweep/test_ranks.py starts the processes",
     r"--launcher=slurm": "tests/sweep/test_slurm.py, where there is a Slurm",
     r"model\.name=(lite0|minilm)|photos_lite0|\"runs/folder_ce/…": "tests/models/test_backbones.py, where the extra `backbones` is installed",
     r"=distilbert-": "weights that have to be downloaded; tests/models/test_encoder.py makes some",
@@ -87,7 +88,7 @@ def make_reader_folder(folder: Path) -> None:
 class InThisProcess:
     """Stand in for the pool of `imbalance.sweep.runs.worker_pool`, because processes take seconds to start."""
 
-    def __init__(self, jobs: int):
+    def __init__(self, jobs: int, processes: int = 1):
         pass
 
     def __enter__(self):

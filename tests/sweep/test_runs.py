@@ -14,7 +14,7 @@ from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric
-from imbalance.sweep.runs import make_batches, make_run, run_all, train_quietly, worker_pool
+from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
 from imbalance.utils import workers
 
@@ -117,16 +117,17 @@ def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("visible", "n", "seen", "most", "each"),
+    ("visible", "n", "processes", "seen", "most", "each"),
     [
-        ("5,GPU-b", 3, ["5", "5", "GPU-b"], None, "2"),  # shared
-        ("5,GPU-b", 1, ["5"], None, "7"),  # one idle
-        ("", 2, ["", ""], None, "3"),  # hidden from all of them
-        ("", 2, ["", ""], "1", "1"),
-        ("", 2, ["", ""], "5", "3"),
+        ("5,GPU-b", 3, 1, ["5", "5", "GPU-b"], None, "2"),  # shared
+        ("5,GPU-b", 1, 1, ["5"], None, "7"),  # one idle
+        ("", 2, 1, ["", ""], None, "3"),  # hidden from all of them
+        ("", 2, 1, ["", ""], "1", "1"),
+        ("", 2, 1, ["", ""], "5", "3"),
+        ("5,GPU-b,7,1,0", 2, 2, ["5,GPU-b", "7,1"], None, "1"),  # two a worker, one idle
     ],
 )
-def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_path, monkeypatch):
+def test_workers_divide_the_gpus_and_cores(visible, n, processes, seen, most, each, tmp_path, monkeypatch):
     monkeypatch.setattr(workers, "SPAWN", multiprocessing.get_context("spawn"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(os, "cpu_count", lambda: 7)
@@ -134,11 +135,36 @@ def test_workers_divide_the_gpus_and_cores(visible, n, seen, most, each, tmp_pat
     if most:
         monkeypatch.setenv("OMP_NUM_THREADS", most)
     before = os.environ.get("OMP_NUM_THREADS")
-    with worker_pool(n) as pool:
+    with worker_pool(n, processes) as pool:
         found = [pool.submit(surroundings, tmp_path, n) for _ in range(n)]
         gpus, threads = zip(*(future.result() for future in found))
     assert sorted(gpus) == seen and set(threads) == {each}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == visible and os.environ.get("OMP_NUM_THREADS") == before
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "processes", "message"),
+    [
+        (4, 2, 3, "--processes_per_run=3 with 2 workers needs 6 GPUs, but this machine has 4; type --jobs=1"),
+        (
+            4,
+            1,
+            8,
+            "--processes_per_run=8 with 1 worker needs 8 GPUs, but this machine has 4; type --processes_per_run=4 --jobs=1",
+        ),
+        (0, 4, 2, "--processes_per_run=2 with 4 workers needs 8 cores, but this machine has 7; type --jobs=3"),
+    ],
+)
+def test_more_processes_than_the_machine_has_devices_are_refused(gpus, workers, processes, message, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    with pytest.raises(BadInput) as error:
+        shares_of_gpus([str(i) for i in range(gpus)], workers, processes)
+    assert str(error.value) == message
+
+
+def test_one_run_may_have_more_processes_than_there_are_cores(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert shares_of_gpus([], 1, 2) == []
 
 
 def test_a_metric_of_a_class_that_a_run_has_not_is_named_with_those_that_it_has():

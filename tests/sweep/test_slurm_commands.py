@@ -29,7 +29,7 @@ class Slurm:
         monkeypatch.setattr(slurm, "SQUEUE_SECONDS", 0.0)
         monkeypatch.setattr(slurm.time, "sleep", lambda seconds: None)
 
-    def submit(self, location, name, search, jobs, stacked, parameters):
+    def submit(self, location, name, search, jobs, stacked, parameters, processes):
         self.submitted.append(jobs)
         paths = SimpleNamespace(result_pickle=SimpleNamespace(exists=lambda: False))
         return [SimpleNamespace(job_id=f"{100 * len(self.submitted)}_{i}", paths=paths) for i in range(jobs)]
@@ -64,7 +64,7 @@ def test_squeue_that_fails_is_not_the_end_of_the_jobs(place, monkeypatch, capsys
 def test_nothing_is_submitted_where_nothing_is_left(place, monkeypatch):
     cluster = Slurm(monkeypatch)
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs: [summary] * len(runs))
+    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
     studies.work(place, None, False, 1, 16)
     launch.launch(place, None, 8, 16, "slurm", [])
     launch.launch(place, None, 8, 16, "local", [])  # nor is a worker started

@@ -145,6 +145,23 @@ def test_a_killed_workers_trial_goes_to_another_at_once_on_one_machine(place):
     process.join()
 
 
+def test_a_worker_that_dies_between_the_result_and_the_score_loses_its_trial_to_another(place):
+    """Found by killing workers at random: such a trial counted as done, and its setting lacked the score of one seed."""
+    add_trials(place, 1)
+    with studies.Worker(place, None, 1, 1) as dying:
+        (taken,) = dying.take()
+        dying.storage.set_trial_user_attr(taken.id, "result", {"status": "done", "run_directory": "x", "seconds": 1.0})
+        dying.held = []
+    assert studies.count_left(place, None) == 1
+    with studies.Worker(place, None, 1, 1) as worker:
+        (again,) = worker.take()
+        assert again.number == 1
+        worker._end(again, STATES.COMPLETE, 0.5, status="done")
+        worker.held = []
+    ((_, outcome),) = studies.outcomes(open_study(place), lambda point: True)
+    assert (outcome.status, outcome.score, states(place)) == ("done", 0.5, ["FAIL", "COMPLETE"])
+
+
 class Clock:
     """A clock that stands still until it is set."""
 
@@ -232,7 +249,7 @@ def test_a_trial_costs_few_commits(tmp_path, monkeypatch):
     place = StudyLocation("test", str(tmp_path), f"sqlite:///{tmp_path / 'study.sqlite'}")
     add_trials(place, 20)
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs: [summary] * len(runs))
+    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
     with studies.Worker(place, None, 1, 1) as worker:
         commits = []
         sqlalchemy.event.listen(worker.storage._backend.engine, "commit", lambda connection: commits.append(1))

@@ -100,7 +100,7 @@ def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]})
     train, seen = studies.train_quietly, []
 
-    def crash_once(runs):
+    def crash_once(runs, *_):
         seen.append(runs)
         if len(seen) == 1:
             raise RuntimeError("out of memory")
@@ -168,7 +168,7 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
 def test_a_stopped_worker_gives_its_trials_back(place, monkeypatch):
     studies.add(place, studies.grid(AXES | {"optim.lr": [0.05], "seed": [0, 1]}))
 
-    def stop(runs):
+    def stop(runs, *_):
         assert [t.state.name for t in trials(place)] == ["RUNNING"] * 2
         raise Interrupted(signal.SIGTERM)
 
@@ -468,7 +468,7 @@ def test_a_study_is_read_when_trials_run_out_and_not_for_every_trial(place, monk
     monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **kw: reads.append(1) or get(*a, **kw))
     monkeypatch.setattr(studies, "make_run", lambda *a: resolved.append(1) or make(*a))
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs: [summary] * len(runs))
+    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
     work(place, stacked=1)
     assert [studies.status(trial) for trial in trials(place)] == ["done"] * number
     assert len(reads) <= 4 and len(resolved) == number

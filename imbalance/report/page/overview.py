@@ -201,7 +201,8 @@ def chosen_by_val(rows: Sequence[Row], setting_of_run: list[int], name_and_task:
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
     that all settings of the config file and task have in common. If they have none in common, it is over all seeds of
     each setting. A seed that diverged has the smallest possible score, see `mean_with_diverged`. Of equally good
-    settings, the one with more seeds is chosen, because the user probably chose it before training these seeds.
+    settings, the one with more seeds is chosen, because the user probably chose it before training these seeds. A
+    setting that a sweep has pruned is not chosen, unless all settings are pruned.
 
     Args:
         rows: one row for each run.
@@ -214,11 +215,13 @@ def chosen_by_val(rows: Sequence[Row], setting_of_run: list[int], name_and_task:
         if row["status"] == "diverged" or row["score"] is not None:
             scores[setting][row["seed"]] = nan if row["score"] is None else row["score"]
             lowest[setting] = _lowest_score(row)
+    pruned = {setting for row, setting in zip(rows, setting_of_run) if row["status"] == "pruned"}
     rivals: dict[tuple[str, str], list[int]] = {}
     for setting in scores:
         rivals.setdefault(name_and_task[setting], []).append(setting)
     chosen = set()
-    for settings in rivals.values():
+    for every in rivals.values():
+        settings = [setting for setting in every if setting not in pruned] or every
         ended = [setting for setting in settings if not all(map(isnan, scores[setting].values()))] or settings[:1]
         shared = set.intersection(*(set(scores[setting]) for setting in ended))
 

@@ -8,6 +8,7 @@ needs gloo, and a barrier of its own in every step. The flight recorder writes f
 later. Neither tells a stopped process from one that computes, and neither ends the other processes with a message.
 """
 
+import atexit
 import os
 import sys
 import threading
@@ -26,6 +27,7 @@ from imbalance.utils.output import print_safely
 LIMIT, DEFAULT_MINUTES = "IMBALANCE_WAIT_MINUTES", 360.0
 MARGIN = timedelta(minutes=1)  # NCCL's own limit is later by this time, because NCCL kills a process without a message
 INTERVAL = 2.0  # seconds between two beats
+MOST_AT_EXIT = 10.0  # seconds for which a process that ends waits for its last beat
 SILENCE = 60.0  # seconds without a beat after which a process is named
 _watch: "Heartbeat | None" = None
 
@@ -67,6 +69,7 @@ class Heartbeat:
     number: number of exchanges that this process has reached.
     what: description of the last exchange that this process has reached.
     since: time at which this process reached its current exchange; None between exchanges.
+    has_lost_peer: whether an exchange has failed because of another process.
 
     Args:
         store: key-value store of torch.distributed, which all processes share.
@@ -83,11 +86,19 @@ class Heartbeat:
         self._others = {other: (0, "its start") for other in range(world) if other != rank}
         self._beats = {other: (0, time.monotonic()) for other in range(world) if other != rank}
         self._named: set[int | None] = set()
-        threading.Thread(target=self._run, daemon=True).start()
+        self.has_lost_peer = False
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread, and wait for its end."""
+        self._closed.set()
+        self._thread.join(MOST_AT_EXIT)
 
     def _run(self) -> None:
-        """Beat every INTERVAL seconds until torch closes its key-value store."""
-        while True:
+        """Beat every INTERVAL seconds until `close` is called, or torch closes its key-value store."""
+        while not self._closed.is_set():
             # One process serves the store, and a call to the store waits for that process. So use a timer to report it.
             unanswered = threading.Timer(SILENCE, self._name, [None])
             unanswered.daemon = True
@@ -99,7 +110,7 @@ class Heartbeat:
             finally:
                 unanswered.cancel()
             self._named.discard(None)
-            time.sleep(INTERVAL)
+            self._closed.wait(INTERVAL)
 
     def _beat(self) -> None:
         """Write the next beat of this process to torch's store, and read the beats of the other processes."""
@@ -188,6 +199,19 @@ def watch_processes(rank: int, world: int) -> None:
     prefix = f"imbalance/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
     store = PrefixStore(prefix, distributed_c10d._get_default_store())
     _watch = Heartbeat(store, rank, world, get_backend() == "nccl")
+    atexit.register(leave_processes, _watch)
+
+
+def leave_processes(watch: Heartbeat) -> None:
+    """End the heartbeat and torch's process group at the end of this process, unless another process has been lost.
+
+    Otherwise a thread of torch can still run when Python ends, and the process then aborts although its work is done.
+    """
+    from torch.distributed import destroy_process_group, is_initialized
+
+    watch.close()
+    if is_initialized() and not watch.has_lost_peer:
+        destroy_process_group()
 
 
 def torch_timeout() -> timedelta:
@@ -235,6 +259,7 @@ def watched_exchange(watch: Heartbeat, what: str) -> Iterator[None]:
     except RuntimeError as error:
         if not is_of_connection(error):
             raise
+        watch.has_lost_peer = True
         raise (watch.waited_too_long() if is_timeout(error) else watch.lost()) from error
     finally:
         watch.since = None

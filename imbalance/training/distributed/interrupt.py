@@ -65,6 +65,17 @@ class Interrupt:
         finally:
             self._deferred = before
 
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Return a context manager inside `at_once` in which a signal is recorded, and raises `Interrupted` at the end."""
+        before, self._deferred = self._deferred, True
+        try:
+            yield
+        finally:
+            self._deferred = before
+        if self.signum and not before:
+            raise Interrupted(self.signum)
+
     def _note(self, signum: int, frame: FrameType | None) -> None:
         """Handle a signal of STOPS: record its number, and raise `Interrupted` unless `defer` was called."""
         self.signum = signum

@@ -2,7 +2,8 @@
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from math import ceil, isfinite
 from typing import Any, TypeVar, cast
 
@@ -20,6 +21,7 @@ from imbalance.training.distributed.heartbeat import exchange
 from imbalance.utils.launch import check_launch
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def start_accelerator(config: Experiment) -> Accelerator:
@@ -95,6 +97,69 @@ def from_main(accelerator: Accelerator, function: Callable[[], T]) -> T:
     if answer[1]:
         raise answer[1]
     return answer[0]
+
+
+def from_main_with_help(
+    accelerator: Accelerator,
+    function: Callable[[Callable[[Sequence[R]], Iterator[Tensor]]], T],
+    compute: Callable[[R], Tensor],
+    uninterrupted: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> T:
+    """Call `function` on the main process, and return its result, or raise its error, on every process.
+
+    The other processes compute tensors for `function` meanwhile.
+
+    Args:
+        function: takes a function from a list of requests to an iterator over `compute(request)` of each, in their
+            order. The processes compute one request each at the same time, and the tensors are then on the CPU. A
+            single process computes one request after the other.
+        compute: returns the tensor that a request asks for; every process has the same model and data.
+        uninterrupted: makes a context manager in which a signal raises no error, because the other processes would wait
+            for this one.
+    """
+    world, rank = accelerator.num_processes, accelerator.process_index
+    if world == 1:
+        return function(lambda requests: map(compute, requests))
+
+    def one_each(requests: Sequence[R]) -> list[tuple[Tensor | None, Exception | None]]:
+        answer: tuple[Tensor | None, Exception | None] = None, None
+        if rank < len(requests):
+            try:
+                answer = compute(requests[rank]).cpu(), None
+            except (BadInput, Diverged, RuntimeError) as error:  # every process must reach the exchange
+                answer = None, error
+        answers: list[tuple[Tensor | None, Exception | None]] = of_all_processes(answer)
+        return answers[: len(requests)]
+
+    def compute_all(requests: Sequence[R]) -> Iterator[Tensor]:
+        for start in range(0, len(requests), world):
+            with uninterrupted():
+                asked = requests[start : start + world]
+                broadcast_object_list([asked])
+                answers = one_each(asked)
+            for value, error in answers:
+                if error:
+                    raise error
+                yield cast(Tensor, value)
+
+    def answer_requests() -> None:
+        while True:
+            asked: list[Any] = [None]
+            with exchange("work that process 0 does for all"):
+                broadcast_object_list(asked)
+            if asked[0] is None:
+                return
+            one_each(asked[0])
+
+    def call_and_release() -> T:  # the other processes stop to answer requests
+        try:
+            return function(compute_all)
+        finally:
+            broadcast_object_list([None])
+
+    if not accelerator.is_main_process:
+        answer_requests()
+    return from_main(accelerator, call_and_release)
 
 
 def of_all_processes(value: T) -> list[T]:

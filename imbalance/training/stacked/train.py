@@ -38,12 +38,22 @@ from imbalance.training.finish import (
     record_split,
     split_names,
     write_early_summary,
+    write_pause,
     write_results,
 )
 from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog
-from imbalance.training.loop import SAVE, begin, check_finite, close_epoch, evaluate_epoch, evaluation_is_due, save
+from imbalance.training.loop import (
+    SAVE,
+    begin,
+    check_finite,
+    close_epoch,
+    evaluate_epoch,
+    evaluation_is_due,
+    is_paused,
+    save,
+)
 from imbalance.training.stacked.fits import FitStack, first_members
 from imbalance.training.stacked.models import Stack
 from imbalance.training.state import forensics
@@ -106,7 +116,7 @@ def draws_data(config: Experiment) -> bool:
     return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
-def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any]]:
+def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = None) -> list[dict[str, Any]]:
     """Train runs for which `in_common` returns the same text; return each summary.json's content, in the order of `runs`.
 
     A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary.json. The
@@ -114,6 +124,7 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
 
     Args:
         runs: config and run directory of each run.
+        pause: number of epochs after which a run pauses, as in `imbalance.training.loop.train`; None for no pause.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -155,7 +166,7 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]]) -> list[dict[str, Any
             return position(member), dataset.input_shape, dataset.vocabulary, data
 
         for _, together in groupby(sorted(members, key=alike), key=alike):
-            fit(list(together), interrupt)
+            fit(list(together), interrupt, pause)
     return [read_summary(Path(directory)) for _, directory in runs]
 
 
@@ -164,14 +175,22 @@ def position(member: Run) -> tuple[int, int]:
     return member.progress.epoch, member.progress.batch
 
 
-def fit(members: list[Run], interrupt: Interrupt) -> None:
-    """Train `members`, which are all at the same step, until each run has ended; write the results of each run."""
+def fit(members: list[Run], interrupt: Interrupt, pause: int | None) -> None:
+    """Train `members`, which are all at the same step, until each run has ended or pauses; write the results of each.
+
+    Args:
+        pause: number of epochs after which a run pauses; None for no pause.
+    """
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
     try:
         while members:
             ending = [replace(member, interrupt=interrupt) for member in members if member.progress.ended]
-            members[:] = [member for member in members if not member.progress.ended]
+            paused = [member for member in members if is_paused(member, pause)]
+            members[:] = [member for member in members if not member.progress.ended and member not in paused]
+            save_all(paused)
+            for member in paused:
+                write_pause(member)
             save_all(ending)
             finish_all(ending)
             ending = []
@@ -189,7 +208,7 @@ def fit(members: list[Run], interrupt: Interrupt) -> None:
     except Interrupted as error:
         save_all(members)
         for member in [*members, *ending]:
-            write_early_summary(member, error)
+            write_early_summary(member, error.status, str(error))
         raise
 
 
@@ -230,7 +249,7 @@ def apply_to_all(members: list[Run], action: Callable[[Run], Any], threads: int 
         for member, error in zip(list(members), errors):
             if error:
                 member.progress.seconds = member.clock.seconds()
-                write_early_summary(member, error)
+                write_early_summary(member, error.status, str(error))
                 members.remove(member)
                 none_diverged = False
     return none_diverged

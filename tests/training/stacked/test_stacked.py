@@ -254,9 +254,9 @@ def test_runs_share_what_of_the_data_is_the_same(change, train, val, config, tmp
     monkeypatch.setitem(DATASETS, "same_images", same_images)
     begun, fit = [], batched.fit
 
-    def watched(members, interrupt):
+    def watched(members, interrupt, pause):
         begun.extend(members)
-        fit(members, interrupt)
+        fit(members, interrupt, pause)
 
     monkeypatch.setattr(batched, "fit", watched)
     at_once(varied(change(config), *MEMBERS), tmp_path)
