@@ -54,6 +54,7 @@ IMAGES = dict(
 PUBLISHED = dict(size=14, check_counts=True, augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
+PARAMETRIC = dict(alpha=0.1, beta=1.0, gamma=0.5, temperature=0.2, width=5, queue=40)
 THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
@@ -219,6 +220,8 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "paco": Example(PARAMETRIC | dict(momentum=0.5)),
+        "gpaco": Example(PARAMETRIC | dict(smoothing=0.1)),
         "proco": Example(dict(penalty=2.0, temperature=0.2, width=5)),
         "ride": Example(
             dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),

@@ -20,6 +20,7 @@ from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.paco import GPaCo, PaCo
 from imbalance.methods.objectives.proco import ProbabilisticContrastive
 from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
@@ -46,6 +47,8 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "paco": PaCo,
+    "gpaco": GPaCo,
     "proco": ProbabilisticContrastive,
     "ride": RIDE,
     "sade": SADE,
