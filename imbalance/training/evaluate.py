@@ -478,9 +478,8 @@ def features(learner: Learner, split: Split, view: int = 0) -> Tensor:
     drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
 
     def inputs(batch: slice) -> Inputs:
-        return (
-            augment(split.inputs[batch], names, [numbers[batch] for numbers in drawn]) if names else split.inputs[batch]
-        )
+        # Without a view there are no names, and `augment` returns its inputs, which may then be texts.
+        return augment(cast(Tensor, split.inputs[batch]), names, [numbers[batch] for numbers in drawn])
 
     def forward(size: int) -> Tensor:
         batches = (slice(start, start + size) for start in range(0, len(split), size))
