@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet32", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(
         name="imb_sam",
         lr=0.01,

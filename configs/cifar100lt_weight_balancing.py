@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet32", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-3, decayed="all")
     config.optim.schedule = create(name="cosine", warmup_epochs=0.0)
     config.head = create(

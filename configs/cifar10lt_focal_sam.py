@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="logit_adjusted", tau=1.0)
     config.objective = create(name="average")
     config.model = create(name="resnet32", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(
         name="focal_sam",
         lr=0.1,

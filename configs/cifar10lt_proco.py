@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="balanced_softmax")
     config.objective = create(name="proco", penalty=1.0, temperature=0.1, width=128)
     config.model = create(name="resnet32", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.3, momentum=0.9, weight_decay=2e-4, decayed="all")
     config.optim.schedule = create(name="cosine", warmup_epochs=5.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

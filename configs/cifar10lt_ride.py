@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="ldam", max_margin=0.5, scale=30.0)
     config.objective = create(name="ride", diversity=0.45, temperature=1.0, tempering=0.05, start_epoch=160, scale=30.0)
     config.model = create(name="experts_cosine", network=dict(name="resnet32", frozen=False), experts=3, shared=13)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=2e-4, decayed="all")
     config.optim.schedule = create(name="step", milestones=(160, 180), factor=0.01, warmup_epochs=5.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="sade", tau=2.0, scale=1.0)
     config.model = create(name="experts", network=dict(name="resnet32", frozen=False), experts=3, shared=13)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.1, momentum=0.9, weight_decay=2e-4, decayed="all")
     config.optim.schedule = create(name="step", milestones=(160, 180), factor=0.01, warmup_epochs=5.0)
     config.head = create(name="test_time", epochs=5, batch_size=128, lr=0.1, momentum=0.9, weight_decay=0.0005)

@@ -40,6 +40,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="encoder", pretrained="bert-base-uncased", pool="pooler", dropout=0.1)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="adamw", lr=1e-5, betas=(0.9, 0.999), weight_decay=0.01, decayed="weights")
     config.optim.schedule = create(name="linear", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="mlp", hidden=(256, 256))
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.02, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="poly", alpha=1.0, left="logistic")
     config.objective = create(name="average")
     config.model = create(name="mlp", hidden=(32,))
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.01, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -47,6 +47,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="group_dro", step_size=0.01, size_adjustment=0.0, adjust_absent=False)
     config.model = create(name="bag_of_embeddings", width=64)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.3, momentum=0.9, weight_decay=0.0, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training

@@ -38,6 +38,7 @@ def get_config() -> ConfigDict:
     config.loss = create(name="cross_entropy")
     config.objective = create(name="average")
     config.model = create(name="resnet50", pretrained="imagenet", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.003, momentum=0.9, weight_decay=0.0001, decayed="all")
     config.optim.schedule = create(name="constant", warmup_epochs=0.0)
     config.head = create(name="afr", fraction=0.2, gamma=10.0, penalty=0.0, steps=500, lr=0.01)

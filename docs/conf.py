@@ -90,6 +90,7 @@ NAVIGATION = {
         "reference/index",
         "findings",
         "findings-tables",
+        "leaderboard",
         "preregistered/2026-11-28-limit-on-features",
         "results",
         "speed",

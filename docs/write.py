@@ -58,6 +58,7 @@ SECTIONS = {
     "loss": "the loss of one example",
     "objective": "the losses of a batch, reduced to one scalar",
     "model": "the network; each name also exists with `_cosine` at its end, for a normalised last layer",
+    "adapter": "small changes that are trained in place of the network's weights",
     "head": "the replacement of the last layer after training",
     "optim.schedule": "the schedule of the learning rate",
     "optim": "the optimiser",

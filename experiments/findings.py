@@ -1,4 +1,4 @@
-"""Write the tables of docs/findings.md, docs/findings-tables.md and docs/results.md from results/.
+"""Write the tables of docs/findings.md, docs/findings-tables.md, docs/leaderboard.md and docs/results.md from results/.
 
     imbalance findings           # rewrites the pages, and draws the figures in results/
     imbalance findings --check   # names the pages that differ from results/, and changes nothing
@@ -12,17 +12,26 @@ from functools import partial
 from pathlib import Path
 
 from imbalance.errors import BadInput
-from imbalance.experiments import figure3, leads_along_training, limit_on_features, pairs, paper_rows, protocol
+from imbalance.experiments import (
+    figure3,
+    leads_along_training,
+    limit_on_features,
+    pairs,
+    paper_rows,
+    protocol,
+    subpopbench,
+)
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
+from imbalance.experiments.leaderboard import board_tables, quoted_elsewhere
 from imbalance.experiments.long_tails import long_tails_table
-from imbalance.report import kept_results
+from imbalance.report import kept_results, leaderboard
 from imbalance.report.tables import markdown
 from imbalance.sweep.compare import compare_kept
 from imbalance.sweep.variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("findings", "findings-tables", "results"))
+PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("findings", "findings-tables", "leaderboard", "results"))
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -69,11 +78,18 @@ def code_table(folder: Path) -> str:
     heads = ["table", "rows", "commit in every clone", "with uncommitted changes (+)", "commit in no clone (?)"]
     counts = []
     for path in sorted(folder.glob("*.csv*")):
+        if path.name == leaderboard.NAME:  # its rows are means over runs
+            continue
         name = path.name.partition(".")[0]
         ends = [row["commit"][-1:] for row in kept_results.read(name, folder)]
         lost = [ends.count(mark) for mark in "+?"]
         counts.append([name, *(f"{count:,}" for count in (len(ends), len(ends) - sum(lost), *lost))])
     return markdown(heads, counts)
+
+
+def of_leaderboard(table: Callable[[list[leaderboard.Entry]], str]) -> Callable[[Path], str]:
+    """Return a function that reads leaderboard.csv in a folder, and returns `table(rows)`."""
+    return lambda folder: table(leaderboard.read(folder))
 
 
 TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes the table from the folder of kept results
@@ -87,12 +103,18 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol-made-up": partial(protocol.kept_table, protocol.SMALL_DATA),
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
+    "leaderboard": board_tables,
+    "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
+    "leaderboard-not-comparable": of_leaderboard(leaderboard.not_comparable_table),
+    "leaderboard-quoted": quoted_elsewhere,
     "long-tails": long_tails_table,
     "limit-outcome": limit_on_features.outcome_text,
     "limit-contrasts": limit_on_features.contrasts_table,
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
     "leads": leads_along_training.leads_table,
+    "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),
+    "subpopbench-dominoes": partial(subpopbench.kept_table, "dominoes"),
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),
     "pairs-methods": pairs_table(pairs.methods_table),
     "pairs-comparisons": pairs_table(pairs.comparisons_table),

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from imbalance.config.override_flags import OverrideText
 from imbalance.config.run_directory import read_logits, read_predictions
 from imbalance.errors import BadInput
 from imbalance.experiments.published import find_published
@@ -126,13 +127,15 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
 
 
 def row_of(directory: Path, about: Mapping[str, Any], final_only: bool) -> Row:
-    """Return the row of a run: that of `kept_results`, the cells `about`, and the choice of each rule.
+    """Return the row of a run: that of `kept_results` without its selection rules, the cells `about`, and the choice of each rule.
 
     For each rule, "<rule>: value" is the value by which the rule chooses, at its best checkpoint, and "<rule>: <metric>" is a
     test metric there. A diverged run has no such cells.
     """
     row = kept_results.row_of(directory)
     assert row is not None, "called for a run that is done or diverged"
+    others = (*kept_results.RULES, "path")  # its choices of an epoch, which this table replaces by those of RULES
+    row = {key: value for key, value in row.items() if not key.startswith(tuple(f"{name}: " for name in others))}
     row |= {key: kept_results.text(value) for key, value in about.items()}
     if row["status"] != "done":
         return row
@@ -153,7 +156,7 @@ class Comparison(NamedTuple):
 
     data: name of the data set.
     budget: number of training steps of every run.
-    changes: overrides of all runs, as text; "" for none.
+    changes: overrides of all runs, as text with spaces between them; "" for none.
     attributes: "known" or "unknown" in training.
     """
 
@@ -315,6 +318,11 @@ def description(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
     )
 
 
+def parse_changes(text: str) -> dict[str, OverrideText]:
+    """Return the overrides in the text of a comparison, such as "model.hidden=64,64 model.name=mlp", by key."""
+    return {key: OverrideText(value) for key, value in (part.split("=", 1) for part in text.split())}
+
+
 LEGEND = (
     "Worst-group accuracy on test, %: mean ± 95 % t-interval of each method alone. The joint intervals contain the true means "
     "(or the true differences) of all methods at once in 95 % of cases."
@@ -401,7 +409,7 @@ def subpopbench(
     common = check_common_overrides(overrides)
     data_sets = {name: data_set_of(name, steps, common) for name in data}
     chosen_methods = methods_for(methods, attributes, data_sets)
-    changes = ",".join(f"{key}={value}" for key, value in sorted(common.items()) if key != "data_dir")
+    changes = " ".join(f"{key}={value}" for key, value in sorted(common.items()) if key != "data_dir")
 
     def point_of(name: str, method: str, setting: int, seed: int) -> Point:
         return parse_values({**point(data_sets[name], method, setting, seed, attributes, steps), **common})

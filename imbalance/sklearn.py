@@ -32,7 +32,19 @@ from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.seeds import random_state, set_random_state
 
-SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "model", "optim", "head", "trainer", "callbacks")
+SECTIONS = (
+    "sampler",
+    "weights",
+    "mix",
+    "loss",
+    "objective",
+    "model",
+    "adapter",
+    "optim",
+    "head",
+    "trainer",
+    "callbacks",
+)
 MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba

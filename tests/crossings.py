@@ -29,7 +29,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from helpers.data_files import make_folder, make_table, save_image, write_csv, write_people
+from helpers.data_files import make_folder, make_table, save_image, write_arrow, write_csv, write_people
 from helpers.jobs import at_call, free_port
 from helpers.server import SERVER
 from helpers.texts import write_texts
@@ -109,6 +109,11 @@ def digits(folder: Path, config: ConfigDict) -> None:
     config.model = dict(name="mlp", hidden=(8,))
 
 
+def low_rank(folder: Path, config: ConfigDict) -> None:
+    digits(folder, config)
+    config.adapter = dict(name="lora", rank=2, alpha=4.0, dropout=0.1, targets=())
+
+
 def images(config: ConfigDict, **data: Any) -> None:
     config.data = data | dict(
         mode="RGB",
@@ -169,6 +174,11 @@ def read_table(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array([row[name] for row in rows], dtype=object) for name in rows[0]}
 
 
+def arrow_columns(folder: Path, config: ConfigDict) -> None:
+    columns(folder, config, file="people.arrow")
+    write_arrow(folder / "people.arrow", read_table(folder / "people.csv"))
+
+
 def arrays(folder: Path, config: ConfigDict) -> None:
     rng = np.random.default_rng(0)
     targets = np.arange(80) // 2 % 2
@@ -198,6 +208,12 @@ def pairs(folder: Path, config: ConfigDict) -> None:
     table = read_table(folder / "texts.csv")
     write_csv(folder / "texts.csv", {"premise": table["place"], "text": table["text"], "target": table["target"]})
     config.data.update(text=("premise", "text"), attributes=())
+
+
+def arrow_texts(folder: Path, config: ConfigDict) -> None:
+    texts(folder, config, name="bag_of_embeddings", width=6)
+    config.data.file = "texts.arrow"
+    write_arrow(folder / "texts.arrow", read_table(folder / "texts.csv"))
 
 
 def in_memory(folder: Path, config: ConfigDict) -> None:
@@ -230,14 +246,17 @@ def text_columns(folder: Path) -> dict[str, np.ndarray]:
 
 KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and the kind
     "digits": ("digits_erm", Kind(digits)),
+    "low_rank": ("digits_erm", Kind(low_rank)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
     "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),
     "arrays": ("arrays_erm", Kind(arrays)),
+    "arrow": ("arrays_erm", Kind(arrow_columns, lambda f: [f / "people.arrow"], lambda f: read_table(f / "people.csv"))),
     "features": ("features_erm", Kind(features, lambda f: [f / "features"])),
     "text_bag": ("text_small_erm", Kind(
         lambda f, c: texts(f, c, name="bag_of_embeddings", width=6), lambda f: [f / "texts.csv"], text_columns)),
+    "text_arrow": ("text_small_erm", Kind(arrow_texts, lambda f: [f / "texts.arrow"], text_columns)),
     "text_transformer": ("text_small_erm", Kind(
         lambda f, c: texts(f, c, name="transformer", width=8, depth=1, heads=2, dropout=0.1), lambda f: [f / "texts.csv"],
         lambda f: text_columns(f)["text"].tolist())),
@@ -262,6 +281,8 @@ def make_old(run: Path) -> None:
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
     del config["groups"], config["optim"]["decayed"]
+    if config["adapter"]["name"] == "none":  # no older version could write another one
+        del config["adapter"]
     config["trainer"]["compile"] = False
     if config["data"]["name"] == "in_memory":
         config["data"]["name"] = "given"

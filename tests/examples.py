@@ -283,6 +283,13 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "afr": Example(dict(fraction=0.25, gamma=4.0, penalty=0.1, steps=20, lr=0.5)),
     },
+    "adapter": {
+        "none": Example(),
+        "lora": Example(
+            dict(rank=2, alpha=4.0, dropout=0.0, targets=()), config=dict(model=dict(name="mlp", hidden=(8, 8))),
+            other=dict(dropout=0.5, targets=("1",)),
+        ),
+    },
     "model": {
         "linear": Example(dict(init="default")),
         "linear_cosine": Example(dict(init="default"), elsewhere="tests/models/test_models.py"),  # no learning rate makes it diverge
@@ -329,12 +336,12 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             dict(weight_decay=0.01, decayed="weights", tolerance=1e-4), elsewhere="tests/training/test_lbfgs.py"
         ),
         "sgd_apart": Example(
-            dict(lr=0.02, head_factor=5.0, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
+            dict(lr=0.02, head_factor=5.0, layer_decay=0.5, momentum=0.9, weight_decay=0.01, decayed="weights"), config=CLIPPED
         ),
         "sam": Example(SHARP, config=CLIPPED),
         "imb_sam": Example(SHARP | dict(tail_below=60), other=dict(tail_below=200)),
         "focal_sam": Example(SHARP | dict(gamma=2.0, strength=0.4)),
-        "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
+        "adamw_apart": Example(dict(lr=0.01, head_factor=3.0, layer_decay=0.5, betas=(0.9, 0.99), weight_decay=0.01, decayed="all")),
     },
 }  # fmt: skip
 # The program adds a variant with a normalised head to every model, so give it the same example.

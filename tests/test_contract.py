@@ -29,12 +29,12 @@ from imbalance.deploy.extract_features import features
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.losses import LOSSES
 from imbalance.training import loop
-from imbalance.training.stacked.train import in_common, train_stacked
+from imbalance.training.stacked.train import BATCHED, in_common, train_stacked
 from imbalance.training.state import forensics
 
 # The data are the same for all entries, see `test_data_are_the_same_each_time`; a schedule is a function of the epoch, see
 # tests/training/test_optim.py.
-SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
+SECTIONS = ("groups", "sampler", "weights", "mix", "loss", "objective", "head", "model", "adapter", "optim")
 ENTRIES = [(section, name) for section in SECTIONS for name in names(section) if not EXAMPLES[section][name].elsewhere]
 IDS = ["-".join(entry) for entry in ENTRIES]
 each_entry = pytest.mark.parametrize("entry", ENTRIES, ids=IDS)
@@ -172,22 +172,30 @@ def test_on_features_it_does_what_it_does_on_inputs(entry, whole, pixels_as_feat
     assert_close(tmp_path, whole(entry))
 
 
-def train_all(entries: list[tuple[str, str]], work_dir: Path) -> None:
+def train_all(entries: list[tuple[str, str]], sharded: list[tuple[str, str]], work_dir: Path) -> None:
     """Train the examples of entries, one after another in the same processes: these take long to start."""
     for entry in entries:
         loop.train(config_of(entry), work_dir / "-".join(entry))
+    for entry in sharded:
+        config = config_of(entry)
+        config.trainer.shard = True
+        loop.train(config, work_dir / "sharded" / "-".join(entry))
     sys.exit()
 
 
 @pytest.fixture(scope="module")
 def by_two(request, tmp_path_factory) -> Path:
     """The work directory in which two processes have trained the entries that this session tests."""
-    items = [item for item in request.session.items if getattr(item, "function", None) is test_two_processes_are_one]
-    entries = [item.callspec.params["entry"] for item in items]
+
+    def entries_of(test) -> list[tuple[str, str]]:
+        items = [item for item in request.session.items if getattr(item, "function", None) is test]
+        return [item.callspec.params["entry"] for item in items]
+
+    entries, sharded = entries_of(test_two_processes_are_one), entries_of(test_two_sharded_processes_are_one)
     work_dir = tmp_path_factory.mktemp("by_two")
     config = config_of(("loss", "cross_entropy"))
     config.work_dir = str(work_dir)
-    job = Job(config, world=2, target=partial(train_all, entries, work_dir))
+    job = Job(config, world=2, target=partial(train_all, entries, sharded, work_dir))
     assert job.wait(timeout=500) == [0, 0], job.stderr()
     return work_dir
 
@@ -197,6 +205,16 @@ def test_two_processes_are_one(entry, whole, by_two):
     directory = by_two / "-".join(entry)
     assert json.loads((directory / "summary.json").read_text())["processes"] == 2
     assert_close(directory, whole(entry))
+
+
+# A sampler, weights, mixing and a loss never see whether the model is sharded.
+@pytest.mark.parametrize(
+    "entry",
+    [entry for entry in ENTRIES if entry[0] in ("objective", "head", "model", "adapter", "optim")],
+    ids="-".join,
+)
+def test_two_sharded_processes_are_one(entry, whole, by_two):
+    assert_close(by_two / "sharded" / "-".join(entry), whole(entry))
 
 
 @each_entry
@@ -250,7 +268,7 @@ def test_trained_at_once_is_trained_alone_or_is_refused(entry, whole, tmp_path):
     config = config_of(entry)
     tags = tags_of(registries()[section][name])
     if in_common(validate(config)) is None:
-        refusers = [tags_of(registries()[s][config[s].name]) for s in ("sampler", "mix", "objective", "model", "optim")]
+        refusers = [tags_of(registries()[s][config[s].name]) for s in BATCHED]
         assert not all(of_one.batched for of_one in refusers) or tags.first_run
         return
     other = config_of(entry)

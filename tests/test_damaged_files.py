@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from helpers.data_files import make_folder
+from helpers.data_files import make_folder, people, write_arrow
 from helpers.jobs import at_call
 from helpers.texts import text_config
 from ml_collections import ConfigDict
@@ -152,6 +152,16 @@ def make_texts(folder: Path, patch: pytest.MonkeyPatch) -> None:
     assert loaded(folder)[0] == 0
 
 
+def make_encoded_table(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    config = load(ROOT / "configs" / "arrays_erm.py")
+    config.data_dir = str(folder)
+    config.data.update(file="people.arrow", target="income", classes=("low", "high"), attributes=("sex",), split="split",
+                       numeric=(), categorical=(), missing=("", "?"), val_fraction=0.0, test_fraction=0.0)  # fmt: skip
+    write_arrow(folder / "people.arrow", people())
+    save(config, folder)
+    assert loaded(folder)[0] == 0
+
+
 def make_features(folder: Path, patch: pytest.MonkeyPatch) -> None:
     experiment(folder)
     assert extracted(folder)[0] == 0
@@ -278,6 +288,7 @@ KINDS = {
     "interrupted": Kind(make_interrupted, str(RUN), dict(train=train, watch=watch)),
     "diverged": Kind(make_diverged, str(RUN), dict(forensics=forensics, collect=collect, train=train)),
     "images": Kind(make_images, "decoded", dict(load=loaded, verify=verify)),
+    "encoded table": Kind(make_encoded_table, "decoded", dict(load=loaded, verify=verify)),
     "texts": Kind(make_texts, "decoded", dict(load=loaded, verify=verify)),
     "features": Kind(make_features, "store", dict(heads=heads, extract=extracted)),
     "partial features": Kind(make_partial_features, "store.partial", dict(extract=extracted)),

@@ -42,6 +42,7 @@ def get_config() -> ConfigDict:
     config.loss = create({loss})
     config.objective = create({objective})
     config.model = create({model})
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create({optim})
     config.optim.schedule = create({schedule})
     config.head = create({head})

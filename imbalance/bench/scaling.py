@@ -2,7 +2,7 @@
 
 A measurement is an epoch of training and an evaluation, of a linear model, in a process of its own. The memory is the peak of
 the process minus its memory before the data was made. Time and memory should grow linearly with the number N of examples.
-With K classes, the logits have N·K elements and the confusion matrix K². G groups should cost almost nothing; a tensor with
+With K classes, the logits have N·K elements. G groups should cost almost nothing; a tensor with
 G·K·N or even G·K² elements would break that bar.
 """
 

@@ -345,7 +345,7 @@ COMMANDS = {
     "predict": Command(
         "Write a trained model's predictions for files.",
         "imbalance.deploy.predict:predict_files",
-        (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .npz, .npy)"}),
+        (RUN, Flag(("files",), {"nargs": "+", "metavar": "FILE", "help": "image, folder of images, or table (.csv, .parquet, .arrow, .npz, .npy)"}),
          flag("--output", "CSV file to write, with the columns file, row, class, and the probability of each class", default="predictions.csv", metavar="FILE"),
          flag("--batch_size", "number of examples to predict at a time; changes only speed and memory", type=positive_integer, default=256, metavar="N"),
          flag("--prior", "class shares to predict for: natural (those of the training set), uniform, estimated (from the examples in the files), or a "
@@ -447,6 +447,18 @@ COMMANDS = {
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
          flag("--to", "folder to which all runs of --work_dir are copied, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
+    ),
+    "submit": Command(
+        "Check finished runs, and add their results to the leaderboard.",
+        "imbalance.report.leaderboard:submit",
+        (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
+         flag("--by", "name of who ran them", required=True, metavar="NAME"),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+    ),
+    "leaderboard": Command(
+        "Write the rows of the leaderboard that follow from the tables in results/.",
+        "imbalance.experiments.leaderboard:fill",
+        (RESULTS,),
     ),
     "findings": Command(
         "Write the tables of docs/findings.md and docs/results.md from results/.",

@@ -24,6 +24,7 @@ from imbalance.data.images.sheet import is_sheet, write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
 from imbalance.data.problems import DataProblems, Problem, problem_lines
+from imbalance.data.sets.encoded_table import forget_checks
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
@@ -87,7 +88,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
     """Open every image or text of a config's data set, and print the problems of the data and of stores made from them.
 
     Return the exit status: 2 if there is a problem, and 0 otherwise. A store is a copy of the data on disk, as decoded
-    pixels or as tokens.
+    pixels, as tokens or as an encoded table.
 
     Args:
         every: print every problem; otherwise one problem for each cause, and at most `KINDS_SHOWN` causes.
@@ -101,6 +102,7 @@ def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
         name, size = listing.name, len(listing.paths)
     else:
         size = 0
+        forget_checks(experiment.data_dir)
         try:
             problems, size = corpus_problems(section, **arguments) if name in CORPORA else ([], 0)
             if not problems:

@@ -145,6 +145,7 @@ class Experiment:
         mix: mixing of pairs of examples into one, such as mixup.
         objective: reduction of the losses of a batch to one scalar.
         model: network.
+        adapter: small changes that are trained in place of the network's weights.
         optim: optimiser, with its schedule of the learning rate.
         head: replacement of the last layer after training.
     """
@@ -165,6 +166,7 @@ class Experiment:
     mix: Section
     objective: Section
     model: Section
+    adapter: Section
     optim: Section
     head: Section
 

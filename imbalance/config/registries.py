@@ -19,6 +19,7 @@ ENTRY_POINTS = {
     "loss": "imbalance.methods.losses:LOSSES",
     "objective": "imbalance.methods.objectives.registry:OBJECTIVES",
     "model": "imbalance.models:MODELS",
+    "adapter": "imbalance.models.adapters:ADAPTERS",
     "head": "imbalance.methods.heads.registry:HEADS",
     "optim.schedule": "imbalance.training.optim:SCHEDULES",
     "optim": "imbalance.training.optim:OPTIMIZERS",

@@ -142,6 +142,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(trainer, dict) or not isinstance(optim, dict):
         return saved  # no config: `validate` says what is missing
     decayed = {} if user_module_file(str(optim.get("name"))) else {"decayed": "all"}
+    by_depth = {"layer_decay": 1.0} if optim.get("name") in ("sgd_apart", "adamw_apart") else {}
     without = {"clip_norm": 0.0, "ema_decay": 0.0, "tf32": "convolutions", "images_on_device": False}
     trainer = without | {"shard": False, "activation_checkpointing": False} | trainer
     if isinstance(trainer.get("compile"), bool):
@@ -160,11 +161,11 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     ):
         data = {("attributes" if key == "groups" else key): value for key, value in data.items()}
         data["attributes"] = data["attributes"][1:]
-    upgraded = {"trainer": trainer, "optim": decayed | optim} | ({"data": data} if "data" in saved else {})
+    upgraded = {"trainer": trainer, "optim": decayed | by_depth | optim} | ({"data": data} if "data" in saved else {})
     objective = saved.get("objective")
     if isinstance(objective, dict) and objective.get("name") == "group_dro":
         upgraded["objective"] = {"adjust_absent": False} | objective
-    return {"groups": {"name": "data"}} | saved | upgraded
+    return {"groups": {"name": "data"}, "adapter": {"name": "none"}} | saved | upgraded
 
 
 def _may_define_get_config(line: dis.Instruction) -> bool:

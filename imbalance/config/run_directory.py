@@ -10,7 +10,16 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from imbalance.errors import Damaged
-from imbalance.utils.read import parse_json, read_array, read_bytes, read_json, read_npz
+from imbalance.utils.read import (
+    check_digest,
+    map_npz,
+    open_regular,
+    parse_json,
+    read_array,
+    read_bytes,
+    read_json,
+    read_npz,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,11 +91,14 @@ def read_run_config(directory: Path) -> dict[str, Any]:
     return read_json(directory / "config.json", recorded_digests(directory).get("config.json"))
 
 
-def read_predictions(directory: Path, split: str, summary: Mapping[str, Any] | None = None) -> "dict[str, np.ndarray]":
+def read_predictions(
+    directory: Path, split: str, summary: Mapping[str, Any] | None = None, mapped: bool = False
+) -> "dict[str, np.ndarray]":
     """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
 
     Args:
         summary: content of the run's summary.json; None to read the file.
+        mapped: whether the arrays are memory maps, which the processes on a machine share.
 
     Raises:
         FileNotFoundError: the run has not ended yet.
@@ -94,7 +106,7 @@ def read_predictions(directory: Path, split: str, summary: Mapping[str, Any] | N
     """
     name = f"predictions/{split}.npz"
     digests = recorded_digests(directory) if summary is None else summary.get(FILES, {})
-    path, arrays = directory / name, read_npz(directory / name, digests.get(name))
+    path, arrays = directory / name, (map_npz if mapped else read_npz)(directory / name, digests.get(name))
     logits, labels = arrays.get("logits"), [arrays.get(key) for key in ("targets", "groups", "indices")]
     if logits is None or logits.ndim != 2 or any(array is None or array.shape != logits.shape[:1] for array in labels):
         raise Damaged(path, "it needs logits, targets, groups and indices, with a row for each example")
@@ -158,9 +170,10 @@ def damaged_files(directory: Path, summary: Mapping[str, Any]) -> dict[str, str]
         if name.startswith("evaluations/") or (digest is None and not path.exists()):
             continue
         try:
-            content = read_bytes(path, digest)
+            with open_regular(path) as file:
+                check_digest(file, path, digest)
             if digest is None and path.suffix == ".json":
-                parse_json(content, path)
+                parse_json(read_bytes(path), path)
         except FileNotFoundError:
             if rewritten:
                 damaged[name] = MISSING

@@ -30,7 +30,7 @@ from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
 from imbalance.data.sets.image_folder import folder, list_folder
 from imbalance.data.sets.image_table import list_table, table
-from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory
+from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory, refuse_stream
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.long_tailed_lists import (
     imagenet_lt,
@@ -137,6 +137,7 @@ def load(section: Mapping[str, Any], data_dir: str, seed: int, preparation: Prep
         return check_population(build_image_dataset(build(LISTINGS, section, **arguments), data_dir, preparation))
     dataset = build(DATASETS, section, **arguments)
     if not isinstance(dataset, Dataset):
+        refuse_stream(dataset)
         raise BadInput(
             f"config.data.name: {section['name']!r} returns {'None' if dataset is None else type(dataset).__name__}; it must return a Dataset, such as "
             "`imbalance.data.as_dataset` makes"

@@ -11,9 +11,10 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,11 +24,12 @@ from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels
 from imbalance.data.images.normalise import pixel_normaliser
 from imbalance.data.sets.image_folder import images_in
+from imbalance.data.sets.text import text_columns
 from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
-from imbalance.data.tables.encoding import transform, unfamiliar_values
+from imbalance.data.tables.encoding import check_table, transform, transform_parts, unfamiliar_values
 from imbalance.data.tables.values import check_unmasked
 from imbalance.data.texts.tokenizers import from_json
-from imbalance.data.texts.tokens import tokenise
+from imbalance.data.texts.tokens import CHUNK, Texts, tokenise
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
 from imbalance.methods.heads.last_layer import linear
@@ -243,8 +245,11 @@ class TrainedModel:
         if not isinstance(size, Integral) or isinstance(size, bool) or not 1 <= size < 2**31:
             raise BadInput(f"batch_size: {short_repr(size)} given; an integer from 1 on is needed")
         if self.about["preprocessing"].get("kind") == "texts":
-            tokens = tokenise(self.as_texts(examples), self.tokenizer)
-            yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
+            texts = self.as_texts(examples)
+            at_a_time = size * ceil(CHUNK / size)  # whole batches, so that no batch has other padding
+            for first in range(0, len(texts), at_a_time):
+                tokens = tokenise(texts[first : first + at_a_time], self.tokenizer)
+                yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
             return
         if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
             folder, examples = examples, images_in(Path(examples))
@@ -252,7 +257,10 @@ class TrainedModel:
                 raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
-        if is_table(examples):
+        if isinstance(examples, Columns):
+            for part in self.encoded_parts(examples):
+                yield from part.split(size)
+        elif is_table(examples):
             yield from self.encode_columns(examples).split(size)
         elif isinstance(examples, Sequence) and not isinstance(examples, Tensor | np.ndarray):
             for start in range(0, len(examples), size):
@@ -265,13 +273,11 @@ class TrainedModel:
         """The tokenizer of a model of texts."""
         return from_json(self.about["preprocessing"]["tokenizer"])
 
-    def as_texts(self, examples: Any) -> list[str] | list[tuple[str, str]]:
-        """Return the `examples` that `predict` takes as a list of texts, or of pairs of texts."""
+    def as_texts(self, examples: Any) -> Texts:
+        """Return the `examples` that `predict` takes as texts, or pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
-            columns = frame_columns(examples)
-            text_columns = [columns.text(name).tolist() for name in names]
-            return checked_texts(text_columns[0] if len(names) == 1 else list(zip(*text_columns)))
+            return checked_texts(text_columns(frame_columns(examples), names, any_type=True))
         is_single = isinstance(examples, str) or (len(names) == 2 and isinstance(examples, tuple))
         if isinstance(examples, bytes) or not (is_single or isinstance(examples, Iterable)):
             raise BadInput(f"{type(examples).__name__} given; this model takes {self.expected()}")
@@ -309,12 +315,20 @@ class TrainedModel:
             raise BadInput(f"a table given; this model takes {self.expected()}")
         return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
 
+    def encoded_parts(self, columns: Columns) -> Iterator[Tensor]:
+        """Yield what `encode_columns` returns for some rows at a time, so that a table can be larger than the memory."""
+        preprocessing = self.about["preprocessing"]
+        if preprocessing.get("kind") != "columns":
+            raise BadInput(f"a table given; this model takes {self.expected()}")
+        check_table(columns, preprocessing["features"])
+        yield from (torch.from_numpy(part) for _, part in transform_parts(columns, preprocessing["features"]))
+
     def unfamiliar_values(self, columns: Columns) -> list[str]:
         """Return a warning for each column with values that no training example had, such as new categories."""
         return unfamiliar_values(columns, self.about["preprocessing"]["features"])
 
     def read_columns(self, file: Path) -> Columns:
-        """Read a table from a CSV or Parquet file, with the types that the columns had in the training data."""
+        """Read a table from a CSV, Parquet or Arrow file, with the types that the columns had in the training data."""
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
             return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
@@ -424,9 +438,6 @@ def at_prior(logits: Tensor, shift: Tensor | None) -> Tensor:
     return logits.softmax(1) if shift is None else (logits + shift).softmax(1).float()
 
 
-Texts = TypeVar("Texts", list[str], list[tuple[str, str]])
-
-
 def checked_texts(texts: Texts) -> Texts:
     """Return `texts`, or raise `BadInput` if one has half of a surrogate pair, which no tokenizer takes."""
     for row, text in enumerate(texts):
@@ -464,7 +475,7 @@ def load(run_directory: str | Path, device: str | torch.device | None = None) ->
             f"{run_directory}: the weights do not fit the model that model.json describes ({reason}); restore model.json and checkpoints/selected.pt of the same run"
         ) from None
     target = usable_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    network = network.to(target, getattr(torch, about["dtype"])).eval().requires_grad_(False)
+    network = network.to(target).eval().requires_grad_(False)
     return TrainedModel(network, about, target)
 
 
@@ -479,6 +490,7 @@ def build_network(about: Mapping[str, Any], state: Mapping[str, Tensor]) -> nn.M
     network = build(MODELS, section, num_classes=len(about["classes"]), **shape)
     if "head" in about:  # missing in a model.json of older versions, which had only linear heads
         network.head = untrained_head(cast("nn.Linear", network.head), about["head"])
+    network = network.to(getattr(torch, about["dtype"]))  # first, or float64 weights would be rounded to float32
     # `state` may have more weights than the network, because a method may train a second network, too.
     network.load_state_dict({key: value for key, value in state.items() if key in network.state_dict()})
     return network

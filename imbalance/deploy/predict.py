@@ -17,7 +17,8 @@ from imbalance.errors import BadInput
 from imbalance.utils.files import begins_with, output_path
 from imbalance.utils.output import counted, csv_cell
 
-TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".npz", ".npy")  # the ends of the names of files with columns
+# The ends of the names of files with columns.
+TABLES = (".csv", ".gz", ".tsv", ".txt", ".parquet", ".arrow", ".feather", ".npz", ".npy")
 
 
 def predict_files(

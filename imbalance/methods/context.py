@@ -41,6 +41,8 @@ class FirstRun:
             column: the name of the output in `predictions`.
         """
         logits = self.predictions[split][column]
+        if len(logits) == len(targets):
+            return logits
         missing = targets[len(logits) :, None] == torch.arange(logits.shape[1])
         return torch.cat([logits, missing.to(logits)])
 
@@ -83,7 +85,7 @@ def read_first_run(directory: Path) -> FirstRun:
         if split == "held_out" and not path.exists():
             continue
         try:
-            saved = read_predictions(directory, split)
+            saved = read_predictions(directory, split, mapped=True)
         except (Damaged, OSError) as error:
             reason = one_line(getattr(error, "reason", None) or str(error))
             raise BadInput(
@@ -159,7 +161,8 @@ AVAILABLE_ARGUMENTS = {
     "loss": _CONTEXT,
     "objective": _CONTEXT | {"loss"},
     "model": {"input_shape", "num_classes", "vocabulary", "architecture"},
-    "optim": _CONTEXT | {"parameters", "head_parameters"},
+    "adapter": {"network"},
+    "optim": _CONTEXT | {"parameters", "head_parameters", "layers_above"},
     "optim.schedule": {"epoch", "epochs"},
     "head": _CONTEXT | {"head", "dataset", "features", "augmented_features", "generator", "training_prior"},
 }

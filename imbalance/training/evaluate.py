@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import ceil, isfinite
-from typing import NamedTuple, cast
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from imbalance.methods.margins import at_least_float32, hard_margins
 from imbalance.methods.objectives.base import Objective
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import Counts, compute, count, count_right
-from imbalance.training.distributed.processes import of_all_processes, totals
+from imbalance.training.distributed.processes import from_main, gather_on_main, of_all_processes, totals
 from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.learner import Learner
 from imbalance.training.oom_retry import with_smaller_batches
@@ -35,7 +35,32 @@ from imbalance.utils.seeds import derived_seed
 MOST_MODELS = (
     32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
 )
-KEPT_BATCHES = 100  # batches whose logits stay on the device before they are copied to the CPU
+KEPT_BATCHES = 100  # batches of a process whose logits stay on the device before they are collected
+BLOCK_BYTES = 2**26  # bytes of logits of all processes that are collected at a time
+
+
+class LogitsSink(Protocol):
+    """Place for the logits of a split, which the main process gets in blocks of consecutive examples."""
+
+    def append(self, block: Tensor, /) -> None:
+        """Take the (B, K) float32 logits, on the CPU, of the B examples after those of the block before."""
+        ...
+
+    def clear(self) -> None:
+        """Forget all blocks, because the split is evaluated again."""
+        ...
+
+    def joined(self) -> Tensor:
+        """Return the (N, K) logits of all blocks."""
+        ...
+
+
+class LogitsInMemory(list[Tensor]):
+    """Sink that keeps the logits in memory."""
+
+    def joined(self) -> Tensor:
+        """Return the (N, K) logits of all blocks."""
+        return torch.cat(self)
 
 
 @dataclass(frozen=True)
@@ -45,7 +70,7 @@ class Outcome:
     loss: mean loss over the examples.
     largest: largest magnitude of a logit, in float32, because logits are saved in float32; nan if a logit is nan.
     metrics: values by metric name, without the prefix of the split.
-    logits: (N, K) on the CPU; None unless the caller asked for them.
+    logits: (N, K) on the CPU of the main process; None on other processes, or if the caller gave no sink for them.
     """
 
     loss: float
@@ -65,7 +90,7 @@ class Evaluation(NamedTuple):
     outcomes: dict[str, Outcome]
 
 
-def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[Outcome]:
+def evaluate(runs: Sequence[Run], name: str, sinks: Sequence[LogitsSink] = ()) -> list[Outcome]:
     """Evaluate the model of each run on the split `name`, and return an outcome for each.
 
     Several models are evaluated at a time. Each process evaluates a part of the batches, and the counts are added up,
@@ -73,16 +98,16 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     copies many logits.
 
     Args:
-        keep_logits: whether each outcome has the logits of all examples.
+        sinks: a sink for each run, to which the logits go while they are computed; empty if no logits are needed.
 
     Raises:
         Interrupted: a signal came to any process.
     """
     splits: list[Split] = [getattr(run.learner.dataset.eval_dataset, name) for run in runs]
     if len(set(map(len, splits))) > 1:
-        return [outcome for run in runs for outcome in evaluate([run], name, keep_logits)]
+        return [outcome for i, run in enumerate(runs) for outcome in evaluate([run], name, sinks[i : i + 1])]
     accelerator, dataset = runs[0].learner.accelerator, runs[0].learner.dataset.eval_dataset
-    outputs, signum = forward_with_memory(runs, splits, name == "train", keep_logits), runs[0].interrupt.signum
+    outputs, signum = forward_with_memory(runs, splits, name == "train", sinks), runs[0].interrupt.signum
     rows, predictions = outputs.rows, outputs.predictions
     targets, groups, method_groups = (
         labels[:, rows] for labels in stacked_labels(splits, "targets", "groups", "method_groups")
@@ -98,20 +123,21 @@ def evaluate(runs: Sequence[Run], name: str, keep_logits: bool = False) -> list[
     reduced = totals(accelerator, sums, maxima)
     if reduced["signals"]:
         raise Interrupted(signum or signal.SIGTERM)
-    logits = gather_logits(runs[0], len(splits[0]), outputs.logits) if keep_logits else [None] * len(runs)
+    has_logits = sinks and accelerator.is_main_process
+    logits = [sink.joined() for sink in sinks] if has_logits else [None] * len(runs)
     counts = counts_from(reduced)
     metrics = compute_metrics([run.learner.dataset.eval_dataset for run in runs], counts)
     if name == "train":
         metrics = [values | margins for values, margins in zip(metrics, margin_metrics(dataset, reduced))]
     if dataset.inferred_names:
-        inferred_counts = Counts(counts.confusion, reduced["inferred"])
+        inferred_counts = Counts(counts.classes, counts.predicted, reduced["inferred"])
         inferred_metrics = compute_metrics(
             [run.learner.dataset.eval_dataset.for_methods for run in runs], inferred_counts
         )
         for values, inferred in zip(metrics, inferred_metrics):
             values["worst_inferred_group_accuracy"] = inferred["worst_group_accuracy"]
             values["inferred_group_balanced_accuracy"] = inferred["group_balanced_accuracy"]
-    losses = reduced["loss"] / counts.confusion.sum((1, 2))
+    losses = reduced["loss"] / counts.classes.sum((1, 2))
     return [Outcome(*fields) for fields in zip(losses.tolist(), reduced["largest"].tolist(), metrics, logits)]
 
 
@@ -123,7 +149,6 @@ class Outputs(NamedTuple):
     rows: (N,) row numbers of the examples in the split.
     predictions: (M, N) predicted classes.
     margins: (M, N) margins; empty unless the caller asked for them.
-    logits: tensors (M, …, K) on the CPU, to be concatenated along the examples; empty unless the caller asked for them.
     """
 
     loss: Tensor
@@ -131,21 +156,24 @@ class Outputs(NamedTuple):
     rows: Tensor
     predictions: Tensor
     margins: Tensor
-    logits: list[Tensor]
 
 
-def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
+def forward_with_memory(
+    runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, sinks: Sequence[LogitsSink]
+) -> Outputs:
     """Return the result of `forward_split`; if memory runs out, log that and use smaller batches from then on.
 
     Args:
-        with_margins, with_logits: whether the result has margins, and whether it has logits.
+        with_margins, sinks: as for `forward_split`.
     """
     learner = runs[0].learner
 
     def attempt(size: int) -> Outputs:
         for run in runs:
             run.learner.eval_batch_size = size
-        return forward_split(runs, splits, with_margins, with_logits)
+        for sink in sinks:
+            sink.clear()
+        return forward_split(runs, splits, with_margins, sinks)
 
     before, alone = learner.eval_batch_size, learner.accelerator.num_processes == 1
     outputs, size = with_smaller_batches(attempt, before, may_halve=alone)
@@ -154,59 +182,113 @@ def forward_with_memory(runs: Sequence[Run], splits: Sequence[Split], with_margi
     return outputs
 
 
-def calls_without_batch(run: Run, size: int) -> int | None:
-    """Return the number of calls of the model that this process must add after its last batch; None without sharding.
+def count_rounds(run: Run, size: int) -> int:
+    """Return the number of rounds in which a split of `size` examples is evaluated; a debug run has one.
 
-    All processes must call a sharded model equally often, because they gather its parameters together. A process with
-    fewer batches than another one adds calls.
-
-    Args:
-        size: number of examples in the split.
+    In a round each process evaluates one batch; in the last round a process may have none.
     """
-    if not is_sharded(run.learner.evaluated_network):
-        return None
-    world, batches = run.learner.accelerator.num_processes, ceil(size / run.learner.eval_batch_size)
-    most = 1 if run.config.debug else ceil(batches / world)
-    return most - len(local_batches(run, size))
+    rounds = ceil(size / (run.learner.eval_batch_size * run.learner.accelerator.num_processes))
+    return min(rounds, 1) if run.config.debug else rounds
+
+
+def count_evaluated(run: Run, size: int) -> int:
+    """Return how many of the `size` examples of a split are evaluated: all of them, except in a debug run."""
+    return min(size, count_rounds(run, size) * run.learner.eval_batch_size * run.learner.accelerator.num_processes)
 
 
 @torch.inference_mode()  # for this part alone, because torch 2.4 cannot exchange tensors in inference mode
-def forward_split(runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, with_logits: bool) -> Outputs:
+def forward_split(
+    runs: Sequence[Run], splits: Sequence[Split], with_margins: bool, sinks: Sequence[LogitsSink]
+) -> Outputs:
     """Evaluate the model of each run on this process's batches of the run's split, and return the outputs.
 
-    Stop early if a signal comes. Logits are copied to the CPU after every KEPT_BATCHES batches, to free memory on the
-    device.
+    Stop early if a signal comes. Logits go to the main process after several rounds, so that they need little memory on
+    any process.
 
     Args:
         splits: split of each run.
-        with_margins, with_logits: whether the result has margins, and whether it has logits.
+        with_margins: whether the result has margins.
+        sinks: a sink for the logits of each run; empty if no logits are needed.
     """
-    interrupt, device = runs[0].interrupt, runs[0].learner.accelerator.device
+    interrupt, accelerator, size = runs[0].interrupt, runs[0].learner.accelerator, len(splits[0])
+    device, world = accelerator.device, accelerator.num_processes
     forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
     loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
-    rows, predictions, margins, logits_on_cpu, kept = [], [], [], [], []
-    batches, without = local_batches(runs[0], len(splits[0])), calls_without_batch(runs[0], len(splits[0]))
-    for batch in batches:
-        if interrupt.signum and without is None:
+    rows, predictions, margins, kept = [], [], [], []
+    batches, rounds, block = local_batches(runs[0], size), count_rounds(runs[0], size), 0
+    per_block = rounds_per_block(runs[0], len(runs) * runs[0].learner.dataset.eval_dataset.num_classes)
+    # All processes must call a sharded model equally often, because they gather its parameters together.
+    sharded = is_sharded(runs[0].learner.evaluated_network)
+    for number in range(rounds):
+        if interrupt.signum and not sharded and not (sinks and world > 1):
             break
-        logits, losses = forward(batch)
-        loss += losses.sum(1)
-        largest = torch.maximum(largest, logits.float().abs().flatten(1).amax(1))
-        predictions.append(logits.argmax(2))
-        rows.append(torch.arange(batch.start, batch.start + logits.shape[1], device=device))
-        if with_margins:
-            margins.append(stacked_margins(logits, targets[:, batch]))
-        if with_logits:
-            kept.append(logits.float())
-        if len(kept) == KEPT_BATCHES:
-            logits_on_cpu.append(torch.cat(kept, 1).cpu())
-            kept = []
-    for _ in range(without or 0):
-        forward(slice(0, 1))
-    logits_on_cpu += [torch.cat(kept, 1).cpu()] if kept else []
+        if number < len(batches):
+            batch = batches[number]
+            logits, losses = forward(batch)
+            loss += losses.sum(1)
+            largest = torch.maximum(largest, logits.float().abs().flatten(1).amax(1))
+            predictions.append(logits.argmax(2))
+            rows.append(torch.arange(batch.start, batch.start + logits.shape[1], device=device))
+            if with_margins:
+                margins.append(stacked_margins(logits, targets[:, batch]))
+            if sinks:
+                kept.append(logits.float())
+        elif sharded:
+            forward(slice(0, 1))
+        block += 1
+        if sinks and (block == per_block or number + 1 == rounds):
+            with torch.inference_mode(False):
+                if collect_logits(runs, size, number + 1 - block, block, kept, sinks):
+                    break
+            kept, block = [], 0
     predictions = torch.cat([targets[:, :0], *predictions], 1)
     margins = torch.cat([loss.new_empty(len(runs), 0), *margins], 1)
-    return Outputs(loss, largest, joined(rows, splits[0].indices), predictions, margins, logits_on_cpu)
+    return Outputs(loss, largest, joined(rows, splits[0].indices), predictions, margins)
+
+
+def rounds_per_block(run: Run, logits: int) -> int:
+    """Return the number of rounds after which logits are collected; see `KEPT_BATCHES` and `BLOCK_BYTES`.
+
+    Args:
+        logits: number of logits of an example, of all models.
+    """
+    row_bytes = 4 * logits * run.learner.accelerator.num_processes
+    return max(1, min(KEPT_BATCHES, BLOCK_BYTES // (row_bytes * run.learner.eval_batch_size)))
+
+
+def collect_logits(
+    runs: Sequence[Run], size: int, first: int, rounds: int, kept: list[Tensor], sinks: Sequence[LogitsSink]
+) -> bool:
+    """Append the logits of some rounds of all processes to the sinks of the main process.
+
+    Return whether a signal came to any process.
+
+    Args:
+        size: number of examples in the split.
+        first, rounds: the first of these rounds, and their number.
+        kept: (M, B, K) logits of this process's batches in these rounds, for M models.
+    """
+    accelerator, step = runs[0].learner.accelerator, runs[0].learner.eval_batch_size
+    world, start = accelerator.num_processes, first * step * accelerator.num_processes
+    if world > 1:
+        signum = torch.tensor(float(runs[0].interrupt.signum), device=accelerator.device)
+        if totals(accelerator, {}, {"signum": signum})["signum"]:
+            return True
+    models, classes = len(runs), runs[0].learner.dataset.eval_dataset.num_classes
+    own = torch.cat(kept, 1) if kept else torch.empty(models, 0, classes, device=accelerator.device)
+    if world == 1:
+        ordered = own.cpu()
+    else:
+        padded = own.new_zeros(models, rounds * step, classes)  # all processes must send the same shape
+        padded[:, : own.shape[1]] = own
+        blocks = gather_on_main(accelerator, padded)
+        if not blocks:
+            return False
+        by_round = torch.stack(blocks, 1).unflatten(2, (rounds, step)).transpose(1, 2)
+        ordered = by_round.flatten(1, 3)[:, : size - start].cpu()
+    for sink, logits in zip(sinks, ordered, strict=True):
+        sink.append(logits)
+    return False
 
 
 def local_batches(run: Run, size: int) -> list[slice]:
@@ -214,19 +296,6 @@ def local_batches(run: Run, size: int) -> list[slice]:
     accelerator, step = run.learner.accelerator, run.learner.eval_batch_size
     starts = range(accelerator.process_index * step, size, accelerator.num_processes * step)
     return [slice(start, start + step) for start in (starts[:1] if run.config.debug else starts)]
-
-
-def gather_logits(run: Run, size: int, logits: Sequence[Tensor]) -> Tensor:
-    """Gather the (M, N, K) logits of M models from all processes, in the order of the split's examples.
-
-    Args:
-        size: the number of examples in the split.
-        logits: (M, …, K) logits of this process's batches, in the order of the batches.
-    """
-    starts = [batch.start for batch in local_batches(run, size)]
-    own = dict(zip(starts, torch.cat(list(logits), 1).split(run.learner.eval_batch_size, 1))) if logits else {}
-    batches = {start: batch for process_batches in of_all_processes(own) for start, batch in process_batches.items()}
-    return torch.cat([batches[start] for start in sorted(batches)], 1)
 
 
 def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
@@ -418,7 +487,7 @@ def count_tables(
 
 def counts_from(reduced: Mapping[str, Tensor]) -> Counts:
     """Return the `Counts` whose fields are in `reduced`, the sums of `count_tables` over all processes."""
-    return Counts(reduced["confusion"], reduced["grouped"], reduced.get("eval_grouped"))
+    return Counts(reduced["classes"], reduced["predicted"], reduced["grouped"], reduced.get("eval_grouped"))
 
 
 def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[str, float]]:
@@ -440,18 +509,24 @@ def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[st
     )
 
 
-def measure_scores(config: Experiment, dataset: Dataset, name: str, logits: Tensor) -> dict[str, float]:
+def measure_scores(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
 
-    Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one.
+    Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one. The main process, which has
+    the logits, computes the metrics for all processes.
 
     Args:
-        logits: (N, K) logits of the first N examples of the split `name`.
+        outcome: result of evaluating the split `name`, with logits on the main process.
     """
-    targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
-    top_k = top_k_named(config.callbacks.monitor, config.score)
-    values = scores.score_metrics(logits.numpy(), targets, dataset.class_names, top_k)
-    return {f"{name}/{key}": value for key, value in values.items()}
+    dataset, top_k = run.learner.dataset.eval_dataset, top_k_named(run.config.callbacks.monitor, run.config.score)
+
+    def measure() -> dict[str, float]:
+        logits = outcome.logits
+        assert logits is not None  # the caller gave a sink
+        targets = getattr(dataset, name).on_cpu["targets"][: len(logits)].numpy()
+        return scores.score_metrics(logits.numpy(), targets, dataset.class_names, top_k)
+
+    return {f"{name}/{key}": value for key, value in from_main(run.learner.accelerator, measure).items()}
 
 
 @torch.no_grad()

@@ -3,6 +3,8 @@
 import copy
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -10,18 +12,31 @@ from torch import Tensor, nn
 
 from imbalance.config.schema import build, look_up, required_arguments
 from imbalance.config.tags import tags_of
+from imbalance.data import Split
 from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.context import FirstRun
 from imbalance.methods.heads.registry import HEADS, untrained_head
 from imbalance.methods.prior import training_prior
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings, run_warnings
+from imbalance.models.adapters import merge_adapter
 from imbalance.models.artifact import SELECTED, description
 from imbalance.training.distributed.processes import from_main
 from imbalance.training.distributed.sharding import gathered, whole
-from imbalance.training.evaluate import Outcome, evaluate, extra_outputs, features, measure_scores, split_metrics
+from imbalance.training.evaluate import (
+    LogitsInMemory,
+    LogitsSink,
+    Outcome,
+    count_evaluated,
+    evaluate,
+    extra_outputs,
+    features,
+    measure_scores,
+    split_metrics,
+)
 from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
+from imbalance.training.logging.predictions_file import PredictionsFile
 from imbalance.training.state import checkpoint
 from imbalance.training.state.finite import finite
 from imbalance.training.state.provenance import commit, machine, provenance
@@ -35,9 +50,21 @@ def finish(run: Run) -> dict[str, Any]:
     load_selected(run)
     values = {**run.learner.group_metrics, **run.learner.objective.metrics()}
     for name in split_names(run):
-        (outcome,) = evaluate([run], name, keep_logits=True)
-        values |= record_split(run, name, outcome)
+        with predictions_file(run, name) as sink:
+            (outcome,) = evaluate([run], name, [sink])
+            values |= record_split(run, name, outcome, sink)
     return write_results(run, values)
+
+
+def predictions_file(run: Run, name: str) -> AbstractContextManager[LogitsSink]:
+    """Return a context manager with the file predictions/<name>.npz, a sink for the logits of the split `name`.
+
+    If the run writes no files, the sink is in memory.
+    """
+    split: Split = getattr(run.learner.dataset.eval_dataset, name)
+    if not run.log.writes:
+        return nullcontext(LogitsInMemory())
+    return run.log.predictions(name, count_evaluated(run, len(split)))
 
 
 def first_results(run: Run) -> FirstRun:
@@ -48,10 +75,12 @@ def first_results(run: Run) -> FirstRun:
     config, learner = run.config, run.learner
     predictions, metrics = {}, {**learner.group_metrics, **learner.objective.metrics()}
     for name in split_names(run):
-        (outcome,) = evaluate([run], name, keep_logits=True)
-        metrics |= record_split(run, name, outcome)
+        sink = LogitsInMemory()
+        (outcome,) = evaluate([run], name, [sink])
+        metrics |= record_split(run, name, outcome, sink)
         split = getattr(learner.dataset.eval_dataset, name)
-        predictions[name] = {"logits": outcome.logits, **extra_outputs(config, learner, split)}
+        logits = cast(Tensor, from_main(learner.accelerator, partial(getattr, outcome, "logits")))
+        predictions[name] = {"logits": logits, **extra_outputs(config, learner, split)}
     return FirstRun(predictions, metrics)
 
 
@@ -65,6 +94,8 @@ def load_selected(run: Run) -> None:
     model = learner.evaluated_network
     if config.callbacks.select == "best" and best_weights:
         model.load_state_dict(copied(best_weights, device))
+    if config.adapter.name == "lora":
+        merge_adapter(model)
     if config.head.name != "none" and not config.debug:  # one batch is too little for some heads
         state = from_main(run.learner.accelerator, lambda: new_head_state(run))
         old_head = copy.deepcopy(cast(nn.Linear, model.head))  # most heads load their state into this very layer
@@ -97,23 +128,23 @@ def split_names(run: Run) -> list[str]:
     return ["train", "val", "test", *(["held_out"] if run.learner.dataset.eval_dataset.held_out else [])]
 
 
-def record_split(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
-    """Write the predictions on the split `name` to the run directory, and return the metrics of the split.
+def record_split(run: Run, name: str, outcome: Outcome, sink: LogitsSink) -> dict[str, float]:
+    """Complete the file with the predictions on the split `name`, and return the metrics of the split.
 
     Args:
         outcome: result of evaluating the split, with logits.
+        sink: sink that has the logits, from `predictions_file`; nothing is written to a sink in memory.
 
     Raises:
         Diverged: an output of the model is not finite.
     """
-    learner, values, logits = run.learner, split_metrics(run, name, outcome), outcome.logits
-    assert logits is not None  # the caller asked for them
+    learner, values = run.learner, split_metrics(run, name, outcome)
     if name in ("val", "test"):
-        values |= measure_scores(run.config, learner.dataset.eval_dataset, name, logits)
-    if run.log.writes:
+        values |= measure_scores(run, name, outcome)
+    if isinstance(sink, PredictionsFile):
         split = getattr(learner.dataset.eval_dataset, name)
-        labels = {key: column[: len(logits)] for key, column in split.saved_labels.items()}
-        run.log.predictions(name, logits=logits, **labels, **extra_outputs(run.config, learner, split))
+        labels = {key: column[: sink.rows] for key, column in split.saved_labels.items()}
+        sink.complete(**labels, **extra_outputs(run.config, learner, split))
     return values
 
 

@@ -33,7 +33,9 @@ from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.training.distributed.processes import from_main, share_batch_statistics
+from imbalance.models.adapters import ADAPTERS
+from imbalance.models.depth import layers_above
+from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
@@ -175,7 +177,7 @@ def make_source(
     data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
     dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset
     if first is None and first_run(config):
-        first = from_main(accelerator, lambda: read_first_run(directory / "first"))
+        first = on_every_process(accelerator, lambda: read_first_run(directory / "first"))
     available = dict(dataset=dataset, seed=config.seed, first=first)
     assignment: GroupAssignment | None = from_main(accelerator, lambda: build(GROUPS, config.groups, **available))
     needed = "a GroupAssignment, or None for the groups of the data"
@@ -253,7 +255,10 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
     def make_model() -> nn.Module:
         network: nn.Module = build(MODELS, config.model, architecture=None, **shape)
-        check_returned(config, "model", network, nn.Module, "an nn.Module with the parts `features` and `head`")
+        needed = "an nn.Module with the parts `features` and `head`"
+        check_returned(config, "model", network, nn.Module, needed)
+        network = build(ADAPTERS, config.adapter, network=network)
+        check_returned(config, "adapter", network, nn.Module, needed)
         return network
 
     with MemoryBudget("config.model", available_memory()):
@@ -281,7 +286,12 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         shard(model, accelerator)
     optim = {key: value for key, value in config.optim.items() if key != "schedule"}
     optimizer: torch.optim.Optimizer = build(
-        OPTIMIZERS, optim, **available, parameters=model.parameters(), head_parameters=head_parameters(model)
+        OPTIMIZERS,
+        optim,
+        **available,
+        parameters=model.parameters(),
+        head_parameters=head_parameters(model),
+        layers_above=lambda: layers_above(model),
     )
     check_returned(config, "optim", optimizer, torch.optim.Optimizer, "an optimiser of torch")
     for group in optimizer.param_groups if is_sharded else ():

@@ -34,6 +34,7 @@ from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
 from imbalance.training.evaluate import (
     Evaluation,
+    LogitsInMemory,
     evaluate,
     measure_scores,
     newly_interpolating,
@@ -51,11 +52,13 @@ from imbalance.training.state.finite import all_steps_skipped, is_finite
 from imbalance.training.state.progress import Clock
 from imbalance.training.state.provenance import check_done
 from imbalance.training.state.run_state import Run, is_remembered, remember
+from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
 
-REDUCED_STEPS = 100  # steps whose logits are kept before they are reduced to predictions and margins
+# The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
+REDUCED_STEPS, REDUCED_BYTES = 100, 2**26
 SAVE = 1  # request to save and go on; SAVE plus the number of a signal requests to save and stop
 
 
@@ -225,6 +228,8 @@ def fit(run: Run) -> None:
     except Interrupted:
         save(run)
         raise
+    finally:
+        finish_saving(run)
     if all_steps_skipped(run):
         raise Diverged(
             f"non-finite float16 gradients in all {run.progress.step} steps, so the network weights never changed; use "
@@ -265,14 +270,15 @@ def train_epoch(run: Run) -> None:
         progress.logits.append(done.logits.detach())
         progress.batch, progress.step = batch + 1, progress.step + 1
         log.bar(lambda: console.progress(progress.epoch, config.trainer.epochs, progress.batch, batches, run.clock))
-        if len(progress.logits) == REDUCED_STEPS or progress.batch == batches:
+        steps, step_bytes = len(progress.logits), done.logits.nbytes
+        if steps == REDUCED_STEPS or steps * step_bytes > REDUCED_BYTES or progress.batch == batches:
             progress.reduce_logits(learner.dataset.train.targets)
 
         # Once in a while: save.
         if done.request > SAVE:
             raise Interrupted(done.request - SAVE)
         if done.request == SAVE:
-            save(run)
+            save(run, wait=False)
 
     # Once in a while: evaluate.
     (interpolated,) = newly_interpolating([run])
@@ -308,12 +314,12 @@ def check_finite(run: Run) -> None:
         raise forensics.find(run, run.progress.step)
 
 
-def save(run: Run) -> None:
-    """Check that the state of the run is finite, and write a checkpoint."""
+def save(run: Run, wait: bool = True) -> None:
+    """Check that the state of the run is finite, and write a checkpoint; `wait` as for `checkpoint.save_run`."""
     check_finite(run)
     run.progress.reduce_logits(run.learner.dataset.train.targets)
     remember(run)
-    checkpoint.save_run(run)
+    checkpoint.save_run(run, wait)
 
 
 def is_last_epoch(run: Run, interpolated: bool) -> bool:
@@ -349,7 +355,10 @@ def evaluate_epoch(runs: Sequence[Run]) -> list[Evaluation]:
     config = runs[0].config
     keep_logits = config.callbacks.keep_logits or needs_scores(config.callbacks.monitor)
     train_metrics = training_metrics(runs)
-    outcomes = {name: evaluate(runs, name, keep_logits) for name in config.trainer.eval_splits}
+    outcomes = {
+        name: evaluate(runs, name, [LogitsInMemory() for _ in runs] if keep_logits else [])
+        for name in config.trainer.eval_splits
+    }
     return [
         Evaluation(metrics, {name: split_outcomes[i] for name, split_outcomes in outcomes.items()})
         for i, metrics in enumerate(train_metrics)
@@ -373,11 +382,10 @@ def close_epoch(run: Run, interpolated: bool, evaluation: Evaluation | None) -> 
         values |= {**evaluation.train_metrics, **learner.group_metrics, **learner.objective.metrics()}
         for name, outcome in evaluation.outcomes.items():
             values |= split_metrics(run, name, outcome)
-            if outcome.logits is not None:
-                if config.callbacks.keep_logits:
-                    log.logits(name, epochs_done, outcome.logits)
-                if needs_scores(config.callbacks.monitor):
-                    values |= measure_scores(config, learner.dataset.eval_dataset, name, outcome.logits)
+            if config.callbacks.keep_logits and outcome.logits is not None:
+                log.logits(name, epochs_done, outcome.logits)
+            if needs_scores(config.callbacks.monitor):
+                values |= measure_scores(run, name, outcome)
     if interpolated:
         progress.interpolation_epoch = epochs_done
     if config.callbacks.monitor in values:

@@ -6,14 +6,14 @@ A schedule is a function of `epoch`, the number of epochs done, which may be a f
 import bisect
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Positive, Probability
+from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Positive, Probability, Share
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
 from imbalance.methods.losses import share
@@ -54,13 +54,21 @@ def by_decay(parameters: Parameters, weight_decay: float, decayed: Decayed) -> l
 
 
 def by_part(
-    parameters: Parameters, head_parameters: Parameters, head_factor: float, weight_decay: float, decayed: Decayed
+    parameters: Parameters,
+    head_parameters: Parameters,
+    head_factor: float,
+    layer_decay: float,
+    layers_above: Callable[[], Mapping[nn.Parameter, int]],
+    weight_decay: float,
+    decayed: Decayed,
 ) -> list[dict[str, Any]]:
-    """Split parameters as `by_decay` does, and give the last layer another learning rate than all other layers.
+    """Split parameters as `by_decay` does, and give each layer another learning rate.
 
     Args:
         head_parameters: parameters of the last layer.
         head_factor: factor on the learning rate of the last layer.
+        layer_decay: factor on the learning rate for each layer above a parameter's own.
+        layers_above: function that returns, for each parameter, the number of layers above its own.
 
     Raises:
         BadInput: the model has no last layer called `head`, or no other layer.
@@ -74,8 +82,16 @@ def by_part(
             f"config.optim.head_factor: the factor is for a last layer called head that follows other layers; the model has no layer "
             f"{missing}; use optim.name='sgd' or 'adamw', which have no head_factor"
         )
-    head_groups = by_decay(head, weight_decay, decayed)
-    return [*by_decay(body, weight_decay, decayed), *(group | {"factor": head_factor} for group in head_groups)]
+    above = dict.fromkeys(body, 0) if layer_decay == 1 else layers_above()
+    by_layer: dict[int, list[nn.Parameter]] = {}
+    for parameter in body:
+        by_layer.setdefault(above[parameter], []).append(parameter)
+    layers = [(layer_decay**number, members) for number, members in sorted(by_layer.items(), reverse=True)]
+    return [
+        group | {"factor": factor}
+        for factor, members in (*layers, (head_factor, head))
+        for group in by_decay(members, weight_decay, decayed)
+    ]
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float | Tensor) -> None:
@@ -240,55 +256,71 @@ def adamw(
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 
-# These optimisers have another learning rate for the last layer, which is new if all other layers are pretrained. Runs
-# with them cannot be stacked, because a stack has one learning rate for each model.
+# These optimisers have other learning rates for the last layer, which is new if all other layers are pretrained, and for
+# lower layers. Runs with them cannot be stacked, because a stack has one learning rate for each model.
 
 
 def sgd_apart(
     parameters: Parameters,
     head_parameters: Parameters,
+    layers_above: Callable[[], Mapping[nn.Parameter, int]],
     *,
     lr: Positive,
     head_factor: Positive,
+    layer_decay: Share,
     momentum: Fraction,
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
+    """Build `sgd` with another learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
+
+    A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
 
     Args:
-        lr: the learning rate of all layers before the last.
+        lr: the learning rate that the factors multiply.
         head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
-            "Deep Adaptation Networks", ICML 2015); 1 gives `sgd`.
+            "Deep Adaptation Networks", ICML 2015); 1 gives `sgd` if layer_decay is 1, too.
+        layer_decay: the factor on the learning rate from a layer to the layer below it; 1 for the same learning rate in all
+            layers before the last. Bao et al. (BEiT, ICLR 2022) and timm do so.
         momentum: the momentum; 0 for none.
         weight_decay: the factor of weight decay; 0 for none.
         decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
-    return sgd_from_groups(by_part(parameters, head_parameters, head_factor, weight_decay, decayed), lr, momentum)
+    return sgd_from_groups(
+        by_part(parameters, head_parameters, head_factor, layer_decay, layers_above, weight_decay, decayed),
+        lr,
+        momentum,
+    )
 
 
 def adamw_apart(
     parameters: Parameters,
     head_parameters: Parameters,
+    layers_above: Callable[[], Mapping[nn.Parameter, int]],
     *,
     lr: Positive,
     head_factor: Positive,
+    layer_decay: Share,
     betas: tuple[Fraction, Fraction],
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with the learning rate head_factor · lr for the last layer, and lr for all layers before the last.
+    """Build `adamw` with another learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
 
-    AdamW multiplies weight decay by the learning rate, so the factor also multiplies the decay of the last layer.
+    A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
+    AdamW multiplies weight decay by the learning rate, so the factors also multiply the decay of their layers.
 
     Args:
-        lr: the learning rate of all layers before the last.
-        head_factor: factor on the learning rate of the last layer; 1 gives `adamw`.
+        lr: the learning rate that the factors multiply.
+        head_factor: factor on the learning rate of the last layer; 1 gives `adamw` if layer_decay is 1, too.
+        layer_decay: the factor on the learning rate from a layer to the layer below it; 1 for the same learning rate in all
+            layers before the last. Bao et al. (BEiT, ICLR 2022) use 0.65 to 0.85 for vision transformers; Sun et al. (2019)
+            use 0.95 for BERT.
         betas: the decays of the moving averages of the gradient and of its square.
         weight_decay: the factor of weight decay; 0 for none.
         decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
     """
-    groups = by_part(parameters, head_parameters, head_factor, weight_decay, decayed)
+    groups = by_part(parameters, head_parameters, head_factor, layer_decay, layers_above, weight_decay, decayed)
     return uncompiled(torch.optim.AdamW)(groups, lr=lr, betas=betas, fused=True)
 
 

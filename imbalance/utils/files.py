@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from imbalance.errors import BadInput
 from imbalance.utils.read import open_regular, regular_opener
@@ -23,17 +24,30 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
     Raises:
         OSError: the file cannot be written; the old file is kept.
     """
+    with atomic_file(path, previous) as file:
+        file.write(data)
+
+
+@contextmanager
+def atomic_file(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
+    """Return a context manager with a new file, open for bytes, that becomes `path` once its content is whole.
+
+    If the body raises an error, the old file at `path` is kept.
+
+    Args:
+        previous: as for `write_atomic`.
+    """
     make_folder(path.parent)
     temporary = path.with_name(path.name + ".tmp")
     try:
-        with names_file(path), open(temporary, "wb", opener=regular_opener) as file:
-            file.write(data)
+        with names_file(path), open(temporary, "w+b", opener=regular_opener) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         if previous and path.exists():
             path.replace(previous)
         temporary.replace(path)
-    except OSError:
+    except BaseException:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)  # half a file takes space on a full disk
         raise

@@ -11,8 +11,8 @@ a summary.json also holds those of the other files of its run, and the members o
 """
 
 import hashlib
-import io
 import json
+import math
 import os
 import stat
 import zipfile
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_TEXT = 2**30  # bytes of the largest text file that is read; the largest known metrics.jsonl has a tenth of it
+BLOCK = 2**22  # bytes that are read at a time
+OTHER_CONTENT = "its content is not the one that was written"
 DIGEST = "digest"  # key of a sealed JSON file that holds the digest of all other keys
 
 
@@ -93,8 +95,23 @@ def read_bytes(path: str | Path, digest: str | None = None, most: int | None = N
             raise Damaged(path, f"{size:,} bytes, and at most {most:,} are read")
         content = file.read()
     if digest is not None and short_hash(content) != digest:
-        raise Damaged(path, "its content is not the one that was written")
+        raise Damaged(path, OTHER_CONTENT)
     return content
+
+
+def hash_file(file: BinaryIO) -> str:
+    """Return the `short_hash` of a file that is open for reading; memory holds a block of the file at a time."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while block := file.read(BLOCK):
+        digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def check_digest(file: BinaryIO, path: str | Path, digest: str | None) -> None:
+    """Raise `Damaged` if the open file at `path` has another `hash_file` than `digest`; None if none was recorded."""
+    if digest is not None and hash_file(file) != digest:
+        raise Damaged(path, OTHER_CONTENT)
 
 
 def read_text(path: str | Path, digest: str | None = None) -> str:
@@ -109,7 +126,7 @@ def read_json(path: str | Path, digest: str | None = None) -> dict[str, Any]:
     """Return the object in a JSON file, without the digest that `seal` added; `digest` as for `read_bytes`."""
     values = parse_json(read_text(path, digest), path)
     if values.pop(DIGEST, None) not in (None, _digest_of(values)):
-        raise Damaged(path, "its content is not the one that was written")
+        raise Damaged(path, OTHER_CONTENT)
     return values
 
 
@@ -158,13 +175,47 @@ def read_arrays(path: str | Path, digest: str | None = None) -> "np.ndarray | di
     import numpy as np
 
     def load() -> Any:
-        with open_regular(path) if digest is None else io.BytesIO(read_bytes(path, digest)) as file:
+        with open_regular(path) as file:
+            check_digest(file, path, digest)
             if zipfile.is_zipfile(file):  # a small archive may unpack to more than the memory, so check first
                 with zipfile.ZipFile(file) as archive:
                     check_fits(sum(member.file_size for member in archive.infolist()), str(path))
             file.seek(0)
             loaded = np.load(file, allow_pickle=False)
             return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+
+    return checked_format(path, load)
+
+
+def map_npz(path: str | Path, digest: str | None = None) -> "dict[str, np.ndarray]":
+    """Return the arrays of an .npz file without compression, by name, as memory maps that all processes share.
+
+    The arrays can be changed, but changes stay in this process. Memory holds only the parts that are in use. Digest and
+    checksums are compared as by `read_npz`.
+    """
+    import numpy as np
+
+    def load() -> Any:
+        with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+            check_digest(file, path, digest)
+            check_members(archive)
+            return {member.filename.removesuffix(".npy"): mapped(file, member) for member in archive.infolist()}
+
+    def mapped(file: BinaryIO, member: zipfile.ZipInfo) -> Any:
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{member.filename} is compressed")
+        file.seek(member.header_offset)
+        header = file.read(30)
+        # The lengths of the name and of the extra field are the last two numbers of the header.
+        file.seek(sum(int.from_bytes(header[place : place + 2], "little") for place in (26, 28)), os.SEEK_CUR)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{member.filename} has another format")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.hasobject:
+            raise ValueError("pickled objects")
+        if not math.prod(shape):  # no bytes, which cannot be mapped
+            return np.empty(shape, dtype)
+        return np.memmap(file, dtype, "c", file.tell(), shape, "F" if is_fortran else "C")
 
     return checked_format(path, load)
 
@@ -184,24 +235,53 @@ def map_array(path: str | Path, mode: Any = "r") -> "np.memmap":
     return array
 
 
-def read_torch(path: str | Path, digest: str | None = None) -> Any:
+def read_torch(path: str | Path, digest: str | None = None, stamp: str | None = None) -> Any:
     """Return the object of a file that `torch.save` wrote, on the CPU; `digest` as for `read_bytes`.
 
-    torch leaves the checksums of its zip archives unread, so they are compared here. No pickled code is run.
+    The tensors are memory maps: processes that read the same file share its memory, and memory holds only what is in
+    use. Changes of a tensor stay in this process. torch leaves the checksums of its zip archives unread, so they are
+    compared here. No pickled code is run.
+
+    Args:
+        stamp: result of `archive_stamp` in another process, which has compared the checksums; only the stamp is compared
+            then. None to compare the checksums.
     """
-    content = io.BytesIO(read_bytes(path, digest))
 
     def load() -> Any:
         import torch
 
-        if zipfile.is_zipfile(content):  # files of torch before 1.6 are no archives
-            with zipfile.ZipFile(content) as archive:
-                if damaged := archive.testzip():
-                    raise zipfile.BadZipFile(f"bad checksum of {damaged}")
-        content.seek(0)
-        return torch.load(content, map_location="cpu", weights_only=True)
+        with open_regular(path) as file:
+            check_digest(file, path, digest)
+            is_archive = zipfile.is_zipfile(file)  # files of torch before 1.6 are no archives
+            if not is_archive:
+                check_fits(os.fstat(file.fileno()).st_size, str(path))
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=True)
+            with zipfile.ZipFile(file) as archive:
+                if stamp is None:
+                    check_members(archive)
+                elif stamp != _stamp_of(archive):
+                    raise Damaged(path, "it is not the file that another process has read")
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
     return checked_format(path, load)
+
+
+def archive_stamp(path: str | Path) -> str:
+    """Return a text that differs between zip archives of different content: a hash of their names and checksums."""
+    with open_regular(path) as file, zipfile.ZipFile(file) as archive:
+        return _stamp_of(archive)
+
+
+def _stamp_of(archive: zipfile.ZipFile) -> str:
+    members = [(member.filename, member.CRC, member.file_size) for member in archive.infolist()]
+    return short_hash(repr(members).encode())
+
+
+def check_members(archive: zipfile.ZipFile) -> None:
+    """Raise `zipfile.BadZipFile` if a file in `archive` does not have its checksum."""
+    if damaged := archive.testzip():
+        raise zipfile.BadZipFile(f"bad checksum of {damaged}")
 
 
 def checked_format(path: str | Path, load: Callable[[], Any]) -> Any:

@@ -50,7 +50,7 @@ def test_values_of_other_types_are_the_same_config(config):
         ({3: 1}, "^config: the key 3 given; a key must be a text"),
         (
             {},
-            r"^config.callbacks: missing; a config has all of seed, .*, head; begin with a copy of a file of configs/",
+            r"^config.adapter: missing; a config has all of seed, .*, head; begin with a copy of a file of configs/",
         ),
     ],
 )

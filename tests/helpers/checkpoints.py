@@ -2,13 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
 from ml_collections import ConfigDict
 
 from imbalance.training import learner
+from imbalance.training.logging.run_log import RunLog
+from imbalance.training.state import checkpoint
 from imbalance.utils.read import seal
 
 ONE, TWO, THREE = ({"n": n, "weight": torch.arange(2000.0) * n, "names": {"a": [n]}} for n in (1, 2, 3))
@@ -18,6 +20,12 @@ class Warnings(list):
     """A list of the lines that are logged, in place of a `RunLog`."""
 
     line = list.append
+
+
+def load(path: Path, warnings: Warnings) -> dict[str, Any]:
+    """Return the checkpoint from which a run would resume whose newest is at `path`; {} if there is none."""
+    found = checkpoint.undamaged_checkpoint(path, cast(RunLog, warnings))
+    return checkpoint.load_checkpoint(*found) if found else {}
 
 
 def shorten(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:

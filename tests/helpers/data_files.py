@@ -1,7 +1,9 @@
 """Files of made-up data sets, in the layouts and counts of published data sets, or as a user may have them."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -161,6 +163,15 @@ def write_csv(path: Path, columns: dict[str, np.ndarray]) -> None:
     """Write a CSV file from columns by name."""
     lines = [",".join(columns), *(",".join(row) for row in zip(*columns.values()))]
     path.write_text("\n".join(lines) + "\n")
+
+
+def write_arrow(path: Path, columns: Mapping[str, Any]) -> None:
+    """Write columns to an Arrow file with parts of seven rows."""
+    import pyarrow
+
+    table = pyarrow.table({name: list(values) for name, values in columns.items()})
+    with pyarrow.ipc.new_file(str(path), table.schema) as file:
+        file.write_table(table, max_chunksize=7)
 
 
 def write_people(root: Path) -> None:

@@ -19,11 +19,13 @@ class Call(NamedTuple):
     """A call to the file system.
 
     argument: the data for "write", the new path for "rename" and "replace", the new size for "truncate"; else None.
+    position: for "write", the place in the file; None for a file to which everything is appended.
     """
 
     name: str
     path: Path
     argument: Any = None
+    position: int | None = None
 
 
 Before = Callable[[Call], int | None]
@@ -38,9 +40,9 @@ def watched(root: Path, before: Before) -> Iterator[None]:
     """
     root = root.resolve()
 
-    def note(name: str, path: Any, argument: Any = None) -> int | None:
+    def note(name: str, path: Any, argument: Any = None, position: int | None = None) -> int | None:
         path = path_of(path)
-        return before(Call(name, path, argument)) if path.is_relative_to(root) else None
+        return before(Call(name, path, argument, position)) if path.is_relative_to(root) else None
 
     def noted(name: str, function: Callable, argument: int | None = None) -> Callable:
         def call(first: Any, *args: Any, **kwargs: Any) -> Any:
@@ -51,7 +53,7 @@ def watched(root: Path, before: Before) -> Iterator[None]:
 
     class Raw(io.FileIO):
         def write(self, data: Any) -> int:
-            short = note("write", self.name, data)
+            short = note("write", self.name, data, None if self.mode.startswith("a") else self.tell())
             return super().write(data if short is None else memoryview(data).cast("B")[:short])
 
         def truncate(self, size: int | None = None) -> int:
@@ -68,6 +70,8 @@ def watched(root: Path, before: Before) -> Iterator[None]:
         if "b" in mode:
             if not buffering:
                 return raw
+            if "+" in mode:
+                return io.BufferedRandom(raw)
             return io.BufferedWriter(raw) if creates else io.BufferedReader(raw)
         buffer = io.BufferedWriter(raw) if creates else io.BufferedReader(raw)
         return io.TextIOWrapper(buffer, *args, line_buffering=buffering == 1, **kwargs)

@@ -80,17 +80,21 @@ def test_against_scikit_learn_with_absent_classes_and_empty_groups(seed):
     np.testing.assert_allclose(found["adjusted_accuracy"], expected)
 
 
-def test_counts_are_the_confusion_matrix_and_add_up_over_batches():
+def test_counts_are_sums_of_the_confusion_matrix_and_add_up_over_batches():
     rng = np.random.default_rng(0)
     targets, predictions, groups = (torch.from_numpy(rng.integers(0, 4, 100)) for _ in range(3))
     whole = count(predictions, targets, groups, 4, 4)
-    np.testing.assert_array_equal(whole.confusion, confusion_matrix(targets, predictions))
+    confusion = confusion_matrix(targets, predictions)
+    right = confusion.diagonal()
+    np.testing.assert_array_equal(whole.classes, np.stack([confusion.sum(1) - right, right], 1))
+    np.testing.assert_array_equal(whole.predicted, confusion.sum(0))
     parts = [count(predictions[a:b], targets[a:b], groups[a:b], 4, 4) for a, b in [(0, 37), (37, 37), (37, 100)]]
-    assert torch.equal(whole.confusion, sum(part.confusion for part in parts))
-    assert torch.equal(whole.grouped, sum(part.grouped for part in parts))
-    assert whole.confusion.dtype == whole.grouped.dtype == torch.int64
+    for name in ("classes", "predicted", "grouped"):
+        assert torch.equal(getattr(whole, name), sum(getattr(part, name) for part in parts))
+        assert getattr(whole, name).dtype == torch.int64
     of_two = count(*(part.view(2, 50) for part in (predictions, targets, groups)), 4, 4)
-    assert of_two.confusion.shape == (2, 4, 4) and torch.equal(of_two.confusion.sum(0), whole.confusion)
+    assert of_two.classes.shape == (2, 4, 2) and torch.equal(of_two.classes.sum(0), whole.classes)
+    assert of_two.predicted.shape == (2, 4) and torch.equal(of_two.predicted.sum(0), whole.predicted)
     assert torch.equal(of_two.grouped[1], count(predictions[50:], targets[50:], groups[50:], 4, 4).grouped)
 
 
@@ -100,13 +104,13 @@ def test_of_many_models_at_once_as_of_each():
     counts, of_classes, of_groups = count(*labels, 4, 3), rng.integers(200, size=(4, 4)), rng.integers(9, size=(4, 3))
     names = "abcd", "gh?"
     for i, found in enumerate(compute(counts, *names, of_classes, of_groups)):
-        alone = Counts(counts.confusion[[i]], counts.grouped[[i]])
+        alone = Counts(counts.classes[[i]], counts.predicted[[i]], counts.grouped[[i]])
         (expected,) = compute(alone, *names, of_classes[i], of_groups[i])
         np.testing.assert_array_equal(list(found.values()), list(expected.values()))
 
 
 def test_nothing_predicted_is_nan_everywhere_and_no_crash():
-    counts = Counts(torch.zeros(1, 3, 3, dtype=torch.int64), torch.zeros(1, 2, 2, dtype=torch.int64))
+    counts = Counts(*(torch.zeros(1, *shape, dtype=torch.int64) for shape in ((3, 2), (3,), (2, 2))))
     (values,) = compute(counts, ["a", "b", "c"], ["g", "h"], np.array([3, 3, 4]), np.array([5, 5]))
     assert len(values) == len(SUMMARY_METRICS) + len(CLASS_METRICS) * 3 + 2
     assert all(np.isnan(value) for value in values.values())

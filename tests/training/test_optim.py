@@ -120,6 +120,11 @@ def descended(optimizer, model, rates) -> torch.nn.Module:
     return model
 
 
+def no_layers() -> dict:
+    """Layers are not needed if all layers before the last have the same learning rate."""
+    raise AssertionError
+
+
 def two_layers() -> torch.nn.Module:
     torch.manual_seed(0)
     return with_head(torch.nn.Linear(3, 4), 4, 2).double()
@@ -137,7 +142,7 @@ def test_a_rate_of_its_own_for_the_last_layer_is_a_parameter_group_of_torch_s(na
     for factor in (1.0, 7.0):
         model = two_layers()
         optimizer = OPTIMIZERS[f"{name}_apart"](
-            model.parameters(), model.head.parameters(), head_factor=factor, **settings
+            model.parameters(), model.head.parameters(), no_layers, head_factor=factor, layer_decay=1.0, **settings
         )
         apart[factor] = descended(optimizer, model, rates)
     plain = two_layers()
@@ -171,7 +176,9 @@ def test_the_second_network_s_last_layer_has_that_rate_too():
         (alone, alone.parameters(), "no layer before its last one"),
     ):
         with pytest.raises(BadInput, match=f"config.optim.head_factor: .* the model has {words}"):
-            OPTIMIZERS["sgd_apart"](model.parameters(), head, head_factor=2.0, **APART["sgd"])
+            OPTIMIZERS["sgd_apart"](
+                model.parameters(), head, no_layers, head_factor=2.0, layer_decay=1.0, **APART["sgd"]
+            )
 
 
 def test_clipping_is_that_of_pytorch():

@@ -1,4 +1,4 @@
-"""Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`."""
+"""Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`, `.arrow`."""
 
 from collections import Counter
 from pathlib import Path
@@ -9,7 +9,9 @@ import torch
 from imbalance.config.schema import Fraction, Name
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.problems import Problem, raise_first
+from imbalance.data.sets.encoded_table import Encode, encode_in_memory, stored_table
 from imbalance.data.splits import Dataset, Split
+from imbalance.data.tables.arrow import SUFFIXES
 from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
@@ -24,7 +26,6 @@ from imbalance.data.tables.encoding import (
     fit_features,
     number_problems,
     parse_column,
-    transform,
     unfamiliar_values,
 )
 from imbalance.data.tables.input_columns import choose_inputs
@@ -54,7 +55,8 @@ def arrays(
     `imbalance.data.tables.encoding`.
 
     Args:
-        file: the file under data_dir. `.csv` (or `.csv.gz`) and `.parquet` have columns; `.npz` has arrays by
+        file: the file under data_dir. `.csv` (or `.csv.gz`), `.parquet` and `.arrow` have columns, and `.arrow` may be
+            larger than the memory; `.npz` has arrays by
             name, and so has a folder of `.npy` files; a single `.npy` file must be a structured array. If the
             only input is a numeric array with more than two dimensions, it goes to the model unchanged. If this array
             is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
@@ -75,21 +77,18 @@ def arrays(
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
-    columns = read_columns(Path(data_dir) / file, delimiter, (target, *attributes, split, *categorical), missing)
-    return columns_dataset(
-        columns,
-        seed,
-        numeric=numeric,
-        categorical=categorical,
-        missing=missing,
-        target=target,
-        classes=classes,
-        attributes=attributes,
-        split=split,
-        val_fraction=val_fraction,
-        test_fraction=test_fraction,
-        delimiter=delimiter,
-    )
+    path, values = Path(data_dir) / file, {}
+    values |= dict(numeric=numeric, categorical=categorical, missing=missing, target=target, classes=classes)
+    values |= dict(attributes=attributes, split=split, val_fraction=val_fraction, test_fraction=test_fraction)
+
+    def build(encode: Encode) -> Dataset:
+        columns = read_columns(path, delimiter, (target, *attributes, split, *categorical), missing)
+        return columns_dataset(columns, seed, delimiter=delimiter, encode=encode, **values)
+
+    if path.suffix not in SUFFIXES:
+        return build(encode_in_memory)
+    drawn_by = [seed] if val_fraction or test_fraction else []  # without draws, all seeds share the store
+    return stored_table(data_dir, path, {**values, "seed": drawn_by, "delimiter": delimiter}, build)
 
 
 def columns_dataset(
@@ -106,6 +105,7 @@ def columns_dataset(
     val_fraction: float,
     test_fraction: float,
     delimiter: str,
+    encode: Encode = encode_in_memory,
 ) -> Dataset:
     """Return the data set of a table, some of whose columns are inputs, classes, groups and splits.
 
@@ -113,6 +113,7 @@ def columns_dataset(
         seed: seed of the draws of val and test.
         numeric, categorical, missing, target, classes, attributes, split, val_fraction, test_fraction, delimiter: as in
             `arrays`.
+        encode: function that encodes the table, in memory or on the disk.
 
     Raises:
         BadInput: the table has a problem; all cells that cannot be read are in one error, see `raise_first`.
@@ -153,7 +154,7 @@ def columns_dataset(
         inputs = inputs[torch.from_numpy(order)]
     else:
         features = fit_features(columns, train, numeric, categorical, missing)
-        inputs = torch.from_numpy(transform(columns, features, order))
+        inputs = torch.from_numpy(encode(columns, features, order))
         preprocessing = {"kind": "columns", "delimiter": delimiter, "features": features}
         notes = (*notes, *encoding_notes(columns, train, features, inputs.shape[1]))
         notes = (*notes, *unfamiliar_values(columns, features))

@@ -31,7 +31,7 @@ from imbalance.data.stores import StoreCheck, damaged_rows
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
 from imbalance.utils.memory import check_fits
-from imbalance.utils.read import map_array, read_array, read_json, seal
+from imbalance.utils.read import map_array, read_json, seal
 
 VERSION = 2  # the first format with evaluation groups
 TABLES = ("targets", "groups", "splits", "rows", "checksums")  # the arrays that every folder has beside the features
@@ -58,19 +58,10 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         check_fits(inputs.nbytes, f"config.data.standardise: {stored.folder}")
         mean, std = column_statistics(inputs[: about["examples"]["train"]])
         inputs = standardised(inputs, mean, std)
-    tensor, ends = torch.from_numpy(inputs), np.cumsum([about["examples"][name] for name in SPLITS]).tolist()
-
-    def make_split(name: str, end: int) -> Split:
-        rows = slice(end - about["examples"][name], end)
-        targets, groups, indices = (torch.from_numpy(stored.tables[key][rows]) for key in ("targets", "groups", "rows"))
-        mask = torch.from_numpy(stored.tables["members"][rows]) if "members" in stored.tables else None
-        checksums = stored.tables["checksums"][rows]
-        return Split(tensor[rows], targets, groups, indices, known_checksums=checksums, eval_group_mask=mask)
-
     # The features count as a table with one wide column, so that a trained model can predict from other such folders.
     column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
     encoding = {"missing": [], "numeric": [column], "categorical": []}
-    train, val, test = map(make_split, SPLITS, ends)
+    train, val, test = stored_splits(stored, inputs)
     return Dataset(
         train,
         val,
@@ -81,6 +72,26 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         preprocessing={"kind": "columns", "delimiter": ",", "features": encoding},
         notes=(f"features of {describe_section(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
     )
+
+
+def stored_splits(stored: "StoredFeatures", inputs: np.ndarray) -> list[Split]:
+    """Return train, val and test of a folder of features.
+
+    Args:
+        inputs: (N, D) the features, or what they are turned into.
+    """
+    tables, examples = stored.tables, stored.description["examples"]
+    tensor, ends = torch.from_numpy(inputs), np.cumsum([examples[name] for name in SPLITS]).tolist()
+
+    def make_split(name: str, end: int) -> Split:
+        rows = slice(end - examples[name], end)
+        targets, groups, indices = (torch.from_numpy(tables[key][rows]) for key in ("targets", "groups", "rows"))
+        mask = torch.from_numpy(tables["members"][rows]) if "members" in tables else None
+        return Split(
+            tensor[rows], targets, groups, indices, known_checksums=tables["checksums"][rows], eval_group_mask=mask
+        )
+
+    return list(map(make_split, SPLITS, ends))
 
 
 def describe_section(section: Mapping[str, Any]) -> str:
@@ -105,8 +116,11 @@ class StoredFeatures:
     description: Mapping[str, Any]
 
 
-def open_features(folder: Path) -> StoredFeatures:
-    """Open a folder that `imbalance features` has written; check its arrays, and the checksums of some examples.
+def open_features(folder: Path, remedy: str = "write it again with imbalance features") -> StoredFeatures:
+    """Open a folder of features, memory-mapped; check its arrays, and the checksums of some examples.
+
+    Args:
+        remedy: what to do after the folder is removed, for messages.
 
     Raises:
         BadInput: the folder has no features, has features in another format, or is damaged.
@@ -124,32 +138,37 @@ def open_features(folder: Path) -> StoredFeatures:
                 "with imbalance features"
             )
         names = (*TABLES, *(["members"] if description["evaluation_groups"] else []))
-        tables = {name: read_array(folder / f"{name}.npy") for name in names}
-        # torch needs a writable array, so the mode is "c", copy on write: nothing reaches the file.
+        # torch needs writable arrays, so the mode is "c", copy on write: nothing reaches the files.
+        tables = {name: map_array(folder / f"{name}.npy", "c") for name in names}
         values = map_array(folder / "features.npy", "c")
         rows = sum(description["examples"].values())
         wrong = [name for name in names if crc(tables[name]) != description["crc"][name] or len(tables[name]) != rows]
     except Damaged as error:
-        raise BadInput(damage_message(folder, f"{Path(error.args[0]).name}: {error.reason}")) from None
+        raise BadInput(damage_message(folder, remedy, f"{Path(error.args[0]).name}: {error.reason}")) from None
     except OSError as error:
         name = Path(error.filename or folder).name
-        raise BadInput(damage_message(folder, f"{name}: {error.strerror or error}")) from None
+        raise BadInput(damage_message(folder, remedy, f"{name}: {error.strerror or error}")) from None
     except (KeyError, TypeError, AttributeError) as error:  # a description that was edited by hand
-        raise BadInput(damage_message(folder, f"store.json: {error}")) from None
+        raise BadInput(damage_message(folder, remedy, f"store.json: {error}")) from None
     wrong += ["features"] if values.ndim != 2 or len(values) != rows or values.dtype.kind != "f" else []
     if wrong:
-        raise BadInput(damage_message(folder, f"{wrong[0]}.npy does not match store.json"))
+        raise BadInput(damage_message(folder, remedy, f"{wrong[0]}.npy does not match store.json"))
     sample = check.is_recent
     for row in damaged_rows(values, tables["checksums"], sample):
-        raise BadInput(damage_message(folder, f"row {row} of features.npy fails its checksum"))
+        raise BadInput(damage_message(folder, remedy, f"row {row} of features.npy fails its checksum"))
     if not sample:
         check.remember()
     return StoredFeatures(folder, values, tables, description)
 
 
-def damage_message(folder: Path, cause: str) -> str:
-    """Return the error message about damaged features in `folder`; `cause` says what is wrong with them."""
-    return f"{folder}: damaged: {cause}; remove {folder} and write it again with imbalance features"
+def damage_message(folder: Path, remedy: str, cause: str) -> str:
+    """Return the error message about damaged features in `folder`.
+
+    Args:
+        remedy: what to do after the folder is removed.
+        cause: what is wrong with the features.
+    """
+    return f"{folder}: damaged: {cause}; remove {folder} and {remedy}"
 
 
 def partial_folder(folder: Path) -> Path:

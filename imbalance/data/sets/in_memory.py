@@ -1,7 +1,7 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -56,6 +56,8 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
         seed: the run's seed.
         table: the keyword arguments of `frame_dataset`; empty if `data` is for `as_dataset`.
     """
+    for value in data.values() if isinstance(data, Mapping) else (data,):
+        refuse_stream(value)
     if not table:
         return as_dataset(data)
     valid = keyword_annotations(frame_dataset)
@@ -98,6 +100,8 @@ def as_dataset(
     """
     if isinstance(data, Dataset):
         return data
+    for value in data.values() if isinstance(data, Mapping) else (data,):
+        refuse_stream(value)
     if not isinstance(data, Mapping) or set(data) != set(SPLITS):
         hint = "; of a data frame, name the column of the classes too: target=…" if is_table(data) else ""
         raise BadInput(
@@ -217,7 +221,7 @@ def frame_dataset(
             )
     classes = tuple(map(str, classes)) or label_order(labels.values)
     existing = set(columns.categories(split).values) if split else set()
-    fractions = {
+    fractions: dict[str, Any] = {
         name: (0.0 if part in existing else default) if fraction is None else fraction
         for name, part, default, fraction in (
             ("val_fraction", "val", 0.1, val_fraction),
@@ -243,6 +247,22 @@ def frame_dataset(
         raise BadInput(
             str(error).replace("config.data.", "").replace(": imbalance data verify lists them", "")
         ) from None
+
+
+def refuse_stream(data: Any) -> None:
+    """Raise `BadInput` if `data` can only be read from its first example to its last.
+
+    Such data are a generator, a DataLoader, a streamed data set of Hugging Face, or an `IterableDataset` of torch.
+    """
+    is_stream = isinstance(data, Iterator | torch.utils.data.IterableDataset) or (
+        hasattr(data, "__iter__") and not hasattr(data, "__getitem__") and not isinstance(data, Collection)
+    )
+    if is_stream or isinstance(data, torch.utils.data.DataLoader):
+        raise BadInput(
+            f"data: {describe(data)} given, which is read from its first example to its last, but a sampler draws examples by "
+            "their number; give a map-style data set, or write the examples to a file rows.arrow in data_dir and use "
+            "config.data.name='arrays' or 'text' with config.data.file=rows.arrow, which may be larger than the memory"
+        )
 
 
 def label_order(labels: Sequence[str]) -> tuple[str, ...]:

@@ -1,13 +1,15 @@
-"""Data set of a user's own texts: a CSV or Parquet file with texts, classes, attributes and splits."""
+"""Data set of a user's own texts: a CSV, Parquet or Arrow file with texts, classes, attributes and splits."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from imbalance.config.schema import Count, Fraction, Name
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
+from imbalance.data.tables.arrow import ArrowTable, ArrowTexts, is_text
 from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
@@ -19,6 +21,7 @@ from imbalance.data.tables.columns import (
 from imbalance.data.tables.encoding import parse_column
 from imbalance.data.tables.values import Categories, composed
 from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
+from imbalance.data.texts.tokens import Texts
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
 
@@ -45,7 +48,8 @@ def list_text(
     The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
 
     Args:
-        file: the file under data_dir: `.csv`, `.csv.gz` or `.parquet`.
+        file: the file under data_dir: `.csv`, `.csv.gz`, `.parquet`, or `.arrow`, which may be larger than the
+            memory.
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
         skip_empty: leave out the rows with an empty text, and say how many; False to refuse them.
@@ -85,10 +89,9 @@ def list_text(
         good &= ~bad
         problems += [Problem(columns.where(row), causes[column[row]]) for row in np.flatnonzero(bad).tolist()]
     notes = ()
+    texts: Any = text_columns(columns, text)
     if skip_empty:
-        empty = np.zeros(len(columns), dtype=bool)
-        for name in text:
-            empty |= columns.categories(name).each(lambda value: not value.strip()).astype(bool)
+        empty = np.fromiter((is_blank(example) for example in texts), bool, len(columns))
         if empty.any():
             first = columns.where(int(np.flatnonzero(empty)[0]))
             notes = (
@@ -115,11 +118,10 @@ def list_text(
     if evaluated_by:
         has_identity = np.stack([identity_column(columns, name) for name in evaluated_by], axis=1)[kept]
         mask, mask_names = identity_class_groups(has_identity, evaluated_by, targets, classes)
-    texts = [text_column(columns, name)[kept] for name in text]
     return Corpus(
         Path(columns.source),
         text,
-        texts[0].tolist() if len(text) == 1 else list(zip(*texts)),
+        texts.at(kept) if isinstance(texts, ArrowTexts) else [texts[row] for row in kept.tolist()],
         targets,
         group_numbers,
         splits,
@@ -187,14 +189,33 @@ def draw_train_rows(
     return keep
 
 
-def text_column(columns: Columns, name: str) -> np.ndarray:
-    """Return the (N,) texts of the column `name`; raise `BadInput` if it is a column of numbers."""
-    values = columns[name]
-    if not isinstance(values, Categories) and values.dtype.kind in "iufb":
-        raise BadInput(
-            f"{columns.source}: column {name!r} holds numbers, not texts; name a column of texts in config.data.text"
-        )
-    return columns.text(name)
+def text_columns(columns: Columns, names: Sequence[str], any_type: bool = False) -> Texts:
+    """Return the N texts, or pairs of texts, in the columns `names`; those of an Arrow file are read when they are used.
+
+    Args:
+        any_type: whether a column of numbers is read as text.
+
+    Raises:
+        BadInput: a column is missing, or holds numbers.
+    """
+    table, rows = columns.values, np.arange(len(columns))
+    if isinstance(table, ArrowTable) and all(
+        name in table and is_text(table.table.schema.field(name).type) for name in names
+    ):
+        return ArrowTexts(table, names, rows)
+    for name in () if any_type else names:
+        values = columns[name]
+        if not isinstance(values, Categories) and values.dtype.kind in "iufb":
+            raise BadInput(
+                f"{columns.source}: column {name!r} holds numbers, not texts; name a column of texts in config.data.text"
+            )
+    texts = [columns.text(name).tolist() for name in names]
+    return texts[0] if len(texts) == 1 else list(zip(*texts))
+
+
+def is_blank(example: str | tuple[str, str]) -> bool:
+    """Return whether a text, or a text of a pair, is empty or only white space."""
+    return any(not text.strip() for text in ((example,) if isinstance(example, str) else example))
 
 
 def identity_column(columns: Columns, name: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from pydantic import Field
 from imbalance.data.files import check_columns, csv_records, load_array, read_parquet_table
 from imbalance.data.population import SPLITS
 from imbalance.data.splits import stratified_split
+from imbalance.data.tables.arrow import SUFFIXES, ArrowTable, open_arrow
 from imbalance.data.tables.csv_columns import read_csv_columns
 from imbalance.data.tables.values import Categories, as_categories, factorise
 from imbalance.errors import BadInput
@@ -25,7 +26,7 @@ CONTAINERS = {
     set,
     np.ndarray,
 }  # types that a cell of a data frame must not have, because the cell would hold several values
-FORMATS = ".csv, .csv.gz, .parquet, .npz, .npy, or a folder of .npy files"
+FORMATS = ".csv, .csv.gz, .parquet, .arrow, .npz, .npy, or a folder of .npy files"
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,18 @@ class Columns:
     nan_is_missing: True if the reader has already turned missing values into nan, as for a CSV file.
     find_lines: returns the (N,) number of the line of each row in the file, from 1; None for a file without lines. Then
         messages give the number of the row, from 0.
+    first: the number of the first row in the table of which these rows are a part.
     """
 
     source: str
     values: Mapping[str, np.ndarray | Categories]
     nan_is_missing: bool = False
     find_lines: Callable[[], np.ndarray] | None = None
+    first: int = 0
 
     def __len__(self) -> int:
+        if isinstance(self.values, ArrowTable):
+            return self.values.num_rows
         return len(next(iter(self.values.values()))) if self.values else 0
 
     @functools.cached_property
@@ -54,7 +59,16 @@ class Columns:
 
     def where(self, row: int) -> str:
         """Return the place of `row` for messages: the file and the line; or the file and `row` if the file has no lines."""
+        row += self.first
         return f"{self.source} row {row}" if self.lines is None else f"{self.source} line {self.lines[row]}"
+
+    def part(self, start: int, stop: int) -> "Columns":
+        """Return the rows from `start` to `stop` − 1."""
+        if isinstance(self.values, ArrowTable):
+            values = self.values.part(start, stop)
+        else:
+            values = {name: column_part(column, start, stop) for name, column in self.values.items()}
+        return replace(self, values=values, first=self.first + start)
 
     def names_text(self) -> str:
         """Return the names of all columns as part of a message."""
@@ -72,6 +86,13 @@ class Columns:
     def text(self, name: str) -> np.ndarray:
         """Return the (N,) values of a column as text; see `as_categories`."""
         return self.categories(name).texts()
+
+
+def column_part(column: np.ndarray | Categories, start: int, stop: int) -> np.ndarray | Categories:
+    """Return the values of a column in the rows from `start` to `stop` − 1, which share their memory."""
+    if isinstance(column, Categories):
+        return Categories(column.codes[start:stop], column.values)
+    return column[start:stop]
 
 
 def read_columns(
@@ -98,6 +119,8 @@ def read_columns(
             return np.fromiter((line for line, row in records if len(row) == len(values)), np.int64, length)
 
         return Columns(str(path), values, True, find_lines)
+    if kinds in SUFFIXES:
+        return Columns(str(path), open_arrow(path))
     if kinds == ".parquet":
         return array_columns(path, parquet_arrays(path))
     if kinds == ".npy":

@@ -22,6 +22,8 @@ from imbalance.utils.memory import check_fits
 LARGE = 1e9  # values below this have means with rounding errors below 1e-6
 FITTED_CELLS = 1_000_000  # numbers that are standardised at a time
 
+ENCODED_ROWS = 65_536  # rows of a table that are encoded at a time
+
 Features = Mapping[str, Any]  # "numeric", "categorical": lists with a dictionary for each column; "missing": texts
 
 
@@ -91,6 +93,19 @@ def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float]
     return [(mean, std)] if len(arrays) == 1 else [([m], [s]) for m, s in zip(mean, std)]
 
 
+def count_features(features: Features) -> int:
+    """Return the number of features into which `transform` encodes a row."""
+    width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
+    return width + sum(len(column["values"]) for column in features["categorical"])
+
+
+def transform_parts(columns: Columns, features: Features) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield the rows that are encoded at a time, as a slice, and the result of `transform` for them."""
+    for start in range(0, len(columns), ENCODED_ROWS):
+        rows = slice(start, min(start + ENCODED_ROWS, len(columns)))
+        yield rows, transform(columns.part(rows.start, rows.stop), features)
+
+
 def transform(columns: Columns, features: Features, rows: np.ndarray | slice = slice(None)) -> np.ndarray:
     """Encode rows of the columns as (M, D) float32, by `features`, the result of `fit_features`.
 
@@ -102,8 +117,7 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
         rows: (M,) the row numbers, in the order of the result; by default all rows.
     """
     check_table(columns, features)
-    width = sum(len(column["mean"]) + sum(column["gaps"]) for column in features["numeric"])
-    width += sum(len(column["values"]) for column in features["categorical"])
+    width = count_features(features)
     length = len(np.arange(len(columns))[rows])
     check_fits(4 * length * width, f"{columns.source}: {length:,} rows with {width:,} features")
     encoded, start = np.zeros((length, width), dtype=np.float32), 0

@@ -2,8 +2,9 @@
 
 import functools
 import inspect
+import itertools
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,7 +36,7 @@ class Corpus:
 
     file: the file that lists the texts.
     columns: the column that holds the texts; two columns for pairs of texts.
-    texts: N texts, or N pairs of texts.
+    texts: N texts, or N pairs of texts; in memory, or read from a file when they are iterated over.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each text in the file, from 0.
     where: returns the file and line of a text, from its number between 0 and N − 1, for messages.
@@ -187,25 +188,33 @@ def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, ma
         least = 5 if kind == "words" else 261  # the special tokens and one more, or the special tokens and all bytes
         if vocabulary < least:
             raise BadInput(f"config.data.vocabulary: {vocabulary} given; {kind!r} needs {least} or more")
-        texts: list[str] = []
-        for row in np.flatnonzero(corpus.splits == 0).tolist():
-            text = corpus.texts[row]
-            texts += [text] if isinstance(text, str) else text
-        tokenizer = learn_once(data_dir, kind, texts, vocabulary)
+        tokenizer = learn_once(data_dir, kind, TrainingTexts(corpus), vocabulary)
     if max_tokens < 4:
         raise BadInput(f"config.data.max_tokens: {max_tokens} given; it must be 4 or more")
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
 
 
-def learn_once(data_dir: str, kind: str, texts: Sequence[str], vocabulary: int) -> "Tokenizer":
+class TrainingTexts:
+    """The texts of the training set of a corpus, one after another, for several passes; those of a pair follow each other."""
+
+    def __init__(self, corpus: Corpus):
+        self.corpus = corpus
+
+    def __iter__(self) -> Iterator[str]:
+        for example, split in zip(self.corpus.texts, self.corpus.splits.tolist()):
+            if split == 0:
+                yield from (example,) if isinstance(example, str) else example
+
+
+def learn_once(data_dir: str, kind: str, texts: Iterable[str], vocabulary: int) -> "Tokenizer":
     """Learn a tokenizer on `texts` and save it; load it if an earlier call has learnt one from the same arguments.
 
     Args:
         kind: "words" or "pieces".
         vocabulary: the size of the vocabulary.
     """
-    key = texts_hash([kind, str(vocabulary), *texts])
+    key = texts_hash(itertools.chain([kind, str(vocabulary)], texts))
     path = store_root(data_dir) / f"vocabulary-{key[:24]}.json"
     try:
         if not path.exists():  # a file that exists is read without a lock, which a read-only disk does not allow

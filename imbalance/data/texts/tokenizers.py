@@ -4,7 +4,7 @@ Both kinds are tokenizers of the package `tokenizers`. The JSON of a tokenizer d
 saves this JSON, and the name of a token store has a hash of it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ def import_tokenizers() -> Any:
     return tokenizers
 
 
-def learn_tokenizer(kind: str, texts: Sequence[str], size: int) -> "Tokenizer":
+def learn_tokenizer(kind: str, texts: Iterable[str], size: int) -> "Tokenizer":
     """Learn a tokenizer on `texts`.
 
     The tokenizer puts the token [CLS] before each text, so that no text is empty. It puts [SEP] between the texts of a

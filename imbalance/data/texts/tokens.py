@@ -20,10 +20,11 @@ import os
 import shutil
 import sys
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, store_root
 from imbalance.data.texts.tokenizers import encode
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import map_array, read_array, read_bytes, read_json, seal
+from imbalance.utils.read import BLOCK, map_array, open_regular, read_json, seal
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -203,9 +204,14 @@ def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path
     return store_root(data_dir) / f"tokens-{key.hexdigest()[:24]}"
 
 
-def texts_hash(texts: Texts) -> str:
-    """Return one SHA-256 of all texts together, in hexadecimal digits."""
-    return hashlib.sha256(json.dumps(list(texts), ensure_ascii=True).encode()).hexdigest()
+def texts_hash(texts: Iterable[str] | Iterable[tuple[str, str]]) -> str:
+    """Return one SHA-256 of all texts together, in hexadecimal digits: that of a JSON list of the texts."""
+    digest, separator = hashlib.sha256(b"["), b""
+    for text in texts:
+        digest.update(separator + json.dumps(text, ensure_ascii=True).encode())
+        separator = b", "
+    digest.update(b"]")
+    return digest.hexdigest()
 
 
 def token_arrays(
@@ -239,22 +245,12 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
     for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
     print(f"tokenising into {directory}: {len(texts):,} texts", file=sys.stderr, flush=True)
-    encoded, bar = [], sys.stderr.isatty()
-    for start in range(0, len(texts), CHUNK):
-        encoded += encode(tokenizer, texts[start : start + CHUNK])
-        if bar:
-            end = "\r" if len(encoded) == len(texts) else ""
-            print(f"\r\x1b[K{100 * len(encoded) / len(texts):.0f} %", end=end, file=sys.stderr, flush=True)
     temporary = directory.with_name(f"{directory.name}.{os.getpid()}.building")
     temporary.mkdir()
     try:
-        for part, array in zip(PARTS, token_arrays(texts, encoded), strict=True):
-            with open(temporary / f"{part}.npy", "wb") as file:
-                np.save(file, array)
-                file.flush()
-                os.fsync(file.fileno())
-        sums = {part: zlib.crc32(read_bytes(temporary / f"{part}.npy")) for part in PARTS}
-        description = {"version": VERSION, "texts": len(texts), "tokens": sum(len(ids) for ids, _ in encoded)} | sums
+        tokens = write_parts(temporary, texts, tokenizer)
+        sums = {part: crc_of_file(temporary / f"{part}.npy") for part in PARTS}
+        description = {"version": VERSION, "texts": len(texts), "tokens": tokens} | sums
         write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
         StoreCheck(temporary, FILES).remember()
         shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
@@ -263,14 +259,89 @@ def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def write_parts(folder: Path, texts: Texts, tokenizer: "Tokenizer") -> int:
+    """Write the arrays that `PARTS` names into `folder`, `CHUNK` texts at a time, and return the number of tokens."""
+    bar, done, first_start = sys.stderr.isatty(), 0, 0
+    with ExitStack() as stack:
+        writers = {part: stack.enter_context(growing_array(folder / f"{part}.npy", PARTS[part])) for part in PARTS}
+        any_kinds = False
+        writers["starts"].append(np.zeros(1, dtype=np.int64))
+        for first in range(0, len(texts), CHUNK):
+            chunk = texts[first : first + CHUNK]
+            ids, kinds, starts, checksums = token_arrays(chunk, encode(tokenizer, chunk))
+            any_kinds |= len(kinds) > 0
+            writers["ids"].append(ids)
+            # A chunk without second texts has no kinds; other chunks may have some.
+            writers["kinds"].append(kinds if len(kinds) else np.zeros(len(ids), dtype=np.uint8))
+            writers["starts"].append(starts[1:] + first_start)
+            writers["checksums"].append(checksums)
+            first_start, done = first_start + int(starts[-1]), done + len(chunk)
+            if bar:
+                end = "\r" if done == len(texts) else ""
+                print(f"\r\x1b[K{100 * done / len(texts):.0f} %", end=end, file=sys.stderr, flush=True)
+        if not any_kinds:
+            writers["kinds"].clear()
+    return first_start
+
+
+class GrowingArray:
+    """An .npy file of one dimension, to whose end arrays are appended."""
+
+    def __init__(self, file: BinaryIO, dtype: type):
+        self._file, self._dtype, self._length = file, np.dtype(dtype), 0
+        self._write_header()
+
+    def _write_header(self) -> None:
+        """Write the header; its size does not depend on the length, because NumPy pads it for a growing array."""
+        self._file.seek(0)
+        descr = np.lib.format.dtype_to_descr(self._dtype)
+        header = {"descr": descr, "fortran_order": False, "shape": (self._length,)}
+        np.lib.format.write_array_header_1_0(self._file, header)
+
+    def append(self, array: np.ndarray) -> None:
+        """Append an array of one dimension."""
+        self._file.write(array.astype(self._dtype, copy=False).data)
+        self._length += len(array)
+
+    def clear(self) -> None:
+        """Remove all values."""
+        self._length = 0
+        self._write_header()
+        self._file.truncate()
+
+    def close(self) -> None:
+        """Write the header with the final length, and sync the file."""
+        self._write_header()
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+@contextmanager
+def growing_array(path: Path, dtype: type) -> Iterator[GrowingArray]:
+    """Return a context manager with a new .npy file, which is complete at the end."""
+    with open(path, "wb") as file:
+        array = GrowingArray(file, dtype)
+        yield array
+        array.close()
+
+
+def crc_of_file(path: Path) -> int:
+    """Return the CRC-32 of the content of a file, of which only a block is in memory."""
+    crc = 0
+    with open_regular(path) as file:
+        while block := file.read(BLOCK):
+            crc = zlib.crc32(block, crc)
+    return crc
+
+
 def read(directory: Path, part: str) -> np.ndarray:
-    """Read the array `part` of the token store in `directory`; the large arrays of tokens are memory-mapped.
+    """Return the array `part` of the token store in `directory` as a memory map, which all processes share.
 
     Args:
         part: one of the names in `PARTS`.
     """
     path = directory / f"{part}.npy"
-    array = map_array(path) if part in ("ids", "kinds") else read_array(path)
+    array = map_array(path)
     return array if len(array) else np.empty(0, dtype=PARTS[part])
 
 
@@ -288,7 +359,7 @@ def damage(directory: Path, texts: int, whole: bool = False) -> list[Problem]:
         description = read_json(directory / "store.json")
         sums = {part: description.get(part) for part in PARTS}
         if whole:
-            sums = {part: zlib.crc32(read_bytes(directory / f"{part}.npy")) for part in PARTS}
+            sums = {part: crc_of_file(directory / f"{part}.npy") for part in PARTS}
         arrays = {part: read(directory, part) for part in PARTS}
     except Damaged as error:
         return [Problem(str(error.args[0]), f"damaged ({error.reason})")]

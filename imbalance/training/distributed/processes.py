@@ -137,6 +137,21 @@ def across_processes(
     return global_terms, gathered[:, -1].max()
 
 
+def on_every_process(accelerator: Accelerator, function: Callable[[], T]) -> T:
+    """Call `function` on every process, and return its result there; if it raises an error on one, raise that on all."""
+    if accelerator.num_processes == 1:
+        return function()
+    result, error = None, None
+    try:
+        result = function()
+    except (BadInput, Diverged, Interrupted, OSError) as raised:
+        error = raised
+    for raised in of_all_processes(error):
+        if raised:
+            raise raised
+    return cast(T, result)
+
+
 def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return, by name, the sums of `sums` over all processes and the maxima of `maxima` over all processes.
 
@@ -150,6 +165,21 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
     reduced = torch.cat([gathered[:, :end_of_sums].sum(0), gathered[:, end_of_sums:].amax(0)])
     values = reduced.split([tensor.numel() for tensor in tensors.values()])
     return {name: value.to(tensor.dtype).view(tensor.shape) for (name, tensor), value in zip(tensors.items(), values)}
+
+
+def gather_on_main(accelerator: Accelerator, block: Tensor) -> list[Tensor]:
+    """Return the blocks of all processes, in the order of the ranks, on the main process; an empty list on the others.
+
+    Args:
+        block: tensor with the same shape on every process.
+    """
+    world = accelerator.num_processes
+    if world == 1:
+        return [block]
+    blocks = [torch.empty_like(block) for _ in range(world)] if accelerator.is_main_process else []
+    with exchange("collecting logits"):
+        torch.distributed.gather(block, blocks or None, dst=0)
+    return blocks
 
 
 def async_item(value: Tensor, request: int | Tensor) -> Callable[[], tuple[bool, int]]:

@@ -1,8 +1,9 @@
 """Sharding (FSDP2): split a model, its gradients and its optimiser's state over the ranks, to save memory.
 
 torch's `fully_shard` turns every parameter into a DTensor, of which each rank holds a part. Before a block of the model
-computes, its parameters are gathered from all ranks, and freed again afterwards. A checkpoint holds whole tensors, so
-that a run can resume on another number of ranks, or without sharding, and every reader of checkpoints stays as it is.
+computes, its parameters are gathered from all ranks, and freed again afterwards. Each rank writes its parts to a
+checkpoint (`imbalance.training.state.sharded`). At the end of a run the model is gathered, so that every reader of
+trained models stays as it is.
 """
 
 import copy
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput
+from imbalance.models.depth import blocks
 
 
 def check_sharding(config: Experiment, model: nn.Module) -> None:
@@ -35,19 +37,6 @@ def check_sharding(config: Experiment, model: nn.Module) -> None:
         raise BadInput(
             "config.trainer.mixed_precision: 'fp16' given; use 'bf16' or 'no' with config.trainer.shard=True"
         )
-
-
-def blocks(model: nn.Module) -> list[nn.Module]:
-    """Return the blocks of a model: each member of an `nn.Sequential` or `nn.ModuleList` in it that has parameters.
-
-    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are.
-    """
-    if isinstance(model, nn.Sequential | nn.ModuleList):
-        members = [child for child in model if any(True for _ in child.parameters())]
-        nested = [blocks(child) if isinstance(child, nn.Sequential | nn.ModuleList) else [child] for child in members]
-    else:
-        nested = [blocks(child) for child in model.children()]
-    return [block for inner in nested for block in inner]
 
 
 def checkpoint_activations(model: nn.Module) -> None:
@@ -122,37 +111,6 @@ def whole(value: Any, keep: bool = True) -> Any:
     )
     full = like.full_tensor()
     return full.cpu() if keep else None
-
-
-def sharded_like(part: Any, state: Any) -> Any:
-    """Return `state`, which a checkpoint holds for `part`, with its tensors sharded like the parameters of `part`.
-
-    Args:
-        part: a module or an optimiser; the state of any other part is returned as it is.
-    """
-    if isinstance(part, nn.Module):
-        like = part.state_dict()
-        return {key: _placed(tensor, like.get(key)) for key, tensor in state.items()}
-    if isinstance(part, torch.optim.Optimizer):
-        parameters = [parameter for group in part.param_groups for parameter in group["params"]]
-        states = {
-            number: {name: _placed(value, parameters[number]) for name, value in values.items()}
-            for number, values in state["state"].items()
-        }
-        # A checkpoint of another number of ranks says whether its optimiser was fused, which only this run can know.
-        own = ({"fused": group["fused"]} if "fused" in group else {} for group in part.param_groups)
-        groups = [{**group, **fused} for group, fused in zip(state["param_groups"], own, strict=True)]
-        return {**state, "state": states, "param_groups": groups}
-    return state
-
-
-def _placed(value: Any, like: Any) -> Any:
-    """Return `value`, sharded like `like` if both are tensors of the same shape and `like` is sharded."""
-    if not is_sharded(like) or not isinstance(value, Tensor) or is_sharded(value) or value.shape != like.shape:
-        return value
-    from torch.distributed.tensor import distribute_tensor
-
-    return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
 
 def gathered(model: nn.Module, skeleton: nn.Module, device: torch.device) -> nn.Module:

@@ -24,11 +24,12 @@ from imbalance.config.run_directory import FILES, MISSING, REWRITTEN, damaged_fi
 from imbalance.config.user_modules import user_module_files
 from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
+from imbalance.training.logging.predictions_file import PredictionsFile
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import names_file, write_atomic
+from imbalance.utils.files import atomic_file, names_file, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
-from imbalance.utils.read import parse_json, read_bytes, read_json, regular_opener, seal, short_hash
+from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
 
 
 class RunLog:
@@ -359,16 +360,24 @@ class RunLog:
         """Write model.json, the description of the model that `imbalance.load` reads beside the weights."""
         self.write("model.json", json.dumps(seal(values), allow_nan=False).encode() + b"\n")
 
-    def predictions(self, split: str, **arrays: Tensor) -> None:
-        """Write predictions/<split>.npz.
+    @contextmanager
+    def predictions(self, split: str, rows: int) -> Iterator[PredictionsFile]:
+        """Return a context manager with the file predictions/<split>.npz, which its body fills and completes.
 
         Args:
-            arrays: columns of the file, such as logits and targets, with one row for each example.
+            rows: number of examples.
         """
-        file = io.BytesIO()
-        columns: dict[str, Any] = {name: array.cpu().numpy() for name, array in arrays.items()}
-        np.savez(file, **columns)  # compressing logits takes 40 times as long as writing them, and saves little
-        self.write(f"predictions/{split}.npz", file.getbuffer())
+        self.check_directory()
+        name = f"predictions/{split}.npz"
+        with atomic_file(self.directory / name) as file:
+            predictions = PredictionsFile(file, rows)
+            try:
+                yield predictions
+            finally:
+                predictions.close()
+            self.check_directory()
+            file.flush()
+            self.digests[name] = hash_file(file)
 
     def logits(self, split: str, epoch: int, logits: Tensor) -> None:
         """Write the (N, K) logits of an evaluation to evaluations/<split>-<epoch>.npy.

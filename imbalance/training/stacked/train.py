@@ -17,9 +17,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+from torch import Tensor
 
 from imbalance.config.experiment import Experiment, first_run, takes_full_batches, validate
 from imbalance.config.registries import registries
@@ -30,8 +31,15 @@ from imbalance.config.tags import tags_of
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
-from imbalance.training.evaluate import Outcome, evaluate, newly_interpolating
-from imbalance.training.finish import load_selected, record_split, split_names, write_early_summary, write_results
+from imbalance.training.evaluate import LogitsInMemory, Outcome, evaluate, newly_interpolating
+from imbalance.training.finish import (
+    load_selected,
+    predictions_file,
+    record_split,
+    split_names,
+    write_early_summary,
+    write_results,
+)
 from imbalance.training.learner import learner_on, load_dataset, make_source
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog
@@ -44,7 +52,7 @@ from imbalance.training.state.run_state import Run
 from imbalance.training.step import count_batches, take_step
 
 # Sections whose functions can be stacked if they have the tag `batched`.
-BATCHED = ("sampler", "model", "objective", "optim", "mix")
+BATCHED = ("sampler", "model", "adapter", "objective", "optim", "mix")
 SECONDS_BETWEEN_LINES = 10
 T = TypeVar("T")
 WRITERS = 8  # threads that write files, because writing waits for the disk, and many files can wait at once
@@ -249,12 +257,16 @@ def finish_all(members: list[Run]) -> None:
     values = {member: {**member.learner.group_metrics, **member.learner.objective.metrics()} for member in members}
 
     def outcomes_of(name: str) -> dict[Run, Outcome]:
-        return shared_by_fit(members, lambda unique: evaluate(unique, name, keep_logits=True))
+        return shared_by_fit(members, lambda unique: evaluate(unique, name, [LogitsInMemory() for _ in unique]))
 
     def record(name: str, outcomes: dict[Run, Outcome]) -> None:
-        apply_to_all(
-            members, lambda member: values[member].update(record_split(member, name, outcomes[member])), WRITERS
-        )
+        def write(member: Run) -> None:
+            outcome = outcomes[member]
+            with predictions_file(member, name) as sink:
+                sink.append(cast(Tensor, outcome.logits))
+                values[member].update(record_split(member, name, outcome, sink))
+
+        apply_to_all(members, write, WRITERS)
 
     for name in split_names(members[0]) if members else ():
         if members:  # all may have diverged on the split before

@@ -1,6 +1,12 @@
-"""Checkpoints: write each file completely or not at all, and check it before a run resumes from it."""
+"""Checkpoints: write each file completely or not at all, and check it before a run resumes from it.
+
+A checkpoint is one file, `last.pt`, which `torch.save` writes. `torch.distributed.checkpoint` would bring nothing here:
+one process writes the file, which is replaced in one step, has checksums, and is read without pickle. Only sharded
+runs use that package, for the tensors that the ranks hold in parts; see `imbalance.training.state.sharded`.
+"""
 
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,8 +16,8 @@ from accelerate import Accelerator
 
 from imbalance.config.experiment import Experiment
 from imbalance.errors import BadInput, Damaged
-from imbalance.training.distributed.processes import from_main, of_all_processes
-from imbalance.training.distributed.sharding import sharded_like, whole
+from imbalance.training.distributed.processes import from_main, of_all_processes, on_every_process
+from imbalance.training.distributed.sharding import is_sharded
 from imbalance.training.learner import Learner
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.state.finite import first_non_finite, is_finite
@@ -19,32 +25,49 @@ from imbalance.training.state.progress import LOCAL_RECORDS, Progress
 from imbalance.training.state.provenance import FORMAT, check_format, check_provenance, provenance
 from imbalance.training.state.registry import RandomState, Stateful, restore
 from imbalance.training.state.run_state import Run
+from imbalance.training.state.sharded import (
+    check_folder,
+    finish_saving,
+    remove_folders,
+    restore_sharded,
+    restore_whole,
+    start_saving,
+)
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import read_torch
+from imbalance.utils.read import archive_stamp, read_torch
 
 
-def save_run(run: Run) -> None:
+def save_run(run: Run, wait: bool = True) -> None:
     """Write a checkpoint of the state that `remember` last copied. Every process must call this function.
 
     If writing fails, as on a full disk, the previous checkpoint stays, the log has a warning, and training goes on.
+
+    Args:
+        wait: whether to return only once the checkpoint is whole. A sharded run can write it while training goes on.
     """
     log = run.log
     with run.clock.saving():
+        finish_saving(run)
         # Metrics only count the records of an epoch's steps over all processes, so one process can restore all of them.
         progress = run.remembered["progress"]
         local = {"random": run.remembered["random"], **{key: progress[key] for key in LOCAL_RECORDS}}
         shares = of_all_processes(local)
-        remembered = whole(run.remembered, keep=log.writes)
-        if not log.writes:
+        sharded = is_sharded(run.learner.network)
+        if not (log.writes or sharded):
             return
         records = {key: torch.cat([share[key] for share in shares]) for key in LOCAL_RECORDS}
         state = {
-            **remembered,
-            "progress": remembered["progress"] | records,
+            **run.remembered,
+            "progress": progress | records,
             "random": [share["random"] for share in shares],
             "wandb_id": log.wandb_id,
             **provenance(run.learner.data, run.pretrained),
         }
+        if sharded:
+            start_saving(run, state, save)
+            if wait:
+                finish_saving(run)
+            return
         path = log.directory / "checkpoints" / "last.pt"
         with log.attempt(path, "the previous checkpoint stays"):
             save(path, state | {"metrics_position": log.position(), **log.digests_so_far})
@@ -65,7 +88,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
-    state = None if config.debug else from_main(accelerator, lambda: load(path, log))
+    found = None if config.debug else from_main(accelerator, lambda: undamaged_checkpoint(path, log))
+    state = on_every_process(accelerator, lambda: load_checkpoint(*found)) if found else None
     if state:
         from_main(
             accelerator,
@@ -78,7 +102,7 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     progress = Progress(device=accelerator.device)
     if not state:
         return progress
-    restore(learner.parts, state | {name: sharded_like(part, state[name]) for name, part in learner.parts.items()})
+    restore_learner(learner, state, path)
     if not is_finite(learner):
         name = first_non_finite(learner) or "a weight"  # of a sharded model, perhaps on another rank
         raise BadInput(
@@ -89,6 +113,24 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     restore({name: part for name, part in parts.items() if name in local}, local)
     log.line(f"resumed at epoch {progress.epoch}, step {progress.step}")
     return progress
+
+
+def restore_learner(learner: Learner, state: dict[str, Any], path: Path) -> None:
+    """Restore the stateful parts of a learner from the content of a checkpoint; either may be sharded.
+
+    Args:
+        state: content of the checkpoint. If it is sharded, the weights of the best epoch are read into it.
+        path: path of last.pt.
+    """
+    parts = dict(learner.parts)
+    if "sharded" in state:
+        best = restore_sharded(learner, state["sharded"], path.with_name(state["sharded"]["folder"]))
+        state["progress"] = state["progress"] | {"best_weights": best}
+    elif is_sharded(learner.network):
+        restore_whole(learner.network, learner.optimizer, state)
+    if "sharded" in state or is_sharded(learner.network):
+        del parts["model"], parts["optimizer"]
+    restore(parts, state, last_use=True)
 
 
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
@@ -114,6 +156,7 @@ def save(path: Path, state: dict[str, Any]) -> None:
     it has reported as written.
     """
     write(path, {"format": FORMAT, **state}, previous(path))
+    remove_folders(path, previous(path))
 
 
 def write(path: Path, state: dict[str, Any], previous: Path | None = None) -> None:
@@ -132,8 +175,8 @@ def as_bytes(state: dict[str, Any]) -> memoryview:
     return data.getbuffer()
 
 
-def load(path: Path, log: RunLog) -> dict[str, Any] | None:
-    """Return the checkpoint at `path`; if it is damaged, warn, and return the previous checkpoint.
+def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
+    """Return the path and the stamp of the checkpoint at `path`; if it is damaged, warn, and return the previous one's.
 
     Return None if there is no checkpoint.
 
@@ -149,7 +192,9 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
             if not isinstance(state, dict):
                 raise Damaged(candidate, "no checkpoint")
             check_format(state, candidate, oldest=FORMAT)
-            return state
+            if "sharded" in state:
+                check_folder(candidate, state["sharded"])
+            return candidate, archive_stamp(candidate)
         except (Damaged, OSError) as error:
             read_error = error if isinstance(error, OSError) else read_error
             log.line(
@@ -160,6 +205,26 @@ def load(path: Path, log: RunLog) -> dict[str, Any] | None:
     if candidates:
         raise BadInput(f"{path}: damaged, as is {previous(path).name} beside it; remove both to start anew")
     return None
+
+
+def load_checkpoint(path: Path, stamp: str) -> dict[str, Any]:
+    """Return the checkpoint at `path`, which `undamaged_checkpoint` has checked on the main process.
+
+    The tensors are memory maps, so all processes on a machine share the memory of one copy.
+
+    Args:
+        stamp: stamp of the file on the main process.
+
+    Raises:
+        BadInput: this process cannot read the file, or it is another file.
+    """
+    try:
+        return read_torch(path, stamp=stamp)
+    except (Damaged, OSError) as error:
+        rank, reason = os.environ.get("RANK", "0"), error.reason if isinstance(error, Damaged) else error.strerror
+        raise BadInput(
+            f"config.work_dir: process {rank} cannot read {path}: {reason}; put work_dir on a disk that all machines share"
+        ) from None
 
 
 def previous(path: Path) -> Path:

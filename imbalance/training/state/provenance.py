@@ -20,7 +20,7 @@ from imbalance.utils.read import read_text
 FORMAT = 2  # format of run directories and checkpoints; raise it whenever an older version could misread them
 PACKAGES = (
     "torch", "torchvision", "accelerate", "ml-collections", "numpy", "scipy", "scikit-learn", "wandb",
-    "pillow", "pyarrow", "tokenizers", "transformers", "timm",
+    "pillow", "pyarrow", "tokenizers", "transformers", "timm", "peft",
 )  # fmt: skip
 
 

@@ -47,11 +47,17 @@ def snapshot(parts: Mapping[str, Stateful]) -> dict[str, Any]:
     return copied({name: part.state_dict() for name, part in parts.items()})
 
 
-def restore(parts: Mapping[str, Stateful], states: Mapping[str, Any]) -> None:
-    """Load the state of every part from `states`, which is not changed."""
+def restore(parts: Mapping[str, Stateful], states: Mapping[str, Any], last_use: bool = False) -> None:
+    """Load the state of every part from `states`, which is not changed.
+
+    Args:
+        last_use: whether nothing reads `states` afterwards. Then a module, which copies the values that it loads, gets no
+            copy of its own, so that its state is in memory once.
+    """
     for name, part in parts.items():
         # An optimiser keeps the tensors that it loads, and changes them in its next step, so load a copy.
-        part.load_state_dict(copied(states[name]))
+        is_copied_anyway = last_use and isinstance(part, torch.nn.Module)
+        part.load_state_dict(states[name] if is_copied_anyway else copied(states[name]))
 
 
 def tensors_in(state: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:

@@ -1,5 +1,6 @@
 """A run in progress, and the state to which it can go back."""
 
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,7 @@ class Run:
     first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
     head_warnings: warnings given while the head was fitted; each begins with "config.head".
     remembered: finite state that the last call of `remember` copied, by the names of `parts`.
+    writing: end of the checkpoint that a sharded run is writing; None if there is none.
     """
 
     config: Experiment
@@ -31,6 +33,7 @@ class Run:
     pretrained: str | None = None
     head_warnings: list[str] = field(default_factory=list)
     remembered: dict[str, Any] = field(default_factory=dict)
+    writing: Future[None] | None = None
 
     @property
     def epochs(self) -> int:

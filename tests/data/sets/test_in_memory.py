@@ -8,7 +8,8 @@ import torch
 
 import imbalance
 from imbalance.config.resolve import load
-from imbalance.data import as_dataset
+from imbalance.data import DATASETS, as_dataset
+from imbalance.data import load as load_data
 from imbalance.data.tables.columns import frame_columns
 from imbalance.errors import BadInput
 
@@ -96,6 +97,43 @@ def changed(change):
 def test_what_is_wrong_with_given_data_is_one_line(data, reason):
     with pytest.raises(BadInput, match=reason):
         as_dataset(data)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    """A data set of torch that can only be read in its order."""
+
+    def __iter__(self):
+        return iter([(torch.zeros(3), 0)])
+
+
+class HuggingFaceStream:
+    """The methods of datasets.IterableDataset that matter here."""
+
+    column_names = ("text", "label")
+
+    def __iter__(self):
+        return iter([{"text": "a", "label": 0}])
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [Stream(), HuggingFaceStream(), torch.utils.data.DataLoader([1, 2]), (row for row in [(torch.zeros(3), 0)])],
+    ids=["torch", "hugging face", "loader", "generator"],
+)
+def test_data_that_can_only_be_read_in_their_order_are_refused_with_what_to_type(config, stream, monkeypatch):
+    what = type(stream).__name__
+    said = (
+        f"data: {what} given, which is read from its first example to its last, .*config.data.name='arrays' or 'text'"
+    )
+    for data in (stream, {"train": stream, "val": stream, "test": stream}):
+        with pytest.raises(BadInput, match=said):
+            as_dataset(data)
+        for table in ({}, {"target": "label"}):
+            with pytest.raises(BadInput, match=said):
+                imbalance.run(config, data=data, **table)
+    monkeypatch.setitem(DATASETS, "own_stream", lambda: stream)
+    with pytest.raises(BadInput, match=said):
+        load_data({"name": "own_stream"}, ".", 0)
 
 
 def test_a_run_takes_the_data_of_a_program_and_says_so(config):

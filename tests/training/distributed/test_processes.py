@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -28,6 +29,7 @@ import imbalance.training.loop as loop
 import imbalance.training.step as step_module
 from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
+from imbalance.config.run_directory import read_predictions
 from imbalance.errors import BadInput
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
@@ -36,6 +38,7 @@ from imbalance.training import evaluate
 from imbalance.training.distributed import heartbeat, processes
 from imbalance.training.distributed.processes import from_main, start_accelerator
 from imbalance.training.loop import train
+from imbalance.utils import read
 
 
 def silence(seconds: float) -> None:
@@ -172,6 +175,9 @@ def train_table(work_dir: Path, world: int) -> None:
             config.weights = create(name="uniform")
         config.callbacks.monitor = "val/auroc"  # of the logits that all processes gather
         config.trainer.batch_size = BATCH_SIZES[batches][sampler["name"] == "undersample"]
+        if world == 2 and batches != "even":  # as if logits took gigabytes
+            config.trainer.eval_batch_size = 50
+            evaluate.BLOCK_BYTES = 1
         train(config, work_dir / row / str(world))
         if world == 2 and batches == "uneven":
             config.trainer.accumulation = 3
@@ -194,6 +200,10 @@ def table(tmp_path_factory) -> Path:
 def test_two_processes_are_one(table, row):
     assert json.loads((table / row / "2" / "summary.json").read_text())["processes"] == 2
     difference = worst_difference(table / row / "1", table / row / "2")
+    for name in ("train", "val", "test"):
+        one, two = (read_predictions(table / row / world, name) for world in ("1", "2"))
+        assert one.keys() == two.keys() and all(np.array_equal(one[key], two[key]) for key in one if key != "logits")
+        difference = max(difference, np.abs(one["logits"] - two["logits"]).max() * 1e-3)  # of float32
     print(f"{row}: {difference:.1e}")
     assert difference < 1e-9
 
@@ -245,6 +255,25 @@ def test_a_run_goes_on_in_another_number_of_processes(config, tmp_path):
         assert job.wait() == [0] * after, job.stderr()
         assert "resumed at epoch 1, step 13" in job.stdout()
         assert worst_difference(Path(reference), job.directory) < 1e-9
+
+
+def test_a_process_that_reads_another_checkpoint_ends_all_with_a_line(config):
+    """As on a disk that the machines do not share."""
+    directory = Path(config.work_dir) / "experiment" / "default" / f"seed={config.seed}"
+    train(config, directory)
+    (directory / "summary.json").unlink()
+    job = Job(config, world=2, target=stale_disk)
+    assert job.wait() == [2, 2]
+    assert job.stderr().count("\n") == 1 and not job.stderr(1)
+    assert re.match(
+        r"config.work_dir: process 1 cannot read .*last.pt: .* a disk that all machines share", job.stderr()
+    )
+
+
+def stale_disk() -> None:
+    """Let the last process see an archive with another stamp."""
+    if os.environ["RANK"] == "1":
+        read._stamp_of = lambda _: "another"
 
 
 def launch(config: ConfigDict, *command: str) -> subprocess.CompletedProcess:

@@ -298,7 +298,7 @@ def test_one_that_diverges_does_not_stop_the_others(config, tmp_path):
 def test_runs_that_all_diverge_at_their_end_end_so(config, tmp_path, monkeypatch):
     """On the first split of which something is not finite; there is no run left to evaluate on the next."""
 
-    def not_finite(member, name, outcome):
+    def not_finite(member, name, outcome, sink):
         raise Diverged(f"{name} is not finite")
 
     monkeypatch.setattr(batched, "record_split", not_finite)

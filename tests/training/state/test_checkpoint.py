@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import pytest
 import torch
-from helpers.checkpoints import ONE, THREE, TWO, Warnings
+from helpers.checkpoints import ONE, THREE, TWO, Warnings, load
 
 from imbalance.errors import BadInput
 from imbalance.training.state import checkpoint
@@ -53,10 +53,10 @@ def test_a_crash_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path, mon
             else:
                 break
         warnings = Warnings()
-        found.append(checkpoint.load(path, warnings)["n"])
+        found.append(load(path, warnings)["n"])
         assert not warnings
     assert len(found) > 5 and found == sorted(found) and set(found) == {2, 3}
-    assert checkpoint.load(path, Warnings())["n"] == 3
+    assert load(path, Warnings())["n"] == 3
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def path(tmp_path) -> Path:
 def load_damaged(path: Path, data: bytes) -> tuple[int, Warnings]:
     path.write_bytes(data)
     warnings = Warnings()
-    return checkpoint.load(path, warnings)["n"], warnings
+    return load(path, warnings)["n"], warnings
 
 
 def flipped(data: bytes, position: int, bit: int = 0) -> bytes:
@@ -96,7 +96,7 @@ def test_a_flipped_bit_that_is_not_noticed_changes_nothing(path):
     for _ in range(300):
         n, warnings = load_damaged(path, flipped(data, choose.randrange(len(data)), choose.randrange(8)))
         assert n == (1 if warnings else 2)
-        assert warnings or torch.equal(checkpoint.load(path, warnings)["weight"], TWO["weight"])
+        assert warnings or torch.equal(load(path, warnings)["weight"], TWO["weight"])
         noticed += bool(warnings)
     assert noticed > 200
 
@@ -105,13 +105,13 @@ def test_without_a_whole_checkpoint_nothing_is_trained_over(path):
     for file in (path, checkpoint.previous(path)):
         file.write_bytes(b"PK")
     with pytest.raises(BadInput, match="remove both to start anew"):
-        checkpoint.load(path, Warnings())
+        load(path, Warnings())
 
 
 def test_nothing_pickled_is_run(tmp_path):
     torch.save({"n": Path("x")}, tmp_path / "last.pt")
     with pytest.raises(BadInput):
-        checkpoint.load(tmp_path / "last.pt", Warnings())
+        load(tmp_path / "last.pt", Warnings())
 
 
 def test_a_file_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
@@ -148,11 +148,11 @@ def test_a_disk_that_cannot_be_read_is_not_called_a_damaged_checkpoint(path, mon
 
     monkeypatch.setattr(read, "open_regular", unreadable)
     with pytest.raises(OSError, match="Input/output error"):
-        checkpoint.load(path, Warnings())
+        load(path, Warnings())
 
 
 @pytest.mark.parametrize(("version", "age"), [(0, "an older"), (FORMAT + 1, "a newer"), ("x", "another")])
 def test_a_checkpoint_of_another_format_is_refused_in_words(path, version, age):
     checkpoint.write(path, ONE | {"format": version})
     with pytest.raises(BadInput, match=f"written by {age} version of imbalance"):
-        checkpoint.load(path, Warnings())
+        load(path, Warnings())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers.checkpoints import ONE, THREE, TWO, Warnings, outcome, shorten
+from helpers.checkpoints import ONE, THREE, TWO, Warnings, load, outcome, shorten
 from helpers.disk import Call, watched
 from ml_collections import ConfigDict
 
@@ -61,7 +61,10 @@ class Disk:
         elif call.name == "truncate":
             there.data = there.data[: call.argument]
         elif call.name == "write":
-            there.data += call.argument
+            start = len(there.data) if call.position is None else call.position
+            there.data = (
+                there.data[:start].ljust(start, b"\0") + call.argument + there.data[start + len(call.argument) :]
+            )
         elif call.name == "replace":
             self.change({Path(call.argument): there, path: GONE})
         elif call.name == "unlink" and there is not GONE:
@@ -126,7 +129,7 @@ def test_a_checkpoint_that_was_saved_is_found_whatever_the_power_does(tmp_path):
                 continue
             seen.add(key)
             write(state, root, copy)
-            found = checkpoint.load(copy / "run" / "checkpoints" / "last.pt", Warnings())
+            found = load(copy / "run" / "checkpoints" / "last.pt", Warnings())
             found = found["n"] if found else 0
             assert found in (before, before + 1), f"{found} found, {before} saved, at {call}"
         if call:

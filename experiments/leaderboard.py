@@ -1,0 +1,195 @@
+"""Write the rows of results/leaderboard.csv that follow from the tables of kept results.
+
+    imbalance leaderboard    # rewrites these rows; `imbalance findings` then writes the page
+
+Each row is a method, a setting and a selection rule that does not read test. Its digest is a hash of the rows of results that
+it was computed from. The rows of submitted runs stay as they are. The studies of pairs of classes (pairs, leads) and of limits
+(limit_on_features, limit_descent) are left out: they compare two losses over many small tasks, and have pages of their own.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imbalance.config.override_flags import OverrideText
+from imbalance.config.schema import flatten
+from imbalance.experiments import protocol, subpopbench
+from imbalance.experiments.subpopbench_settings import DATA, data_set_of, point
+from imbalance.metrics.selection import KEPT
+from imbalance.report import kept_results, leaderboard
+from imbalance.report.kept_results import Row, numbers, score
+from imbalance.report.leaderboard import Entry
+from imbalance.sweep.runs import make_run
+from imbalance.utils.output import counted
+
+BY = "the maintainers"
+LITERATURE = Path(__file__).resolve().parent.parent / "docs" / "literature.csv"
+IGNORED = ("trainer.eval_splits", "trainer.eval_every", *KEPT)  # change no result
+
+
+def config_of(row: Row) -> dict[str, Any]:
+    """Return the values of the config of a row of results by full key.
+
+    A tuple stands in the name of a run directory with + between its values.
+    """
+    changes = dict(part.split("=", 1) for part in row["overrides"].split(",") if "=" in part)
+    texts = {key: OverrideText(value.replace("+", ",")) for key, value in changes.items() if key not in IGNORED}
+    return flatten(make_run(row["name"], texts, 0, "runs").config.to_dict())
+
+
+def settings_of(row: Row) -> str:
+    """Return the overrides of a row that can change a result; "" if there are none."""
+    parts = row["overrides"].split(",")
+    return ",".join(p for p in parts if "=" in p and p.partition("=")[0] not in (*IGNORED, "data.classes", "data.draw"))
+
+
+def entry(
+    table: str, rows: Sequence[Row], values: Mapping[int, float], about: Mapping[str, str], config: Mapping[str, Any]
+) -> Entry:
+    """Return a row of the leaderboard.
+
+    Args:
+        table: the name of the table of results that has `rows`.
+        values: the metric of each seed; nan for a seed that diverged.
+        about: cells that do not follow from the config.
+        config: the values of the config by full key.
+    """
+    evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
+    lines = [json.dumps({key: value for key, value in row.items() if value}, sort_keys=True) for row in rows]
+    return leaderboard.ordered(
+        leaderboard.about_config(config),
+        leaderboard.result_cells(values),
+        {"config": rows[0]["name"], "settings": settings_of(rows[0]), "evidence": evidence, "by": BY},
+        {"digest": leaderboard.digest_of(lines), "commit": " ".join(sorted({row["commit"] for row in rows}))},
+        about,
+    )
+
+
+def by_setting(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """Return the rows of each setting: those of the same config with the same overrides."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["name"], row["overrides"]), []).append(row)
+    yield from groups.values()
+
+
+METRICS = {"worst-group accuracy": "worst_group_accuracy", "balanced accuracy": "balanced_accuracy"}
+
+
+def metric_for(rows: Sequence[Row]) -> str:
+    """Return the metric that ranks the data of these rows; only the groups of colored digits are not the classes."""
+    return "worst-group accuracy" if rows[0]["set"] == "colored_digits" else "balanced accuracy"
+
+
+def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
+    """Return the test metric at the epoch that the config selects, by seed."""
+    return {int(row["seed"]): score(row, "test", METRICS[metric]) for row in rows}
+
+
+def default_entries(table: str, folder: Path) -> Iterator[Entry]:
+    """Return a row for each setting of a table whose hyperparameters are those of its configs."""
+    for rows in by_setting(kept_results.read(table, folder)):
+        metric = metric_for(rows)
+        yield entry(
+            table, rows, tests_of(rows, metric), {"metric": metric, "tuning": "of the config"}, config_of(rows[0])
+        )
+
+
+def long_tail_entries(folder: Path) -> Iterator[Entry]:
+    """Return two rows for each setting on long-tailed CIFAR-10: at the last epoch, and at the best epoch on val."""
+    for rows in by_setting(kept_results.read("long_tails", folder)):
+        last = {"rule": "last epoch", "labels in val": "none"}
+        best = {"rule": "best balanced accuracy", "labels in val": "classes"}
+        for about, column in ((last, "test balanced"), (best, "best balanced: test balanced")):
+            values = dict(zip((int(row["seed"]) for row in rows), numbers(rows, column).tolist()))
+            cells = {"metric": "balanced accuracy", "tuning": "of the config", **about}
+            yield entry("long_tails", rows, values, cells, config_of(rows[0]))
+
+
+def protocol_entries(folder: Path) -> Iterator[Entry]:
+    """Return a row for each data set, batch size and loss of the tuning protocol, at its best learning rate on val."""
+    every = kept_results.read("protocol", folder)
+    for data, (_, metric_name) in (protocol.SMALL_DATA | protocol.IMAGES).items():
+        for size in ("64", "512"):
+            for loss in protocol.LOSSES:
+                tried = [row for row in every if protocol.is_run_of(row, data, loss) and row["batch size"] == size]
+                if not tried:
+                    continue
+                _, rows = protocol.best_kept_rate(tried, metric_name)
+                rates = len({row["lr"] for row in tried if row["seed"] == "0"})
+                metric = next(title for title, name in METRICS.items() if name == metric_name)
+                about = {"metric": metric, "tuning": f"best of {rates} learning rates on val at seed 0"}
+                yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
+
+
+def subpopbench_entries(folder: Path) -> Iterator[Entry]:
+    """Return a row for each comparison by the protocol of SubpopBench, method, and rule that reads val."""
+    for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
+        data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
+        settings = 1 + max(int(row["setting"]) for row in rows)
+        for rule in ("val worst group", "val worst class"):
+            for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
+                if outcome.setting is None:
+                    continue
+                values = point(data_set, method, outcome.setting, 0, comparison.attributes, comparison.budget)
+                changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
+                # The overrides of all runs stand in one text, in which a tuple has commas, too.
+                common = subpopbench.parse_changes(comparison.changes)
+                config = make_run(data_set.config, {**changes, **common}, 0, "runs").config
+                about = {
+                    "metric": "worst-group accuracy", "rule": rule, "labels in val": rule.replace("val worst ", "") + ("s" if rule.endswith("group") else "es"),
+                    "budget": f"{comparison.budget:,} steps, attributes of train {comparison.attributes}",
+                    "tuning": f"best of {settings} random settings by the rule at seed 0",
+                    "settings": f"setting {outcome.setting} of SubpopBench",
+                    "config": data_set.config,
+                }  # fmt: skip
+                chosen = list(outcome.runs.values())
+                yield entry(
+                    "subpopbench", chosen, outcome.values(rule, "worst group"), about, flatten(config.to_dict())
+                )
+
+
+SOURCES = (
+    partial(default_entries, "ledger"), partial(default_entries, "draws"), long_tail_entries, protocol_entries,
+    subpopbench_entries,
+)  # fmt: skip
+
+
+def kept_entries(folder: Path) -> list[Entry]:
+    """Return all rows that follow from the tables of results in a folder, such as results/."""
+    return [entry for source in SOURCES for entry in source(folder)]
+
+
+def fill(*, results: str) -> str:
+    """Write the rows that follow from the tables of results to leaderboard.csv; return the message to print.
+
+    Args:
+        results: folder that holds the tables of results, such as results/.
+    """
+    folder = Path(results)
+    entries = kept_entries(folder)
+    new, replaced = leaderboard.add(folder, entries)
+    return (
+        f"{folder / leaderboard.NAME}: {counted(len(entries), 'row')} from kept results, {new} new, {replaced} replaced"
+    )
+
+
+def literature() -> list[dict[str, str]]:
+    """Return the rows of docs/literature.csv: method, data, value and source of published numbers."""
+    with open(LITERATURE, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def board_tables(folder: Path) -> str:
+    """Return the tables of the leaderboard by data set, from leaderboard.csv in a folder."""
+    return leaderboard.board(leaderboard.read(folder), literature())
+
+
+def quoted_elsewhere(folder: Path) -> str:
+    """Return a table of the published values on data sets that have no row in leaderboard.csv."""
+    names = {entry["data"].partition(" ")[0] for entry in leaderboard.read(folder)}
+    shown = tuple(text for name, text in leaderboard.PUBLISHED_OF.items() if name in names)
+    return leaderboard.quoted_table([row for row in literature() if not row["data"].startswith(shown)])

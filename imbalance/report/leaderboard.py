@@ -1,0 +1,540 @@
+"""Keep the results of methods in results/leaderboard.csv, check submitted runs, and rank the methods on each data set.
+
+    imbalance submit --by="Ada Lovelace" runs/colored_digits_dro/default/seed=*
+
+Runs that differ only in their seed give one row. `imbalance submit` checks every run first: it is finished, all its logits
+are finite, its metrics are those of its saved predictions, its code and package versions are recorded, its data are a known
+data set that this machine can load and compare, its epoch was not selected on test, and its test examples are not in train or
+val. The configs and summaries of the runs are kept as evidence in results/submitted/, and the row has a digest of them. To
+submit the same runs again changes nothing.
+"""
+
+import csv
+import functools
+import gzip
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from imbalance.config.files import config_files_by_name
+from imbalance.config.registries import registries
+from imbalance.config.resolve import load
+from imbalance.config.run_directory import read_predictions, read_run_config
+from imbalance.config.schema import flatten
+from imbalance.errors import BadInput, Damaged
+from imbalance.metrics.intervals import Mean, mean
+from imbalance.report.saved_runs import summary_of
+from imbalance.report.settings import selection_rule
+from imbalance.report.tables import markdown
+from imbalance.utils.files import write_atomic
+from imbalance.utils.output import counted
+from imbalance.utils.read import read_bytes
+
+Entry = dict[str, str]
+NAME = "leaderboard.csv"
+EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of submitted runs
+# The results of a row with equal values in these columns can be compared with each other.
+COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
+COLUMNS: tuple[str, ...] = (
+    *COMPARABLE, "method", "settings", "labels in train", "labels in val", "n", "diverged", "mean", "low", "high",
+    "seeds", "config", "digest", "evidence", "commit", "by",
+)  # fmt: skip
+KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
+OWN = ("arrays", "features", "folder", "in_memory", "table", "text")  # data sets that read a user's own files
+SHARED_EXAMPLES = 0.01  # largest share of test examples that may also be in train or val; published splits share a few
+PUBLISHED_OF = {  # the beginning of the name in docs/literature.csv, by data set
+    "celeba": "CelebA", "cifar10lt": "CIFAR-10-LT, ratio 100", "cifar100lt": "CIFAR-100-LT, ratio 100", "waterbirds": "Waterbirds",
+}  # fmt: skip
+
+
+# What a config says
+
+
+def data_text(flat: Mapping[str, Any]) -> str:
+    """Return the data set of a config, such as "cifar10 (draw=stratified)", with the values that are not those of its main config.
+
+    The main config is the first in configs/ with this data set whose name ends in _erm.
+
+    Args:
+        flat: the values of the config by full key, such as "data.name".
+    """
+    name = flat["data.name"]
+    values = {key.removeprefix("data."): value for key, value in flat.items() if key.startswith("data.")}
+    main = main_data_sections().get(name, {})
+    # A saved config has lists where the config file has tuples, so texts are compared.
+    different = [
+        f"{key}={_text(value)}" for key, value in values.items() if _text(value) != _text(main.get(key, value))
+    ]
+    return f"{name} ({', '.join(sorted(different))})" if different else name
+
+
+@functools.cache
+def main_data_sections() -> dict[str, dict[str, Any]]:
+    """Return the section `config.data` of the first config in configs/ of each data set whose name ends in _erm."""
+    sections: dict[str, dict[str, Any]] = {}
+    for name, path in sorted(config_files_by_name().items()):
+        if name.endswith("_erm"):
+            section = load(path).to_dict()["data"]
+            sections.setdefault(section["name"], flatten(section))
+    return sections
+
+
+def _text(value: Any) -> str:
+    return "+".join(map(str, value)) or "none" if isinstance(value, list | tuple) else str(value)
+
+
+# The sections of a config that make a method, and the entries of each that plain training has.
+PLAIN = {
+    "groups": ("data",), "sampler": ("shuffle",), "weights": ("uniform",), "mix": ("none",), "loss": ("cross_entropy",),
+    "objective": ("average", "log_average"), "head": ("none",),
+}  # fmt: skip
+
+
+def method_text(flat: Mapping[str, Any]) -> str:
+    """Return the method of a config: its entries that plain training does not have, such as "weights importance by group"."""
+    parts = []
+    for section, plain in PLAIN.items():
+        name = flat[f"{section}.name"]
+        if name not in plain:
+            by = flat.get(f"{section}.by")
+            parts.append(f"{section} {name}" + (f" by {by}" if by else ""))
+    return " + ".join(parts) or "ERM"
+
+
+def labels_in_train(flat: Mapping[str, Any]) -> str:
+    """Return "groups" if training reads the groups of train, else "classes".
+
+    A method reads them if it balances by group or counts the groups, and if its groups are those of the data set.
+    """
+    if flat["groups.name"] != "data":
+        return "classes"
+    for section in PLAIN:
+        entry = registries()[section].get(flat[f"{section}.name"])
+        counts = entry is not None and {"group_counts", "num_groups"} & _arguments(entry)
+        if flat.get(f"{section}.by") == "group" or counts:
+            return "groups"
+    return "classes"
+
+
+def _arguments(entry: Any) -> set[str]:
+    import inspect
+
+    while hasattr(entry, "func"):
+        entry = entry.func
+    return set(inspect.signature(entry).parameters)
+
+
+def about_config(flat: Mapping[str, Any]) -> Entry:
+    """Return the cells of a row that follow from a config.
+
+    Args:
+        flat: the values of the config by full key, such as "data.name".
+    """
+    rule = selection_rule({f"config.{key}": value for key, value in flat.items()})
+    widths = f" {_text(flat['model.hidden'])}" if flat.get("model.hidden") else ""
+    pretrained = flat.get("model.pretrained") or "random weights"
+    if flat["data.name"] == "features":
+        pretrained = "features of another network"
+    return {
+        "data": data_text(flat), "method": method_text(flat), "labels in train": labels_in_train(flat),
+        "rule": rule["name"].partition(", head ")[0], "labels in val": rule["labels"].removeprefix("val "),
+        "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
+        "budget": f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}",
+    }  # fmt: skip
+
+
+def result_cells(values: Mapping[int, float]) -> Entry:
+    """Return the cells of the mean over seeds and its 95 % t-interval.
+
+    Args:
+        values: the metric of each seed, as a fraction; nan for a seed that diverged.
+    """
+    over_seeds = mean(list(values.values()), 0, 1)
+    cells = {"mean": over_seeds.value, "low": over_seeds.low, "high": over_seeds.high}
+    return {
+        "n": str(over_seeds.n), "diverged": str(len(values) - over_seeds.n), "seeds": " ".join(map(str, sorted(values))),
+        **{key: "" if np.isnan(value) else f"{value:.12g}" for key, value in cells.items()},
+    }  # fmt: skip
+
+
+# The file
+
+
+def read(folder: Path) -> list[Entry]:
+    """Return the rows of leaderboard.csv in a folder such as results/; [] if there is no such file.
+
+    Raises:
+        Damaged: the file has other columns, or a row has no mean or no n.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return []
+    try:
+        rows = list(csv.DictReader(io.StringIO(read_bytes(path).decode(), newline="")))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise Damaged(path, str(error)) from None
+    for number, row in enumerate(rows, 2):
+        if tuple(row) != COLUMNS or None in row.values():
+            raise Damaged(path, f"row {number} has not the columns {', '.join(COLUMNS)}")
+        try:
+            float(row["mean"] or "nan"), int(row["n"]), int(row["diverged"])
+        except ValueError:
+            raise Damaged(path, f"row {number}: mean, n or diverged is no number") from None
+    return rows
+
+
+def add(folder: Path, entries: Iterable[Entry]) -> tuple[int, int]:
+    """Add rows to leaderboard.csv; return how many are new, and how many replaced a row of the same key.
+
+    A row with a digest that the file already has is left out. The file is sorted.
+
+    Raises:
+        BadInput: the file has a row of the same key with more seeds, or with as many others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "leaderboard.lock"):
+        rows = {tuple(row[key] for key in KEY): row for row in read(folder)}
+        new = replaced = 0
+        for entry in entries:
+            key = tuple(entry[column] for column in KEY)
+            old = rows.get(key)
+            if old is not None:
+                if old == entry:
+                    continue
+                if old["digest"] != entry["digest"] and not set(old["seeds"].split()) <= set(entry["seeds"].split()):
+                    raise BadInput(
+                        f"{folder / NAME}: {entry['data']}, {entry['method']} has a row with the seeds {old['seeds']}; submit "
+                        f"runs with these seeds and further ones (given: {entry['seeds']})"
+                    )
+                replaced += 1
+            else:
+                new += 1
+            rows[key] = entry
+        if new or replaced:
+            out = io.StringIO(newline="")
+            writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows[key] for key in sorted(rows))
+            write_atomic(folder / NAME, out.getvalue().encode())
+        return new, replaced
+
+
+def digest_of(lines: Iterable[str]) -> str:
+    """Return a digest of lines of text that does not depend on their order."""
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
+
+
+# Submitted runs
+
+
+def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the config and the summary of a run that can be on the leaderboard.
+
+    Raises:
+        BadInput: the run fails one of the checks that the docstring of this module lists.
+    """
+    from imbalance.training.state.provenance import check_commit, check_format  # here, because it imports torch
+
+    def refuse(reason: str) -> BadInput:
+        return BadInput(f"{directory}: {reason}")
+
+    try:
+        summary, config = summary_of(directory), read_run_config(directory)
+    except FileNotFoundError:
+        raise refuse("no finished run: it has no summary.json; train it to its end") from None
+    check_format(summary, directory / "summary.json")
+    if summary["status"] != "done":
+        raise refuse(f"the run is {summary['status']}, and only finished runs are taken; train it to its end")
+    if config["debug"]:
+        raise refuse("a debug run; train without --config.debug")
+    if config["data"]["name"] in OWN:
+        raise refuse(
+            f"config.data.name={config['data']['name']!r} reads files of your own, which nobody else can compare with; add a data set"
+        )
+    monitor = config["callbacks"]["monitor"]
+    if config["callbacks"]["select"] == "best" and not monitor.startswith("val/"):
+        raise refuse(f"config.callbacks.monitor={monitor!r} does not select on val; train with a metric of val")
+    missing = [name for name in ("imbalance", "torch", "numpy") if not summary.get("versions", {}).get(name)]
+    if missing:
+        raise refuse(f"summary.json records no version of {', '.join(missing)}; train with this version of imbalance")
+    check_commit(summary.get("commit"), str(directory))
+    check_metrics(directory, summary)
+    return config, summary
+
+
+def check_metrics(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless all logits are finite, and the test accuracies are those of the saved predictions."""
+    for split in ("val", "test"):
+        saved = read_predictions(directory, split, summary)
+        if not np.isfinite(saved["logits"]).all():
+            raise BadInput(
+                f"{directory}: predictions/{split}.npz has logits that are not finite; train with a smaller learning rate"
+            )
+        accuracy = summary["metrics"].get(f"{split}/accuracy")
+        measured = float((saved["logits"].argmax(1) == saved["targets"]).mean())
+        if accuracy is None or abs(accuracy - measured) > 1e-6:
+            raise BadInput(
+                f"{directory}: {split}/accuracy is {accuracy} in summary.json and {measured:.6f} in predictions/{split}.npz; train "
+                "the run again"
+            )
+
+
+def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless the run's data can be loaded here, are the same, and share few test examples with train and val."""
+    from imbalance.config.resolve import resolve  # these import torch
+    from imbalance.data.identity import differences, digest
+    from imbalance.training.learner import load_dataset
+
+    experiment, _ = resolve(directory / "config.json", {})
+    try:
+        dataset = load_dataset(experiment)
+    except (BadInput, OSError) as error:
+        raise BadInput(
+            f"{directory}: the data cannot be loaded to compare them with those of the run: {error}"
+        ) from None
+    other = differences(summary["data"], digest(dataset))
+    if other:
+        raise BadInput(
+            f"{directory}: the run's data are not the known data of config.data.name={experiment.data.name!r} ({'; '.join(other)})"
+        )
+    evaluated = dataset.eval_dataset
+    seen = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
+    share = float(np.isin(evaluated.test.checksums, seen).mean())
+    if share > SHARED_EXAMPLES:
+        raise BadInput(
+            f"{directory}: {share:.1%} of the test examples are also in train or val; split the data so that no example is in two splits"
+        )
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """Return a text that two runs share if their configs differ in the seed and in places of files only."""
+    ignored = ("seed", "work_dir", "data_dir", "logger")
+    return json.dumps({key: value for key, value in config.items() if key not in ignored}, sort_keys=True, default=str)
+
+
+def metric_of(summary: Mapping[str, Any]) -> str:
+    """Return the metric that ranks a data set: that of the worst group, or balanced accuracy if the groups are the classes."""
+    same = list(summary["groups"]["test"]) == list(summary["classes"]["test"])
+    return "balanced accuracy" if same else "worst-group accuracy"
+
+
+METRIC_KEYS = {"balanced accuracy": "test/balanced_accuracy", "worst-group accuracy": "test/worst_group_accuracy"}
+
+
+def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
+    """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
+
+    Args:
+        runs: run directories; those that differ only in their seed give one row.
+        by: the name of who ran them.
+        tuning: how the hyperparameters were chosen.
+        results: folder that holds leaderboard.csv.
+
+    Raises:
+        BadInput: a run fails a check. Then nothing is written.
+    """
+    if not by.strip():
+        raise BadInput("--by is empty; type the name of who ran the runs, as --by='Ada Lovelace'")
+    folder, settings = Path(results), {}
+    for run in dict.fromkeys(map(Path, runs)):
+        config, summary = check_run(run)
+        settings.setdefault(identity(config), []).append((run, config, summary))
+    digests = {row["digest"]: row for row in read(folder)}
+    messages, entries, evidence = [], [], {}
+    for of_setting in settings.values():
+        seeds = [config["seed"] for _, config, _ in of_setting]
+        for (run, *_), seed in zip(of_setting, seeds):
+            if seeds.count(seed) > 1:
+                raise BadInput(f"{run}: another of these runs has the same config and seed {seed}; name each run once")
+        lines = [
+            json.dumps({"run": "/".join(run.absolute().parts[-3:]), "config": c, "summary": s}, sort_keys=True)
+            for run, c, s in of_setting
+        ]
+        code = digest_of(lines)
+        if code in digests:
+            messages.append(f"done before: {code}, {digests[code]['data']}, {digests[code]['method']}")
+            continue
+        for run, _, summary in of_setting:
+            check_data(run, summary)
+        entry = submitted_entry(of_setting, code, by, tuning)
+        entries.append(entry)
+        evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
+        messages.append(
+            f"{entry['data']}, {entry['method']}: {entry['metric']} {percent(entry)}, n = {entry['n']}; digest {code}"
+        )
+    add(folder, entries)
+    for path, lines in evidence.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, gzip.compress("\n".join(sorted(lines)).encode() + b"\n", 9, mtime=0))
+    return "\n".join([*messages, f"{folder / NAME}: {counted(len(entries), 'row')} added or replaced"])
+
+
+def submitted_entry(
+    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: str
+) -> Entry:
+    """Return the row of runs that differ only in their seed.
+
+    Args:
+        of_setting: the directory, the config and the summary of each run.
+        code: the digest of the runs.
+    """
+    run, config, summary = of_setting[0]
+    metric = metric_of(summary)
+    values = {c["seed"]: s["metrics"][METRIC_KEYS[metric]] for _, c, s in of_setting}
+    lacking = [seed for seed, value in values.items() if value is None]
+    if lacking:
+        raise BadInput(f"{run}: the {metric} of seed {lacking[0]} is 0/0, because a class or group has no test example")
+    commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
+    name, overrides = run.absolute().parts[-3:-1]
+    return ordered(
+        about_config(flatten(config)),
+        result_cells(values),
+        {"metric": metric, "tuning": tuning, "config": name, "settings": "" if overrides == "default" else overrides},
+        {"digest": code, "evidence": f"results/{EVIDENCE}/{code}.jsonl.gz", "commit": " ".join(commits), "by": by},
+    )
+
+
+def ordered(*parts: Mapping[str, str]) -> Entry:
+    """Return the cells of several dictionaries in one row, in the order of COLUMNS; of equal keys the last counts."""
+    cells = {key: value for part in parts for key, value in part.items()}
+    return {column: cells[column] for column in COLUMNS}
+
+
+# Tables
+
+
+def percent(entry: Mapping[str, str]) -> str:
+    """Return the mean and interval of a row in percent, such as "12.3 ± 0.4"; the mean alone if there is no interval."""
+    value, low, high = (float(entry[key] or "nan") for key in ("mean", "low", "high"))
+    if np.isnan(value):
+        return "all diverged"
+    return f"{100 * value:.1f}" if np.isnan(low) else Mean(value, low, high, int(entry["n"])).percent()
+
+
+def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
+    """Return the rank of each row by its mean, 1 for the largest; equal means share the mean of their ranks."""
+    means = np.array([float(entry["mean"] or "-inf") for entry in entries])
+    return [float((means > value).sum() + ((means == value).sum() + 1) / 2) for value in means]
+
+
+def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
+    """Return the rows that can be compared with each other, by their values in COMPARABLE; the best row is first."""
+    result: dict[tuple[str, ...], list[Entry]] = {}
+    for entry in entries:
+        result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
+    return {key: sorted(rows, key=lambda row: -float(row["mean"] or "-inf")) for key, rows in sorted(result.items())}
+
+
+def rank_text(rank: float) -> str:
+    """Return a rank as text, such as "3" or "3.5"."""
+    return f"{rank:g}"
+
+
+def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
+    """Return the tables of each data set as Markdown, with the published values as quotations below them.
+
+    A table holds rows that can be compared. A second rank is among the methods that read the same labels of train and val.
+
+    Args:
+        literature: rows with `name`, `data`, `value` and `source`.
+    """
+    parts, by_data = [], {}
+    for key, rows in blocks(entries).items():
+        by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
+    for (data, metric), tables in by_data.items():
+        parts.append(f"### {data}\n")
+        for about, rows in sorted(tables, key=lambda table: -len(table[1])):
+            parts.append(
+                f"{metric.capitalize()} on test, %. Network {about['network']} from {about['starts from']}; {about['budget']}; "
+                f"hyperparameters: {about['tuning']}; rule: {about['rule']}.\n"
+            )
+            parts.append(block_table(rows))
+        quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
+        if quoted:
+            parts.append(
+                "Quoted from publications, with other networks, budgets, weights and rules, so without a rank:\n"
+            )
+            parts.append(quoted_table(quoted))
+    return "\n".join(parts)
+
+
+# Overrides that the column of the method or the text above a table shows, too.
+SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by)|model\.\w+|trainer\.(epochs|batch_size))=")
+
+
+def block_table(rows: Sequence[Entry]) -> str:
+    """Return a table of comparable rows, the best first."""
+    labels = [(row["labels in train"], row["labels in val"]) for row in rows]
+    among = {kind: ranks([row for row, own in zip(rows, labels) if own == kind]) for kind in set(labels)}
+    lines = []
+    for row, own, rank in zip(rows, labels, ranks(rows)):
+        n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
+        equal = f"{rank_text(among[own].pop(0))} of {labels.count(own)}"
+        settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
+        lines.append([rank_text(rank), row["method"], settings, *own, equal, percent(row), n, row["by"], row["digest"]])
+    heads = [
+        "rank", "method", "settings", "labels read in train", "labels read in val", "rank among equal labels",
+        "mean ± 95 % interval", "n", "by", "digest",
+    ]  # fmt: skip
+    return markdown(heads, lines)
+
+
+def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
+    """Return a table of published values, marked as quoted."""
+    heads = ["method", "data", "value (quoted)", "source"]
+    return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
+
+
+def overall_table(entries: Sequence[Entry]) -> str:
+    """Return a table of the average rank of each method over data sets, with the number of data sets.
+
+    Each data set counts once, with its largest block of comparable rows; a method with several rows there has its best rank.
+    Only methods that are ranked on at least two data sets have a line.
+    """
+    largest: dict[str, list[Entry]] = {}
+    for key, rows in blocks(entries).items():
+        methods = {row["method"] for row in rows}
+        if len(methods) > 1 and len(methods) > len({row["method"] for row in largest.get(key[0], [])}):
+            largest[key[0]] = rows
+    found: dict[str, list[tuple[float, int]]] = {}
+    for rows in largest.values():
+        best: dict[str, Entry] = {}
+        for row in rows:  # the best row of a method is first
+            best.setdefault(row["method"], row)
+        for method, rank in zip(best, ranks(list(best.values()))):
+            found.setdefault(method, []).append((rank, len(best)))
+    lines = []
+    for method, of_method in found.items():
+        if len(of_method) > 1:
+            average = np.mean([rank for rank, _ in of_method])
+            relative = np.mean([(rank - 1) / (size - 1) for rank, size in of_method])
+            each = ", ".join(f"{rank_text(rank)} of {size}" for rank, size in of_method)
+            lines.append((relative, [method, f"{average:.1f}", len(of_method), f"{relative:.2f}", each]))
+    heads = [
+        "method",
+        "average rank",
+        "n, data sets",
+        "average relative rank, 0 for the best, 1 for the worst",
+        "ranks",
+    ]
+    table = [line for _, line in sorted(lines, key=lambda line: (line[0], line[1][0]))]
+    return markdown(heads, table) if table else "No method is ranked on two data sets yet.\n"
+
+
+def not_comparable_table(entries: Sequence[Entry]) -> str:
+    """Return a table that says, for each data set, how many tables it has, and in which columns they differ."""
+    by_data: dict[str, list[tuple[str, ...]]] = {}
+    for key in blocks(entries):
+        by_data.setdefault(key[0], []).append(key)
+    lines = []
+    for data, keys in by_data.items():
+        differing = [column for i, column in enumerate(COMPARABLE) if len({key[i] for key in keys}) > 1]
+        lines.append([data, len(keys), ", ".join(differing) or "nothing"])
+    return markdown(["data", "tables", "not comparable, because they differ in"], lines)
