@@ -48,6 +48,7 @@ def get_config() -> ConfigDict:
         momentum=0.999,
     )
     config.model = create(name="resnet32", frozen=False)
+    config.adapter = create(name="none")  # "lora": changes of low rank are trained in place of the weights
     config.optim = create(name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4, decayed="all")
     config.optim.schedule = create(name="cosine", warmup_epochs=10.0)
     config.head = create(name="none")  # or a method that refits or adjusts the last layer after training
