@@ -181,6 +181,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
         "cutmix": Example(dict(alpha=0.5)),
+        "glmc": Example(
+            dict(alpha=0.5, exponent=1.0),
+            config=dict(objective=dict(name="glmc", penalty=0.5, exponent=1.2, width=5)),
+        ),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
@@ -223,6 +227,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "paco": Example(PARAMETRIC | dict(momentum=0.5)),
         "gpaco": Example(PARAMETRIC | dict(smoothing=0.1)),
         "proco": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "glmc": Example(
+            dict(penalty=0.5, exponent=1.2, width=5), config=dict(mix=dict(name="mixup", alpha=0.5)),
+        ),
         "ride": Example(
             dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),
             config=dict(model=THREE_EXPERTS), other=dict(start_epoch=0),

@@ -16,6 +16,7 @@ from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.cnc import CorrectNContrast
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.experts import RIDE, SADE
+from imbalance.methods.objectives.glmc import GlobalLocalMixtureConsistency
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
@@ -50,6 +51,7 @@ OBJECTIVES = {
     "paco": PaCo,
     "gpaco": GPaCo,
     "proco": ProbabilisticContrastive,
+    "glmc": GlobalLocalMixtureConsistency,
     "ride": RIDE,
     "sade": SADE,
     "cnc": CorrectNContrast,
