@@ -17,7 +17,7 @@ from typing import Any
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.experiments import protocol, subpopbench
-from imbalance.experiments.subpopbench_settings import DATA, data_set_of, point
+from imbalance.experiments.subpopbench_settings import DATA, METHODS, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row, numbers, score
@@ -130,26 +130,30 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
         data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
         settings = 1 + max(int(row["setting"]) for row in rows)
-        for rule in ("val worst group", "val worst class"):
+        common = subpopbench.parse_changes(comparison.changes)
+        configs: dict[str, dict[str, Any]] = {}
+        for rule, labels in (("val worst group", "groups"), ("val worst class", "classes")):
             for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
                 if outcome.setting is None:
                     continue
-                values = point(data_set, method, outcome.setting, 0, comparison.attributes, comparison.budget)
-                changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
-                # The overrides of all runs stand in one text, in which a tuple has commas, too.
-                common = subpopbench.parse_changes(comparison.changes)
-                config = make_run(data_set.config, {**changes, **common}, 0, "runs").config
+                if (
+                    method not in configs
+                ):  # that of setting 0, because the cells below say what differs between settings
+                    values = point(data_set, method, 0, 0, comparison.attributes, comparison.budget)
+                    changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
+                    run = make_run(data_set.config, {**changes, **common}, 0, "runs")
+                    configs[method] = flatten(run.config.to_dict())
                 about = {
-                    "metric": "worst-group accuracy", "rule": rule, "labels in val": rule.replace("val worst ", "") + ("s" if rule.endswith("group") else "es"),
+                    "metric": "worst-group accuracy",
+                    "rule": rule,
+                    "labels in val": "groups" if has_head(method) and METHODS[method].needs_attributes else labels,
                     "budget": f"{comparison.budget:,} steps, attributes of train {comparison.attributes}",
-                    "tuning": f"best of {settings} random settings by the rule at seed 0",
+                    "tuning": f"best of {counted(settings, 'random setting')} by the rule at seed 0",
                     "settings": f"setting {outcome.setting} of SubpopBench",
                     "config": data_set.config,
-                }  # fmt: skip
+                }
                 chosen = list(outcome.runs.values())
-                yield entry(
-                    "subpopbench", chosen, outcome.values(rule, "worst group"), about, flatten(config.to_dict())
-                )
+                yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, configs[method])
 
 
 SOURCES = (

@@ -22,7 +22,7 @@ class DataSet(NamedTuple):
     """A data set of the protocol.
 
     config: the config whose network and data are used.
-    size: number of training examples.
+    size: number of training examples; 0 to load the data and count them.
     steps: number of training steps.
     check: number of steps from one checkpoint to the next.
     kind: "image", "text" or "tabular", which decides the ranges of the hyperparameters.
@@ -262,7 +262,11 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
         **{key: by if value == BY else value for key, value in METHODS[method].overrides.items()},
         **{key: value_of(name, OWN[name], setting) for key, name in METHODS[method].ranges.items()},
     }
-    if data_set.kind == "tabular":  # `mlp_depth` counts the last layer of the features, and not the classifier
+    if values.get("model.dropout") == 0.0:  # the released code then has the dropout of BERT's config
+        values["model.dropout"] = 0.1
+    if (
+        data_set.kind == "tabular"
+    ):  # the last of `mlp_depth` layers has no ReLU: it is one linear map with the classifier
         width, depth = (value_of(name, shared[name], setting) for name in ("mlp_width", "mlp_depth"))
         values["model.hidden"] = (width,) * (depth - 1)
     steps_per_epoch = ceil(data_set.size / values["trainer.batch_size"])
@@ -284,18 +288,19 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
 def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:
     """Return the row of DATA with this name; for another name, a row for the config <name>_erm.
 
-    A data set that is not in DATA is trained as an image data set, or as texts if it has a tokenizer. It is loaded to count
-    its training examples.
+    A data set that is not in DATA is trained as an image data set, or as texts if it has a tokenizer. A data set whose size is
+    unknown is loaded to count its training examples.
 
     Args:
         steps: number of training steps, which another data set needs.
         overrides: config values by key, for all runs.
 
     Raises:
-        BadInput: there is no such config, or `steps` is 0.
+        BadInput: there is no such config, or `steps` is 0, or data to count are missing.
     """
     if name in DATA:
-        return DATA[name]
+        data_set = DATA[name]
+        return data_set if data_set.size else data_set._replace(size=count_train(data_set, overrides))
     config = f"{name}_erm"
     try:
         config_file(config)
@@ -306,10 +311,20 @@ def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:
         ) from None
     if not steps:
         raise BadInput(f"--data={name}: the protocol gives this data set no number of steps; add one, as --steps=5001")
-    from imbalance.training.learner import load_dataset  # here, because it imports torch
-
     experiment, _ = resolve(config, dict(overrides))
     kind = "text" if "tokenizer" in experiment.data else "image"
     optimizer = {} if kind == "text" else {"optim.name": "sgd", "optim.momentum": 0.9, "optim.decayed": "all"}
-    size = len(load_dataset(experiment).train)
-    return DataSet(config, size, steps, max(1, steps // CHECKPOINTS), kind, {**optimizer, **CONSTANT})
+    data_set = DataSet(config, 0, steps, max(1, steps // CHECKPOINTS), kind, {**optimizer, **CONSTANT})
+    return data_set._replace(size=count_train(data_set, overrides))
+
+
+def count_train(data_set: DataSet, overrides: Mapping[str, Any]) -> int:
+    """Load a data set, and return the number of its training examples.
+
+    Args:
+        overrides: config values by key, for all runs.
+    """
+    from imbalance.training.learner import load_dataset  # here, because it imports torch
+
+    experiment, _ = resolve(data_set.config, {**data_set.changes, **overrides})
+    return len(load_dataset(experiment).train)

@@ -69,8 +69,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         config: config to start from: the name of a config, the path of its file, or a config object.
-        sampler, weights, mix, loss, objective, model, optim, head, trainer, callbacks: changes of sections of `config`.
-            A name, such as "undersample", names another function. A mapping has new values by key, such as
+        sampler, weights, mix, loss, objective, model, adapter, optim, head, trainer, callbacks: changes of sections of
+            `config`. A name, such as "undersample", names another function. A mapping has new values by key, such as
             `{"lr": 0.01}`; other values stay, unless the mapping names another function. None changes nothing.
         validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
             With 0.0 all examples are trained on, and the network of the last epoch is used.
@@ -87,6 +87,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         loss: Setting = None,
         objective: Setting = None,
         model: Setting = None,
+        adapter: Setting = None,
         optim: Setting = None,
         head: Setting = None,
         trainer: Setting = None,
@@ -101,6 +102,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.objective = objective
         self.model = model
+        self.adapter = adapter
         self.optim = optim
         self.head = head
         self.trainer = trainer

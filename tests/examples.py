@@ -79,6 +79,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
             BIASED | dict(source="made", download=False), elsewhere=IN_SETS.format("biased"),
         ),
         "colored_fashion": Example(BIASED, elsewhere=IN_SETS.format("biased")),
+        "colored_mnist": Example(
+            dict(label_noise=0.25, color_noise=0.2, download=False), elsewhere=IN_SETS.format("colored_mnist")
+        ),
         "dominoes": Example(
             dict(top="fashion", top_classes=("coat", "dress"), classes=("automobile", "truck"), correlation=0.95,
                  val_per_group=250, augment=(), download=False), elsewhere=IN_SETS.format("dominoes"),
@@ -96,17 +99,27 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "breeds": Example(PUBLISHED | dict(subset="living17", test="target"), elsewhere=IN_SETS.format("published")),
         "chexpert": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
         "mimic_cxr": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
+        "cxr_multisite": Example(PUBLISHED | dict(test="same"), elsewhere=IN_SETS.format("published")),
+        "mimic_notes": Example(elsewhere=IN_SETS.format("mimic_notes")),
         "imagenet_lt": Example(PUBLISHED | dict(folder="imagenet"), elsewhere=IN_SETS.format("published")),
         "places_lt": Example(PUBLISHED | dict(folder="places"), elsewhere=IN_SETS.format("published")),
         "inaturalist2018": Example(PUBLISHED | dict(folder="inaturalist"), elsewhere=IN_SETS.format("published")),
         "urbancars": Example(PUBLISHED, elsewhere=IN_SETS.format("published")),
         "spuco": Example(PUBLISHED | dict(subset="birds"), elsewhere=IN_SETS.format("published")),
         "camelyon17": Example(PUBLISHED | dict(val="other hospital"), elsewhere=IN_SETS.format("published")),
+        "iwildcam": Example(PUBLISHED | dict(cameras="other"), elsewhere=IN_SETS.format("published")),
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
         ),
         "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
+        "fairness": Example(
+            dict(table="compas", file="", attributes=("sex",), val_fraction=0.2, test_fraction=0.2, check_counts=False),
+            elsewhere=IN_SETS.format("fairness"),
+        ),
+        "keel": Example(
+            dict(table="abalone19", val_fraction=0.2, test_fraction=0.2, check_counts=False), elsewhere=IN_SETS.format("keel")
+        ),
         "arrays": Example(
             dict(file="people.csv", delimiter=",", numeric=(), categorical=(), missing=("", "?"), target="income",
                  classes=("low", "high"), attributes=("sex",), split="split", val_fraction=0.0, test_fraction=0.0),

@@ -18,19 +18,29 @@ from imbalance.data.sets.arrays import arrays
 from imbalance.data.sets.biased import colored_fashion, corrupted_cifar10
 from imbalance.data.sets.breeds import breeds, list_breeds
 from imbalance.data.sets.celeba import celeba, list_celeba
-from imbalance.data.sets.chest import chexpert, list_chexpert, list_mimic_cxr, mimic_cxr
+from imbalance.data.sets.chest import (
+    chexpert,
+    cxr_multisite,
+    list_chexpert,
+    list_cxr_multisite,
+    list_mimic_cxr,
+    mimic_cxr,
+)
 from imbalance.data.sets.cifar10 import cifar10
 from imbalance.data.sets.civilcomments import civilcomments, list_civilcomments
 from imbalance.data.sets.class_map import class_map, new_classes
 from imbalance.data.sets.colored_digits import colored_digits
+from imbalance.data.sets.colored_mnist import colored_mnist
 from imbalance.data.sets.digits import digits
 from imbalance.data.sets.dominoes import dominoes
+from imbalance.data.sets.fairness import fairness
 from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
 from imbalance.data.sets.image_folder import folder, list_folder
 from imbalance.data.sets.image_table import list_table, table
 from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory, refuse_stream
+from imbalance.data.sets.keel import keel
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.long_tailed_lists import (
     imagenet_lt,
@@ -41,8 +51,18 @@ from imbalance.data.sets.long_tailed_lists import (
     places_lt,
 )
 from imbalance.data.sets.medmnist import medmnist
+from imbalance.data.sets.mimic_notes import mimic_notes
 from imbalance.data.sets.multinli import list_multinli, multinli
-from imbalance.data.sets.spurious import camelyon17, list_camelyon17, list_spuco, list_urbancars, spuco, urbancars
+from imbalance.data.sets.spurious import (
+    camelyon17,
+    iwildcam,
+    list_camelyon17,
+    list_iwildcam,
+    list_spuco,
+    list_urbancars,
+    spuco,
+    urbancars,
+)
 from imbalance.data.sets.subpopbench import (
     imagenet_bg,
     list_imagenet_bg,
@@ -67,6 +87,7 @@ DATASETS = {
     "dominoes": dominoes,
     "fashion": fashion,
     "colored_fashion": colored_fashion,
+    "colored_mnist": colored_mnist,
     "medmnist": medmnist,
     "waterbirds": waterbirds,
     "celeba": celeba,
@@ -76,15 +97,20 @@ DATASETS = {
     "breeds": breeds,
     "chexpert": chexpert,
     "mimic_cxr": mimic_cxr,
+    "cxr_multisite": cxr_multisite,
+    "mimic_notes": mimic_notes,
     "imagenet_lt": imagenet_lt,
     "places_lt": places_lt,
     "inaturalist2018": inaturalist2018,
     "urbancars": urbancars,
     "spuco": spuco,
     "camelyon17": camelyon17,
+    "iwildcam": iwildcam,
     "table": table,
     "folder": folder,
     "arrays": arrays,
+    "fairness": fairness,
+    "keel": keel,
     "features": features,
     "text": text,
     "civilcomments": civilcomments,
@@ -104,12 +130,14 @@ LISTINGS = {
     "breeds": list_breeds,
     "chexpert": list_chexpert,
     "mimic_cxr": list_mimic_cxr,
+    "cxr_multisite": list_cxr_multisite,
     "imagenet_lt": list_imagenet_lt,
     "places_lt": list_places_lt,
     "inaturalist2018": list_inaturalist2018,
     "urbancars": list_urbancars,
     "spuco": list_spuco,
     "camelyon17": list_camelyon17,
+    "iwildcam": list_iwildcam,
     "table": list_table,
     "folder": list_folder,
 }

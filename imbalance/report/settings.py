@@ -36,7 +36,11 @@ def selection_rule(row: Row) -> dict[str, str]:
     }.get(head, [])
     if head != "none":
         name += f", head {head}"
-    reads_groups = any(word in name for name in read for word in ("group", "adjusted", "parity", "odds"))
+    if row.get("config.groups.name") == "ssa":  # its first run learns the groups from those of val
+        read.append("groups")
+    # Inferred groups are no labels; a metric over them reads the classes.
+    words = ("group", "adjusted", "parity", "odds")
+    reads_groups = any(word in name for name in read if "inferred" not in name for word in words)
     labels = "val groups" if reads_groups else "val classes" if read else "none"
     return {"name": name, "labels": labels}
 

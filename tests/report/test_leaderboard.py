@@ -11,6 +11,8 @@ from scipy import stats
 
 import imbalance
 from imbalance.config.registries import registries
+from imbalance.config.resolve import resolve
+from imbalance.config.schema import flatten
 from imbalance.data import identity
 from imbalance.errors import BadInput
 from imbalance.experiments import leaderboard as kept_leaderboard
@@ -187,7 +189,7 @@ def test_ranks_are_among_comparable_rows_and_among_those_that_read_the_same_labe
     rows = [row("a", 0.5), row("b", 0.7, "groups"), row("c", 0.6), row("d", 0.5), row("e", 0.9, budget="more")]
     out = leaderboard.board(rows, [dict(name="x", data="Toys, worst group", value="99", source="y")])
     lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| ") and "rank" not in line]
-    assert [(line[0][2:], line[1], line[5]) for line in lines] == [
+    assert [(line[0][2:], line[1], line[4]) for line in lines] == [
         ("1", "b", "1 of 1"), ("2", "c", "1 of 3"), ("3.5", "a", "2.5 of 3"), ("3.5", "d", "2.5 of 3"), ("1", "e", "1 of 1"),
     ]  # fmt: skip
     assert "99" not in out  # toys are no published data set
@@ -213,10 +215,21 @@ def test_every_entry_that_counts_groups_says_that_it_reads_groups():
         for name in registries()[section]
         if leaderboard.labels_in_train(flat | {f"{section}.name": name, "groups.name": "data"}) == "groups"
     }
-    assert reading == {"lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd"}
+    # The objective "ssa" is for the first run of the groups "ssa", whose examples are those of val.
+    assert reading == {"lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd", "ssa"}
     assert leaderboard.labels_in_train(flat | {"sampler.name": "undersample", "sampler.by": "group"}) == "groups"
     inferred = {"objective.name": "group_dro", "groups.name": "eiil"}
     assert leaderboard.labels_in_train(flat | inferred) == "classes"
+
+
+def test_a_head_that_is_fitted_to_inputs_of_test_says_so():
+    config = resolve("colored_digits_dfr", {})[0].to_dict()
+    about = leaderboard.about_config(flatten(config))
+    assert (about["labels in train"], about["labels in val"], about["method"]) == ("classes", "groups", "head dfr")
+    assert (
+        leaderboard.about_config(flatten(config) | {"head.name": "test_time"})["labels in val"]
+        == "groups; and inputs of test"
+    )
 
 
 def test_the_leaderboard_is_what_the_kept_results_give():

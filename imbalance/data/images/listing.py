@@ -36,6 +36,7 @@ class Listing:
     problems: the problems of the metadata file; its rows with a problem are not among the N images.
     notes: lines for the log on what the list leaves out.
     groups_may_lack: whether a group may have no example in a split; false for a user's data, where an empty group is a mistake.
+    classes_may_lack: whether a class may have no example in val or test, as in a few published sets.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Listing:
     problems: list[Problem]
     notes: tuple[str, ...] = ()
     groups_may_lack: bool = False
+    classes_may_lack: bool = False
 
     def where(self, row: int) -> str:
         """Return the metadata file and the line that lists image number `row`, for messages."""
@@ -63,9 +65,12 @@ class Listing:
         """Return the problems of class names and group names, and of splits; see `imbalance.data.population`."""
         where, names = str(self.file), (self.class_names, self.group_names)
         checked, checked_names = (self.targets, names[0]) if self.groups_may_lack else (self.groups, names[1])
-        return name_problems(where, *names) + population_problems(
-            where, self.targets, checked, self.splits, names[0], checked_names
-        )
+        gaps = population_problems(where, self.targets, checked, self.splits, names[0], checked_names)
+        if self.classes_may_lack:
+            gaps = [
+                problem for problem in gaps if "no example of" not in problem.cause or "train split" in problem.cause
+            ]
+        return name_problems(where, *names) + gaps
 
 
 def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:

@@ -21,7 +21,7 @@ PUBLISHED = (269_038, 45_180, 133_782)  # comments of train, val and test
 CLASSES = ("not toxic", "toxic")
 
 
-def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse"]) -> Corpus:
+def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse", "mentions"]) -> Corpus:
     """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
     The four groups cross the two classes with "mentions an identity". A comment mentions one of eight identities if at
@@ -31,7 +31,9 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
 
     Args:
         evaluation: "fine" evaluates by the sixteen groups of WILDS, each of the eight identities in each class; a
-            comment can be in several of these groups or in none. "coarse" evaluates by the four groups.
+            comment can be in several of these groups or in none. "coarse" evaluates by the four groups. "mentions" is the
+            protocol of SubpopBench (CivilCommentsFine): a comment has a row for each identity that it mentions, also in
+            train; a comment without one is left out; and the groups are class × identity.
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
@@ -64,20 +66,24 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
         )
     numbers = np.array([[float(row[columns[name]]) for name in needed[2:]] for row in rows]).reshape(-1, 9)
     targets, has_identity = (numbers[:, 0] >= 0.5).astype(np.int64), numbers[:, 1:] >= 0.5
-    mask, names = None, ()
+    mask, names, chosen = None, (), np.arange(len(rows))
+    attributes, attribute_names = has_identity.any(1).astype(np.int64), ("no identity", "identity")
     if evaluation == "fine":
         mask, names = identity_class_groups(has_identity, IDENTITIES, targets, CLASSES)
+    elif evaluation == "mentions":
+        chosen, attributes = np.nonzero(has_identity)
+        attribute_names = IDENTITIES
     return Corpus(
         Path(path),
         ("comment_text",),
-        [row[columns["comment_text"]] for row in rows],
-        targets,
-        2 * targets + has_identity.any(1),
-        splits,
-        np.array(good, dtype=np.int64),
-        lambda row: f"{path} line {lines[good[row]]}",
+        [rows[i][columns["comment_text"]] for i in chosen.tolist()],
+        targets[chosen],
+        len(attribute_names) * targets[chosen] + attributes,
+        splits[chosen],
+        np.array(good, dtype=np.int64)[chosen],
+        lambda row: f"{path} line {lines[good[chosen[row]]]}",
         CLASSES,
-        tuple(f"{label}, {identity}" for label in CLASSES for identity in ("no identity", "identity")),
+        tuple(f"{label}, {identity}" for label in CLASSES for identity in attribute_names),
         mask,
         names,
         problems,

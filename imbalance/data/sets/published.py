@@ -147,6 +147,7 @@ def published_listing(
     steps: tuple[tuple[str, int], ...],
     augment: tuple[Augmentation, ...],
     check_counts: bool,
+    classes_may_lack: bool = False,
 ) -> Listing:
     """Return the list of a set's images; the group is class × attribute.
 
@@ -156,6 +157,7 @@ def published_listing(
         images: the images, also those that are left out.
         steps: the steps that resize and crop an image; see `Recipe`.
         check_counts: `config.data.check_counts`; False accepts other counts.
+        classes_may_lack: whether val and test may lack classes.
     """
     kept = np.flatnonzero(images.splits != LEFT_OUT)
     targets, attributes, splits = (array[kept] for array in (images.targets, images.attributes, images.splits))
@@ -180,6 +182,7 @@ def published_listing(
         names,
         problems,
         groups_may_lack=True,  # the counts are compared, and published data lack some groups
+        classes_may_lack=classes_may_lack,
     )
 
 

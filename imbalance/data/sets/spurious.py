@@ -1,9 +1,11 @@
-"""Image sets with spurious attributes: UrbanCars, SpuCo Animals, and Camelyon17 of WILDS."""
+"""Image sets with spurious attributes: UrbanCars, SpuCo Animals, and Camelyon17 and iWildCam of WILDS."""
 
 from itertools import product
+from pathlib import Path
 from typing import Literal
 
 from imbalance.config.schema import Natural
+from imbalance.data.files import read_csv
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.listing import Listing, image_dataset
 from imbalance.data.sets.published import LEFT_OUT, PublishedSet, csv_images, folder_images, published_listing
@@ -143,4 +145,66 @@ def list_camelyon17(
     return published_listing(about, images, (("square", size),), augment, check_counts)
 
 
-urbancars, spuco, camelyon17 = map(image_dataset, (list_urbancars, list_spuco, list_camelyon17))
+IWILDCAM_CLASSES = 182
+IWILDCAM_COUNTS = {"train": 129809, "val": 14961, "test": 42791, "id_val": 7314, "id_test": 8154}
+
+
+def list_iwildcam(
+    data_dir: str,
+    *,
+    cameras: Literal["other", "same"],
+    size: Natural,
+    check_counts: bool,
+    augment: tuple[Augmentation, ...],
+) -> Listing:
+    """List the photographs of wildlife cameras of iWildCam of WILDS; the class is the animal, and the groups are the classes.
+
+    Beery, Cole and Gjoka, "The iWildCam 2020 Competition Dataset", 2020; Koh et al., "WILDS", ICML 2021. The metric of WILDS
+    is macro F1 (`val/macro_f1`, `test/macro_f1`).
+
+    Args:
+        cameras: "other" for the official val and test, of cameras that train does not have; "same" for other days of the
+            cameras of train.
+        size: the side in pixels of the square images; published runs use 448. 0 to resize and crop as the pretrained
+            weights of config.model need.
+        check_counts: False to accept data with other counts than the published ones.
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
+            Published runs of ERM use none.
+    """
+    parts = ("train", "val", "test") if cameras == "other" else ("train", "id_val", "id_test")
+    about = PublishedSet("iwildcam", "iWildCam", (), (), [IWILDCAM_COUNTS[part] for part in parts])
+    file = about.find(data_dir, [f"{folder}/metadata.csv" for folder in ("iwildcam_v2.0", "iwildcam")])
+    about = about._replace(classes=animal_names(file.with_name("categories.csv")))
+
+    def labels(row: dict[str, str]) -> tuple[str, int, int, int] | str | None:
+        if row["split"] not in IWILDCAM_COUNTS:
+            return f"split is {row['split']!r}, not one of {', '.join(IWILDCAM_COUNTS)}"
+        if not row["y"].isdecimal() or int(row["y"]) >= IWILDCAM_CLASSES:
+            return f"y is {row['y']!r}, not a number from 0 to {IWILDCAM_CLASSES - 1}"
+        return f"train/{row['filename']}", int(row["y"]), 0, parts.index(row["split"]) if row["split"] in parts else LEFT_OUT  # fmt: skip
+
+    images = csv_images(file, file.parent, ("split", "y", "filename"), labels)
+    # Other cameras do not see all animals.
+    return published_listing(about, images, (("square", size),), augment, check_counts, classes_may_lack=True)
+
+
+def animal_names(file: Path) -> tuple[str, ...]:
+    """Return the names of the classes of iWildCam, from the columns y and name of categories.csv if the file exists.
+
+    A class without a name, or with a name that another class has, is called by its number.
+    """
+    names = [f"class {number}" for number in range(IWILDCAM_CLASSES)]
+    if not file.exists():
+        return tuple(names)
+    heading, rows, _, _ = read_csv(file, ("y", "name"))
+    number, name = heading.index("y"), heading.index("name")
+    for row in rows:
+        if row[number].isdecimal() and int(row[number]) < IWILDCAM_CLASSES and row[name].strip() not in ("", *names):
+            names[int(row[number])] = row[name].strip()
+    return tuple(names)
+
+
+urbancars, spuco, camelyon17, iwildcam = map(
+    image_dataset, (list_urbancars, list_spuco, list_camelyon17, list_iwildcam)
+)

@@ -3,6 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT
 from helpers.texts import dataset_of, save_bert, text_config, write_civilcomments
@@ -24,6 +25,26 @@ civilcomments, multinli = (import_module(f"imbalance.data.sets.{name}") for name
 @pytest.fixture
 def config(tmp_path: Path) -> ConfigDict:
     return text_config(tmp_path)
+
+
+def test_mentions_have_a_row_for_each_identity_of_a_comment(tmp_path, monkeypatch):
+    """As SubpopBench makes its table, identity by identity."""
+    rows = write_civilcomments(tmp_path / "civilcomments_v1.0")
+    monkeypatch.setattr(civilcomments, "PUBLISHED", (40, 20, 20))
+    corpus = civilcomments.list_civilcomments(str(tmp_path), 0, evaluation="mentions")
+    by_comment = civilcomments.list_civilcomments(str(tmp_path), 0, evaluation="coarse")
+    expected = sorted(
+        (("train", "val", "test").index(row["split"]), 8 * (row["toxicity"] >= 0.5) + i, row["comment_text"])
+        for row in rows
+        for i, name in enumerate(civilcomments.IDENTITIES)
+        if row[name] >= 0.5
+    )
+    assert sorted(zip(corpus.splits.tolist(), corpus.groups.tolist(), corpus.texts)) == expected
+    assert corpus.group_names[9] == "toxic, female" and (corpus.targets == corpus.groups // 8).all()
+    assert corpus.eval_group_mask is None and max(np.bincount(corpus.indices)) > 1
+    for i in (0, len(corpus.texts) - 1):
+        assert rows[corpus.indices[i]]["comment_text"] == corpus.texts[i]
+        assert corpus.where(i) == by_comment.where(int(corpus.indices[i]))
 
 
 @pytest.mark.parametrize("evaluation", ["fine", "coarse"])

@@ -13,13 +13,22 @@ from helpers.data_files import link_images
 
 from imbalance.data import DATASETS, LISTINGS, load
 from imbalance.data.sets import breeds as breeds_module
+from imbalance.data.sets import chest as chest_module
 from imbalance.data.sets import civilcomments, multinli, waterbirds
 from imbalance.data.sets import subpopbench as subpop_module
 from imbalance.data.sets.breeds import SUBSETS, list_breeds
-from imbalance.data.sets.chest import CHEXPERT, MIMIC, list_chexpert, list_mimic_cxr
+from imbalance.data.sets.chest import CHEXPERT, MIMIC, list_chexpert, list_cxr_multisite, list_mimic_cxr
 from imbalance.data.sets.long_tailed_lists import list_imagenet_lt, list_inaturalist2018, list_places_lt
 from imbalance.data.sets.published import PublishedSet, count_problems, draw_stratified
-from imbalance.data.sets.spurious import CAMELYON_COUNTS, URBANCARS, list_camelyon17, list_spuco, list_urbancars
+from imbalance.data.sets.spurious import (
+    CAMELYON_COUNTS,
+    IWILDCAM_COUNTS,
+    URBANCARS,
+    list_camelyon17,
+    list_iwildcam,
+    list_spuco,
+    list_urbancars,
+)
 from imbalance.data.sets.subpopbench import METASHIFT, list_imagenet_bg, list_metashift, list_nico_pp
 from imbalance.errors import BadInput
 
@@ -294,6 +303,84 @@ def test_mimic_joins_its_four_tables(tmp_path):
     expect_counts(list_mimic_cxr(str(tmp_path), **STRICT))
 
 
+def make_multisite(root: Path) -> tuple[list[dict], list[dict]]:
+    """Write the tables of both hospitals, and return their rows."""
+    texts = ("", "0.0", "-1.0", "1.0", "0.0", "1", "", "0")
+    mimic = [
+        {"dicom_id": f"d{i}", "subject_id": 10_000_000 + i // 2, "study_id": 50_000_000 + i, "Pneumonia": texts[i % 8]}
+        for i in range(400)
+    ]
+    folder = root / "MIMIC-CXR-JPG"
+    write_csv(
+        folder / "mimic-cxr-2.0.0-metadata.csv.gz", [{k: v for k, v in r.items() if k != "Pneumonia"} for r in mimic]
+    )
+    write_csv(
+        folder / "mimic-cxr-2.0.0-negbio.csv.gz", [{k: v for k, v in r.items() if k != "dicom_id"} for r in mimic]
+    )
+    chexpert = [
+        {"Path": f"CheXpert-v1.0-small/{'train' if i < 250 else 'valid'}/patient{i:05}/study1/view1.jpg", "Pneumonia": texts[(i + 3) % 8]}
+        for i in range(300)
+    ]  # fmt: skip
+    write_csv(root / "chexpert" / "train.csv", chexpert[:250])
+    write_csv(root / "chexpert" / "valid.csv", chexpert[250:])
+    return mimic, chexpert
+
+
+@pytest.mark.parametrize("test", ["same", "opposite"])
+def test_multisite_draws_what_subpopbench_draws(tmp_path, monkeypatch, test):
+    """The expected rows come from the steps of its script, in pandas."""
+    pandas = pytest.importorskip("pandas")
+    from sklearn.model_selection import train_test_split
+
+    mimic, chexpert = make_multisite(tmp_path)
+    monkeypatch.setattr(chest_module, "OPPOSITE", 30)
+    path = "MIMIC-CXR-JPG/files/p10/p{subject_id}/s{study_id}/{dicom_id}.jpg"
+    frame = pandas.DataFrame(
+        [{"file": path.format(**r), "text": r["Pneumonia"], "a": 0} for r in mimic]
+        + [{"file": "chexpert/" + r["Path"].split("/", 1)[1], "text": r["Pneumonia"], "a": 1} for r in chexpert]
+    )
+    frame["y"] = pandas.to_numeric(frame["text"]).fillna(0).astype(int).map({-1: 0, 0: 0, 1: 1})
+
+    def mixed(rows, site, replace=False):
+        usual, other = rows[rows.a == site], rows[rows.a != site]
+        count = int(len(usual) / 0.9) - len(usual)
+        return pandas.concat((usual, other.sample(n=count, random_state=42, replace=replace)), ignore_index=True)
+
+    drawn = pandas.concat((mixed(frame[frame.y == 0], 0), mixed(frame[frame.y == 1], 1)), ignore_index=True)
+    rest, tested = train_test_split(drawn.index, test_size=0.1, random_state=42, stratify=drawn.y)
+    _, validated = train_test_split(rest, test_size=0.05 / 0.9, random_state=42, stratify=drawn.loc[rest, "y"])
+    drawn["split"] = 0
+    drawn.loc[validated, "split"], drawn.loc[tested, "split"] = 1, 2
+    expected = [set(drawn[drawn.split == s].file) for s in range(3)]
+    if test == "opposite":
+        unused = frame[~frame.file.isin(drawn[drawn.split < 2].file)]
+        parts = mixed(unused[unused.y == 0], 1), mixed(unused[unused.y == 1], 0, replace=True)
+        deployed = pandas.concat(parts, ignore_index=True).sample(n=30, random_state=42)
+        expected[2] = set(deployed.file)
+        expected_test = sorted(deployed.file)
+    else:
+        expected_test = sorted(drawn[drawn.split == 2].file)
+    listing = list_cxr_multisite(str(tmp_path), test=test, **LOOSE)
+    assert listing.problems == [] and listing.folder == tmp_path
+    files = [sorted(listing.paths[row] for row in np.flatnonzero(listing.splits == s)) for s in range(3)]
+    assert [set(part) for part in files] == expected and files[2] == expected_test
+    truth = {file: 2 * y + a for file, y, a in zip(frame.file, frame.y, frame.a)}
+    assert [truth[file] for file in listing.paths] == listing.groups.tolist()
+    assert listing.group_names[2] == "pneumonia, MIMIC-CXR"
+    expect_counts(list_cxr_multisite(str(tmp_path), test=test, **STRICT))
+
+
+def test_multisite_names_bad_cells_and_a_set_that_is_too_small(tmp_path):
+    _, chexpert = make_multisite(tmp_path)
+    write_csv(tmp_path / "chexpert" / "valid.csv", [{**chexpert[0], "Pneumonia": "yes"}])
+    (problem,) = list_cxr_multisite(str(tmp_path), test="same", **LOOSE).problems
+    assert str(problem).endswith("valid.csv line 2: Pneumonia is 'yes', not empty, -1, 0 or 1")
+    write_csv(tmp_path / "chexpert" / "valid.csv", [{**row, "Pneumonia": ""} for row in chexpert[:3]])
+    write_csv(tmp_path / "chexpert" / "train.csv", [{**row, "Pneumonia": "1"} for row in chexpert[:250]])
+    with pytest.raises(BadInput, match="CXRMultisite needs 33 images of a class and hospital, but there are 3"):
+        list_cxr_multisite(str(tmp_path), test="same", **LOOSE)
+
+
 @pytest.mark.parametrize("about, val, test", [(CHEXPERT, 0.1, 0.15), (MIMIC, 0.05, 0.1)], ids=["chexpert", "mimic_cxr"])
 def test_splits_of_all_images_have_the_published_sizes_and_the_shares_of_each_label(about, val, test):
     labels = np.arange(sum(about.counts)) % 6
@@ -411,6 +498,36 @@ def test_camelyon17_takes_val_from_the_fourth_hospital_or_from_those_of_train(tm
     write_csv(tmp_path / "camelyon17_v1.0" / "metadata.csv", rows)
     (problem,) = list_camelyon17(str(tmp_path), val="other hospital", **LOOSE).problems
     assert str(problem).endswith("metadata.csv line 6: center is '7', not one of 0, 1, 2, 3, 4")
+
+
+def test_iwildcam_is_tested_on_other_cameras_or_on_other_days(tmp_path):
+    parts = list(IWILDCAM_COUNTS)
+    rows = [
+        {"": i, "split": parts[i // 182], "y": i % 182, "location_remapped": i // 182, "filename": f"{i}.jpg"} for i in range(910)
+        if i < 182 or i % 182 < 40  # other cameras do not see all animals
+    ]  # fmt: skip
+    folder = tmp_path / "iwildcam_v2.0"
+    write_csv(folder / "metadata.csv", rows)
+    for cameras, places in (("other", ("val", "test")), ("same", ("id_val", "id_test"))):
+        listing = list_iwildcam(str(tmp_path), cameras=cameras, **LOOSE)
+        assert listing.problems == listing.split_problems() == []
+        used = [{rows[row]["split"] for row in listing.indices[listing.splits == s]} for s in range(3)]
+        assert used == [{"train"}, *({place} for place in places)]
+        assert listing.paths[5] == "train/5.jpg" and listing.class_names[5] == "class 5"
+        expect_counts(list_iwildcam(str(tmp_path), cameras=cameras, **STRICT))
+    write_csv(
+        folder / "categories.csv", [{"y": 5, "name": "jaguar"}, {"y": 6, "name": "jaguar"}, {"y": 99999, "name": "x"}]
+    )
+    assert list_iwildcam(str(tmp_path), cameras="other", **LOOSE).class_names[4:7] == ("class 4", "jaguar", "class 6")
+    write_csv(folder / "metadata.csv", rows[:9] + rows[10:])
+    (problem,) = list_iwildcam(str(tmp_path), cameras="other", **LOOSE).split_problems()
+    assert "the train split has no example of class 'class 9'" in str(problem)
+    write_csv(folder / "metadata.csv", [{**rows[0], "y": 182}, {**rows[1], "split": "dev"}])
+    causes = [str(p).partition(": ")[2] for p in list_iwildcam(str(tmp_path), cameras="other", **LOOSE).problems]
+    assert causes == [
+        "y is '182', not a number from 0 to 181",
+        "split is 'dev', not one of train, val, test, id_val, id_test",
+    ]
 
 
 # All

@@ -1,0 +1,141 @@
+"""Tables of the KEEL repository: imbalanced classes, in files of its own format .dat."""
+
+import csv
+import re
+from pathlib import Path
+
+import numpy as np
+
+from imbalance.config.schema import Fraction, Name
+from imbalance.data.files import find_path
+from imbalance.data.problems import Problem, raise_first
+from imbalance.data.sets.arrays import columns_dataset
+from imbalance.data.splits import Dataset
+from imbalance.data.tables.columns import Columns
+from imbalance.data.tables.values import factorise
+from imbalance.errors import BadInput
+from imbalance.utils.read import open_regular
+
+KNOWN = Path(__file__).with_name("keel.csv")  # by name: the number of rows, and the sizes of the classes, largest first
+ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|[^\s{]+)\s*(real|integer|\{)", re.IGNORECASE)
+MISSING = ("<null>", "?")  # both occur in published files
+HINT = "`imbalance data download keel` says where the tables are"
+
+
+def keel(
+    data_dir: str, seed: int, *, table: Name, val_fraction: Fraction, test_fraction: Fraction, check_counts: bool
+) -> Dataset:
+    """Return a table of the KEEL repository (Alcalá-Fdez et al., 2011); the groups are the classes, the largest first.
+
+    Numbers are standardised and categories one-hot encoded, as `data.name="arrays"` does it. Val and test are drawn by the
+    run's seed; published results are averages over five folds.
+
+    Args:
+        table: the name of the table, such as "abalone19", "glass-0-1-6_vs_5" or "yeast".
+        val_fraction, test_fraction: the shares of every class that become val and test. In a class with few rows a small
+            share is no row at all, which is refused.
+        check_counts: False to accept a table with other counts than the published one. The counts of 133 tables are
+            known; those of other tables are not checked.
+    """
+    places = (f"keel/{table}/{table}.dat", f"keel/{table}.dat", f"{table}/{table}.dat", f"{table}.dat")
+    columns, numeric, categorical, target = read_dat(find_path(data_dir, places, f"the KEEL table {table}", HINT))
+    labels = columns.categories(target)
+    order = np.argsort(-labels.counts(), kind="stable")
+    classes, sizes = tuple(labels.values[i] for i in order), tuple(labels.counts()[order].tolist())
+    known = known_tables().get(table)
+    if check_counts and known and sizes != known:
+        raise_first(
+            [
+                Problem(
+                    columns.source,
+                    f"not the published table {table}: the classes have {sizes} rows, not {known}; {HINT}; set "
+                    "config.data.check_counts=False to use it all the same",
+                )
+            ]
+        )
+    return columns_dataset(
+        columns,
+        seed,
+        numeric=numeric,
+        categorical=categorical,
+        missing=MISSING,
+        target=target,
+        classes=classes,
+        attributes=(),
+        split="",
+        val_fraction=val_fraction,
+        test_fraction=test_fraction,
+        delimiter=",",
+    )
+
+
+def known_tables() -> dict[str, tuple[int, ...]]:
+    """Return the sizes of the classes, the largest first, of the tables whose counts are known, by name."""
+    with open(KNOWN, newline="", encoding="utf-8") as file:
+        return {row["table"]: tuple(map(int, row["class_sizes"].split())) for row in csv.DictReader(file)}
+
+
+def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str]:
+    """Read a file in the format of KEEL.
+
+    The head has a line `@attribute` for each column, with its type: real, integer, or its categories in braces.
+    `@outputs` names the column of the class; without such a line it is the last one. After `@data` comes a line for each
+    row, with commas between the values.
+
+    Returns:
+        The columns; the names of the columns of numbers, and of the columns of categories, both without the class; and the
+        name of the column of the class.
+
+    Raises:
+        BadInput: the file is not of this format, or a line has a wrong number of values.
+    """
+    kinds: dict[str, str] = {}
+    target, in_data, rows, lines, problems = "", False, [], [], []
+    for number, line in enumerate(dat_lines(file), 1):
+        word = line.split(maxsplit=1)[0].lower() if line else ""
+        if not line or line.startswith("%"):
+            continue
+        if in_data:
+            values = [value.strip() for value in line.split(",")]
+            if len(values) == len(kinds):
+                rows.append(values)
+                lines.append(number)
+            else:
+                cause = f"{len(values)} values, but the head has {len(kinds)} lines @attribute; each line needs as many"
+                problems.append(Problem(f"{file} line {number}", cause))
+        elif word == "@attribute":
+            match = ATTRIBUTE.match(line)
+            if not match or (name := match[1].strip("'\"")) in kinds:
+                raise BadInput(
+                    f"{file} line {number}: a line @attribute needs a name that no other line has, and real, integer or "
+                    f"categories in braces; {HINT}"
+                )
+            kinds[name] = match[2].lower()
+        elif word in ("@output", "@outputs"):
+            target = line.split(maxsplit=1)[1].strip() if len(line.split(maxsplit=1)) > 1 else ""
+        elif word == "@data":
+            in_data = True
+    target = target or (list(kinds)[-1] if kinds else "")
+    if not in_data or target not in kinds:
+        what = f"@outputs names {target!r}, which no line @attribute does" if in_data else "no line @data"
+        raise BadInput(f"{file}: {what}; the format of KEEL is needed; {HINT}")
+    raise_first(problems)
+    columns = Columns(
+        str(file),
+        {name: factorise(row[i] for row in rows) for i, name in enumerate(kinds)},
+        find_lines=lambda: np.array(lines, dtype=np.int64),
+    )
+    numeric = tuple(name for name, kind in kinds.items() if kind != "{" and name != target)
+    categorical = tuple(name for name, kind in kinds.items() if kind == "{" and name != target)
+    return columns, numeric, categorical, target
+
+
+def dat_lines(file: Path) -> list[str]:
+    """Return the lines of a text file without spaces at their ends; raise `BadInput` if the file cannot be read."""
+    try:
+        with open_regular(file) as content:
+            return [line.strip() for line in content.read().decode("utf-8-sig").splitlines()]
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except OSError as error:
+        raise BadInput(f"{file}: {error.strerror or error}; name a file that can be read") from None
