@@ -60,7 +60,7 @@ def test_cut_box_is_that_of_published_code(seed, share, box):
 def test_cutmix_pastes_one_box_a_batch_and_counts_its_pixels():
     shares = []
     for seed in range(300):
-        partners, kept, own, boxes = mix(name="cutmix", alpha=1.0, seed=seed)
+        partners, kept, own, boxes, _ = mix(name="cutmix", alpha=1.0, seed=seed)
         assert partners.sort().values.equal(torch.arange(100)) and own is None
         (box,) = boxes.unique(dim=0)
         top, left, bottom, right = box.tolist()
