@@ -40,6 +40,15 @@ class DataSet(NamedTuple):
 
 
 CONSTANT = {"optim.schedule.name": "constant", "optim.schedule.warmup_epochs": 0.0}
+CMNIST = {"data.name": "colored_mnist", "data.label_noise": 0.25, "data.color_noise": 0.2, "data.download": False}
+MULTISITE = {
+    "data.name": "cxr_multisite",
+    "data.test": "same",
+    "data.size": 224,
+    "data.check_counts": True,
+    "data.images_from": "store",
+    "data.augment": (),
+}
 # SubpopBench has neither colored digits, which take seconds and get the steps of CMNIST, nor Dominoes, which get those of
 # Waterbirds. All other rows are those of SubpopBench.
 DATA = {
@@ -53,7 +62,9 @@ DATA = {
         1000,
         changes={"data.train_fraction": 1.0, "data.val_fraction": 1.0, "data.test": "full"},
     ),
-    "civilcomments": DataSet("civilcomments_erm", 269038, 30001, 1000, "text", {"data.max_tokens": 220}),
+    "civilcomments": DataSet(
+        "civilcomments_erm", 0, 30001, 1000, "text", {"data.evaluation": "mentions", "data.max_tokens": 220}
+    ),
     "multinli": DataSet("multinli_erm", 206175, 30001, 1000, "text"),
     "metashift": DataSet("metashift_erm", 2276, 5001, 300),
     "imagenet_bg": DataSet("imagenet_bg_erm", 183006, 10001, 500),
@@ -61,6 +72,9 @@ DATA = {
     "living17": DataSet("breeds_erm", 39780, 60001, 2000, quoted="average"),
     "mimic_cxr": DataSet("mimic_cxr_erm", 303591, 20001, 1000),
     "chexpert": DataSet("chexpert_erm", 167093, 20001, 1000),
+    "cxr_multisite": DataSet("mimic_cxr_erm", 338134, 20001, 1000, changes=MULTISITE),
+    "mimic_notes": DataSet("colored_digits_erm", 0, 10001, 200, "tabular", {"data.name": "mimic_notes"}),
+    "cmnist": DataSet("colored_digits_erm", 30000, 5001, 250, changes=CMNIST | {"model.name": "convnet"}),
 }
 CHECKPOINTS = 20  # of a data set that the protocol does not name
 
