@@ -62,6 +62,7 @@ IMAGES = dict(
 PUBLISHED = dict(size=14, check_counts=True, images_from="store", augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
+PARAMETRIC = dict(alpha=0.1, beta=1.0, gamma=0.5, temperature=0.2, width=5, queue=40)
 THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
 IN_RESNET, IN_PUBLISHED = "tests/models/test_resnet.py", "tests/models/test_library_models.py"
 IN_TEXT, IN_SETS = "tests/data/texts/test_text.py", "tests/data/sets/test_{}.py"
@@ -202,6 +203,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "none": Example(),
         "mixup": Example(dict(alpha=0.5)),
         "cutmix": Example(dict(alpha=0.5)),
+        "glmc": Example(
+            dict(alpha=0.5, exponent=1.0),
+            config=dict(objective=dict(name="glmc", penalty=0.5, exponent=1.2, width=5)),
+        ),
         "remix": Example(dict(alpha=0.5, kappa=2.0, tau=0.5)),
         "lisa": Example(
             dict(alpha=2.0, same_label=0.5), config=dict(sampler=dict(name="balanced", by="group")),
@@ -241,7 +246,12 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "lc": Example(dict(amplification=0.7, decay=0.5), other=dict(decay=0.9)),
         "bcl": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "paco": Example(PARAMETRIC | dict(momentum=0.5)),
+        "gpaco": Example(PARAMETRIC | dict(smoothing=0.1)),
         "proco": Example(dict(penalty=2.0, temperature=0.2, width=5)),
+        "glmc": Example(
+            dict(penalty=0.5, exponent=1.2, width=5), config=dict(mix=dict(name="mixup", alpha=0.5)),
+        ),
         "ride": Example(
             dict(diversity=0.4, temperature=1.5, tempering=0.3, start_epoch=1, scale=3.0),
             config=dict(model=THREE_EXPERTS), other=dict(start_epoch=0),

@@ -956,6 +956,26 @@ ROWS = {
         test images, and the last epoch is tested. Training and selection read only class labels.""", {
         "loss": 'name="balanced_softmax"', "objective": 'name="bcl", penalty=0.35, temperature=0.07, width=128',
     }),
+    "cifar10lt_paco": Row("cifar10lt", "parametric contrastive learning", """
+        Cui et al., "Parametric Contrastive Learning", ICCV 2021. The loss, its factors, the temperature, the queue, the
+        learning rate, the weight decay, the warm-up and the 400 epochs are those of the authors' code for CIFAR-100-LT, with
+        a cosine schedule; its README has no number for CIFAR-10-LT. Different here: the authors augment all views more
+        strongly; val is a tenth of the test images, and the last epoch is tested. For GPaCo, which needs no second network,
+        set objective.name to gpaco. Training and selection read only class labels.""", {
+        "objective": 'name="paco", alpha=0.01, beta=1.0, gamma=1.0, temperature=0.05, width=32, queue=1024, momentum=0.999',
+        "optim": 'name="sgd", lr=0.05, momentum=0.9, weight_decay=5e-4, decayed="all"',
+        "schedule": 'name="cosine", warmup_epochs=10.0', "epochs": "400",
+    }),
+    "cifar10lt_glmc": Row("cifar10lt", "global and local mixture consistency", """
+        Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-Tailed Visual Recognitions", CVPR 2023.
+        The loss, its factors, the mixing, the learning rate, the weight decay, the batch size and the warm-up are those of
+        the authors' code, which has 1 and 4 as the factor of the consistency for CIFAR-10-LT. Different here: the network of
+        the authors, also called ResNet-32, is four times as wide; val is a tenth of the test images, and the last epoch is
+        tested. Training and selection read only class labels.""", {
+        "objective": 'name="glmc", penalty=4.0, exponent=1.2, width=64', "mix": 'name="glmc", alpha=1.0, exponent=0.0',
+        "optim": 'name="sgd", lr=0.01, momentum=0.9, weight_decay=5e-3, decayed="all"', "batch_size": "64",
+        "schedule": 'name="cosine", warmup_epochs=10.0',
+    }),
     "cifar10lt_proco": Row("cifar10lt", "probabilistic contrastive learning", """
         Du et al., "Probabilistic Contrastive Learning for Long-Tailed Visual Recognition", TPAMI 2024. The loss, the
         temperature, the width, the learning rate, the batch size, the weight decay and the warm-up are those of the authors'

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from imbalance.config.schema import AtLeastOne, Positive, Probability
+from imbalance.config.schema import AtLeastOne, NonNegative, Positive, Probability
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
 
@@ -25,12 +25,14 @@ class Mix(NamedTuple):
         the partner's target. None for the same values as `shares`.
     boxes: (B, 4) first row, first column, row after the last and column after the last of the pixels that come from the
         partner; all other pixels are the example's own. None to mix all pixels by `shares`.
+    first_box_view: number of the first view that gets boxes, from 0; the pixels of earlier views are mixed by `shares`.
     """
 
     partners: Tensor
     shares: Tensor
     target_shares: Tensor | None = None
     boxes: Tensor | None = None
+    first_box_view: int = 0
 
 
 @tagged(batched=True)
@@ -62,17 +64,59 @@ def cutmix(targets: Tensor, input_shape: tuple[int, ...], generator: Generator, 
     Raises:
         BadInput: the inputs are not images.
     """
-    if len(input_shape) != 3:
-        raise BadInput(
-            f"config.mix.name: 'cutmix' given, which needs images, but an input of this data set has the shape {input_shape}; "
-            "use 'mixup' or 'none'"
-        )
-    height, width = input_shape[1:]
+    height, width = image_size("cutmix", input_shape)
     partners = torch.randperm(len(targets), generator=generator)
     share = beta(alpha, 1, generator).item()
     box = cut_box(share, int(coin(generator) * height), int(coin(generator) * width), height, width)
     kept = 1 - (box[2] - box[0]) * (box[3] - box[1]) / (height * width)
     return Mix(partners, torch.full((len(targets),), kept), boxes=torch.tensor(box).expand(len(targets), 4))
+
+
+def glmc(
+    targets: Tensor,
+    class_counts: Tensor,
+    input_shape: tuple[int, ...],
+    generator: Generator,
+    *,
+    alpha: Positive,
+    exponent: NonNegative,
+) -> Mix:
+    """Mix the first view of each image with a partner, as `mixup`, and paste a box of the partner into the second view.
+
+    Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-Tailed Visual Recognitions", CVPR 2023. The
+    objective `glmc` compares the two views. Both have the same partner and the same λ ~ Beta(α, α), which is also the share
+    of the own target. As in the authors' code (github.com/ynu-yangpeng/GLMC), λ does not change if a part of the box of
+    area 1 − λ lies beyond the edge. Partners are drawn from the batch with replacement, with a probability ∝ n^-k for a
+    class of n training examples; the authors draw them from the whole training set.
+
+    Args:
+        alpha: α; 1 in the authors' code.
+        exponent: k; 0, for equal probabilities, for the ratio 100 in the authors' commands.
+
+    Raises:
+        BadInput: the inputs are not images.
+    """
+    height, width = image_size("glmc", input_shape)
+    draws = class_counts.clamp(min=1)[targets].double() ** -exponent
+    partners = torch.multinomial(draws, len(targets), replacement=True, generator=generator)
+    share = beta(alpha, 1, generator).item()
+    box = cut_box(share, int(coin(generator) * height), int(coin(generator) * width), height, width)
+    shares = torch.full((len(targets),), share)
+    return Mix(partners, shares, boxes=torch.tensor(box).expand(len(targets), 4), first_box_view=1)
+
+
+def image_size(name: str, input_shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return the height and the width of the images of a data set; raise `BadInput` if its inputs are not images.
+
+    Args:
+        name: the name of the mixing, for the message.
+    """
+    if len(input_shape) != 3:
+        raise BadInput(
+            f"config.mix.name: {name!r} given, which needs images, but an input of this data set has the shape {input_shape}; "
+            "use 'mixup' or 'none'"
+        )
+    return input_shape[1], input_shape[2]
 
 
 def cut_box(share: float, row: int, column: int, height: int, width: int) -> tuple[int, int, int, int]:
@@ -174,4 +218,4 @@ def beta(alpha: float, size: int, generator: Generator) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 
 
-MIXINGS = {"none": none, "mixup": mixup, "cutmix": cutmix, "remix": remix, "lisa": lisa}
+MIXINGS = {"none": none, "mixup": mixup, "cutmix": cutmix, "glmc": glmc, "remix": remix, "lisa": lisa}

@@ -593,6 +593,7 @@ def make_mixing(
         if own_target_shares := [mix.target_shares for mix in mixes if mix.target_shares is not None]:
             target_shares = torch.cat(own_target_shares).to(device, dtype)
         boxes = [mix.boxes for mix in mixes if mix.boxes is not None]
-        return Mix(partners, shares, target_shares, torch.cat(boxes).to(device) if boxes else None)
+        boxes = torch.cat(boxes).to(device) if boxes else None
+        return Mix(partners, shares, target_shares, boxes, mixes[0].first_box_view)
 
     return mixing

@@ -75,9 +75,10 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: None without mixing, else four values: the partners of the examples, with fields (M,); a function from a
-        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; and the
-        (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares.
+    mixed: None without mixing, else five values: the partners of the examples, with fields (M,); a function from a
+        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; the (M, 4) boxes
+        of pixels that come from the partners, or None if all pixels are mixed by the shares; and the number of the first
+        view that gets boxes.
     read_ahead: reader of the images of the next steps; None if the inputs are in memory.
     """
 
@@ -87,7 +88,7 @@ class Epoch:
     groups: Tensor
     weights: Tensor
     images: Callable[[slice], tuple[Inputs, ...]]
-    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None] | None = None
+    mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None, int] | None = None
     read_ahead: ReadAhead | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
@@ -107,16 +108,17 @@ class Epoch:
         if self.mixed is None:
             return labels._replace(views=views)
         # Every view is mixed with the same view of the same partner, in the same share. Texts cannot be mixed.
-        (targets, groups, target_shares), images, shares, boxes = self.mixed
+        (targets, groups, target_shares), images, shares, boxes, first_box_view = self.mixed
         own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
-        if boxes is None:
-            input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
-            views = tuple(torch.lerp(other, own, input_shares) for other, own in zip(other_views, own_views))
-        else:
+        by_shares = len(own_views) if boxes is None else first_box_view  # number of views that are mixed by shares
+        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+        mixed = [torch.lerp(o, own, input_shares) for o, own in zip(other_views[:by_shares], own_views[:by_shares])]
+        if boxes is not None:
             from_partner = inside(boxes[batch_slice], *own_views[0].shape[2:])
-            views = tuple(torch.where(from_partner, other, own) for other, own in zip(other_views, own_views))
+            pairs = zip(other_views[by_shares:], own_views[by_shares:])
+            mixed += [torch.where(from_partner, other, own) for other, own in pairs]
         partners = Partners(targets[batch_slice], groups[batch_slice], target_shares[batch_slice])
-        return labels._replace(views=views, partners=partners)
+        return labels._replace(views=tuple(mixed), partners=partners)
 
 
 def draw_epoch(learner: Learner, number: int) -> Epoch:
@@ -144,6 +146,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
             other_images,
             mix.shares,
             mix.boxes,
+            mix.first_box_view,
         )
     return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed, read_ahead)
 

@@ -60,7 +60,7 @@ def test_cut_box_is_that_of_published_code(seed, share, box):
 def test_cutmix_pastes_one_box_a_batch_and_counts_its_pixels():
     shares = []
     for seed in range(300):
-        partners, kept, own, boxes = mix(name="cutmix", alpha=1.0, seed=seed)
+        partners, kept, own, boxes, _ = mix(name="cutmix", alpha=1.0, seed=seed)
         assert partners.sort().values.equal(torch.arange(100)) and own is None
         (box,) = boxes.unique(dim=0)
         top, left, bottom, right = box.tolist()
@@ -82,7 +82,7 @@ def test_a_cut_mixture_has_the_pixels_and_labels_of_both_images(config, tmp_path
     config.trainer.batch_size = 20
     learner = make_learner(validate(config), start_accelerator(config), tmp_path)
     epoch = draw_epoch(learner, 0)
-    _, partner_images, shares, boxes = epoch.mixed
+    _, partner_images, shares, boxes, _ = epoch.mixed
     batch_slice = slice(20, 40)
     (own,), (other,), (mixed,) = epoch.images(batch_slice), partner_images(batch_slice), epoch.batch(batch_slice).views
     top, left, bottom, right = boxes[20].tolist()
@@ -96,7 +96,7 @@ def test_a_cut_mixture_has_the_pixels_and_labels_of_both_images(config, tmp_path
 @pytest.mark.parametrize("seed", range(6))
 def test_remix_gives_the_label_to_the_rarer_class_by_the_published_rule(kappa, tau, seed):
     counts, targets = [90, 30, 10, 10], torch.arange(4).repeat(25)
-    partners, shares, found, _ = mix(
+    partners, shares, found, *_ = mix(
         targets, targets, 4, seed=seed, name="remix", alpha=1.0, kappa=kappa, tau=tau, class_counts=torch.tensor(counts)
     )
     plain = mix(targets, targets, 4, seed=seed, name="mixup", alpha=1.0)

@@ -1,5 +1,6 @@
 """Test-time aggregation of SADE: weight the experts so that the predictions for two views of the test inputs agree."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -77,5 +78,12 @@ def test_time(
     shares = raw_shares.detach().softmax(0)
     if not shares.isfinite().all():
         raise Diverged("config.head.name: 'test_time' gave an expert a share of NaN; use a smaller config.head.lr")
+    if shares.min() < LEAST_SHARE:
+        listed = ", ".join(f"{share:.2f}" for share in shares.tolist())
+        warnings.warn(
+            f"config.head.name: 'test_time' gave the experts the shares {listed}, so it leaves one out; an expert that always "
+            "predicts frequent classes is steady, too, so compare with head.name='none'",
+            stacklevel=2,
+        )
     factors = (experts * shares).repeat_interleave(head.in_features // experts)  # equal shares leave the layer as it is
     return linear(head.weight * factors.to(head.weight), head.bias)

@@ -16,10 +16,12 @@ from imbalance.methods.objectives.bcl import BalancedContrastive
 from imbalance.methods.objectives.cnc import CorrectNContrast
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.experts import RIDE, SADE
+from imbalance.methods.objectives.glmc import GlobalLocalMixtureConsistency
 from imbalance.methods.objectives.irm import InvariantRisk
 from imbalance.methods.objectives.lade import LabelDistributionDisentangling
 from imbalance.methods.objectives.lff import LearningFromFailure
 from imbalance.methods.objectives.logit_shift import LogitCorrection, UnsupervisedLogitAdjustment
+from imbalance.methods.objectives.paco import GPaCo, PaCo
 from imbalance.methods.objectives.proco import ProbabilisticContrastive
 from imbalance.methods.objectives.ranking import AUCMargin, AveragePrecision, PartialAUC, SmoothAP
 from imbalance.methods.objectives.reductions import Average, CVaR, LogAverage, WorstGroup
@@ -46,7 +48,10 @@ OBJECTIVES = {
     "soap": AveragePrecision,
     "supcon": SupervisedContrastive,
     "bcl": BalancedContrastive,
+    "paco": PaCo,
+    "gpaco": GPaCo,
     "proco": ProbabilisticContrastive,
+    "glmc": GlobalLocalMixtureConsistency,
     "ride": RIDE,
     "sade": SADE,
     "cnc": CorrectNContrast,
