@@ -23,6 +23,7 @@ def get_config() -> ConfigDict:
         val="other hospital",  # the official val; "same hospitals": held-out patches of the hospitals of train
         size=96,  # images are resized to this size
         check_counts=True,  # False: accept a copy whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
         test="full",  # all test images; "balanced": 180 of every group
         subset_seed=0,  # seed of these draws; config.seed does not change them
         size=224,  # the middle 178×178 of an image, resized to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("flip",),  # or "random_resized_crop"; () for none
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

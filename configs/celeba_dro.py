@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
         test="balanced",  # 180 images of every group, as in Wang et al. (ICLR 2022); "full": all test images
         subset_seed=0,  # seed of these draws; config.seed does not change them
         size=224,  # the middle 178×178 of an image, resized to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),  # or "flip", "random_resized_crop"
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

@@ -1,7 +1,6 @@
 """ImageNet-LT: cross-entropy.
 
-ResNet-50 from scratch, 90 epochs of 115,846 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of
-the area, here 70 to 100 %.
+ResNet-50 from scratch, 90 epochs of 115,846 images: needs a GPU; not yet run here.
 
     python main.py --config=configs/imagenet_lt_erm.py
 """
@@ -23,7 +22,8 @@ def get_config() -> ConfigDict:
         folder="imagenet",  # in data_dir; the paths in the list files are relative to it
         size=224,  # the shorter side is resized to 256, and the middle cropped to this size
         check_counts=True,  # False: accept a copy whose counts are not the published ones
-        augment=("random_resized_crop", "flip", "color_jitter"),
+        images_from="files",  # decode each batch anew, so that crops see whole images; "store": decode once, to disk
+        augment=("inception_crop", "flip", "color_jitter"),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers
     config.sampler = create(name="shuffle")

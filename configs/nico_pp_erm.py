@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
         metadata="",  # CSV file of SubpopBench with its splits; "": draw them as it does, from the sorted files
         size=224,  # the shorter side is resized to 256, and the middle cropped to this size
         check_counts=True,  # False: accept a copy whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
         reduce=False,  # True: decode a large JPEG at 1/2, 1/4 or 1/8 of its size; faster, other pixels
         resize=32,  # the shorter side of an image is resized to this
         size=32,  # then the middle of the image is cropped to this size
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("flip", "pad_crop"),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

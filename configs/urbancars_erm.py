@@ -22,6 +22,7 @@ def get_config() -> ConfigDict:
         name="urbancars",
         size=256,  # images are resized to this size, and not cropped
         check_counts=True,  # False: accept a copy whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("flip",),
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         name="waterbirds",
         size=224,  # images are resized to 256×256, and cropped to this size
         regenerated=False,  # True: accept a copy of the data whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),  # or "random_resized_crop", "flip"
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

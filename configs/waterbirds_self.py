@@ -30,6 +30,7 @@ def get_config() -> ConfigDict:
         name="waterbirds",
         size=224,  # images are resized to 256×256, and cropped to this size
         regenerated=False,  # True: accept a copy of the data whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=("random_resized_crop", "flip"),  # or () for none
     )
     config.groups = create(name="data")  # the groups of the data set; "eiil", "xrm": groups that a first run infers

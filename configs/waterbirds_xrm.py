@@ -29,6 +29,7 @@ def get_config() -> ConfigDict:
         name="waterbirds",
         size=224,  # images are resized to 256×256, and cropped to this size
         regenerated=False,  # True: accept a copy of the data whose counts are not the published ones
+        images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
         augment=(),  # or "random_resized_crop", "flip"
     )
     config.groups = create(name="xrm", first_epochs=67, lr=1e-4)

@@ -607,6 +607,8 @@ def limit_on_features(
         results: folder that holds the tables of results, such as results/.
     """
     folder = Path(results)
+    if not train and not folder.is_dir():
+        raise BadInput(f"--results={results} is no folder; name the folder that has {STUDY}.csv.gz, such as results")
     if train:
         stored = read_features(Path(features))
         for preprocessing, ratio in itertools.product(preprocessings, ratios):

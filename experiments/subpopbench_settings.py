@@ -46,6 +46,7 @@ MULTISITE = {
     "data.test": "same",
     "data.size": 224,
     "data.check_counts": True,
+    "data.images_from": "store",
     "data.augment": (),
 }
 # SubpopBench has neither colored digits, which take seconds and get the steps of CMNIST, nor Dominoes, which get those of

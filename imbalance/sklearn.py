@@ -30,27 +30,27 @@ from imbalance.methods.heads.registry import HEADS
 from imbalance.metrics.warnings import corrected_twice
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
+from imbalance.utils.package import __version__
 from imbalance.utils.seeds import random_state, set_random_state
 
-SECTIONS = (
-    "sampler",
-    "weights",
-    "mix",
-    "loss",
-    "objective",
-    "model",
-    "adapter",
-    "optim",
-    "head",
-    "trainer",
-    "callbacks",
-)
+# The section `adapter` is missing, because it changes pretrained networks, and these models read arrays.
+SECTIONS = ("sampler", "weights", "mix", "loss", "objective", "model", "optim", "head", "trainer", "callbacks")
 MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 
 # A changed section of a config: the name of a function, new values by key, or no change.
 Setting = str | Mapping[str, Any] | None
+
+
+def one_value_each(groups: Any) -> np.ndarray:
+    """Return (N,) or (N, 1) values as an (N,) array; raise `BadInput` for any other shape."""
+    try:
+        return column_or_1d(groups)
+    except ValueError:
+        raise BadInput(
+            f"groups: values of shape {np.shape(groups)} given; give one value for each example, of shape (N,)"
+        ) from None
 
 
 class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
@@ -69,8 +69,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
 
     Args:
         config: config to start from: the name of a config, the path of its file, or a config object.
-        sampler, weights, mix, loss, objective, model, optim, head, trainer, callbacks: changes of sections of `config`.
-            A name, such as "undersample", names another function. A mapping has new values by key, such as
+        sampler, weights, mix, loss, objective, model, adapter, optim, head, trainer, callbacks: changes of sections of
+            `config`. A name, such as "undersample", names another function. A mapping has new values by key, such as
             `{"lr": 0.01}`; other values stay, unless the mapping names another function. None changes nothing.
         validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
             With 0.0 all examples are trained on, and the network of the last epoch is used.
@@ -87,6 +87,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         loss: Setting = None,
         objective: Setting = None,
         model: Setting = None,
+        adapter: Setting = None,
         optim: Setting = None,
         head: Setting = None,
         trainer: Setting = None,
@@ -101,6 +102,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         self.loss = loss
         self.objective = objective
         self.model = model
+        self.adapter = adapter
         self.optim = optim
         self.head = head
         self.trainer = trainer
@@ -123,6 +125,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         """
         check_unmasked(y, "y: ")
         check_unmasked(groups, "groups: ")
+        if type(X).__name__ == "LazyFrame":
+            raise BadInput("X: a LazyFrame of polars given, which holds no rows yet; pass X.collect()")
         if is_table(X):
             column_names(X)  # refuse names that occur twice, for which each library has errors of its own
         validate_data(self, X, y, skip_check_array=True)
@@ -231,7 +235,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         """Return the data set to train on, and the encoding of its columns; its test split is its validation split."""
         names, labels = None, (targets,)
         if groups is not None:
-            attribute = as_categories(column_or_1d(groups), "groups").sorted(None)
+            attribute = as_categories(one_value_each(groups), "groups").sorted(None)
             if missing := [value for value in attribute.values if value in MISSING]:
                 row = int(np.flatnonzero(attribute.codes == attribute.values.index(missing[0]))[0])
                 raise BadInput(f"groups[{row}] is missing; leave out the example, or give it a value of its own")
@@ -252,6 +256,21 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)
         return check_population(dataset), encoding
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state to pickle, with the version of this program."""
+        return {**super().__getstate__(), "_imbalance_version": __version__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore a pickled state; warn if another version of this program wrote it, as scikit-learn does."""
+        state = dict(state)
+        if (before := state.pop("_imbalance_version", "an older version")) != __version__:
+            warnings.warn(
+                f"{type(self).__name__} was pickled by imbalance {before}, and this is {__version__}; predictions may be wrong, "
+                "so fit it again",
+                stacklevel=2,
+            )
+        super().__setstate__(state)
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

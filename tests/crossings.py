@@ -123,6 +123,7 @@ def images(config: ConfigDict, **data: Any) -> None:
         size=10,
         val_fraction=0.0,
         test_fraction=0.0,
+        images_from="store",
         augment=("flip",),
     )
     config.model = dict(name="mlp", hidden=(6,))
@@ -134,6 +135,11 @@ def image_folder(folder: Path, config: ConfigDict) -> None:
     images(config, name="folder", folder="birds")
 
 
+def image_files(folder: Path, config: ConfigDict) -> None:
+    image_folder(folder, config)
+    config.data.update(images_from="files", augment=("inception_crop", "flip"))
+
+
 def image_table(folder: Path, config: ConfigDict) -> None:
     make_table(folder)
     names = dict(path="path", target="target", classes=("water", "land"), attributes=("place",), split="split")
@@ -143,7 +149,9 @@ def image_table(folder: Path, config: ConfigDict) -> None:
 def published_images(folder: Path, config: ConfigDict) -> None:
     for i, path in enumerate(published_files(folder)):
         save_image(path, seed=i)
-    config.data = dict(name="spuco", subset="birds", size=10, check_counts=False, augment=("flip",))
+    config.data = dict(
+        name="spuco", subset="birds", size=10, check_counts=False, images_from="store", augment=("flip",)
+    )
     config.model = dict(name="mlp", hidden=(6,))
     config.trainer.batch_size = 4
 
@@ -248,6 +256,7 @@ KINDS: dict[str, tuple[str, Kind]] = {  # by name: the config to begin with, and
     "digits": ("digits_erm", Kind(digits)),
     "low_rank": ("digits_erm", Kind(low_rank)),
     "folder": ("folder_erm", Kind(image_folder, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
+    "image_files": ("folder_erm", Kind(image_files, lambda f: [f / "birds"], lambda f: sorted((f / "birds").rglob("*.png")))),
     "table": ("table_erm", Kind(image_table, table_rows, table_rows)),
     "published": ("folder_erm", Kind(published_images, published_files, published_files)),
     "columns": ("arrays_erm", Kind(columns, lambda f: [f / "people.csv"], lambda f: read_table(f / "people.csv"))),
@@ -280,6 +289,7 @@ def make_old(run: Path) -> None:
     config = json.loads((run / "config.json").read_text())
     for key in ("clip_norm", "ema_decay", "tf32", "images_on_device", "shard", "activation_checkpointing"):
         del config["trainer"][key]
+    config["data"].pop("images_from", None)
     del config["groups"], config["optim"]["decayed"]
     if config["adapter"]["name"] == "none":  # no older version could write another one
         del config["adapter"]

@@ -49,9 +49,17 @@ DIGITS = dict(
 EVEN_ODD = (("0", "even"), ("1", "odd"), ("2", "even"), ("3", "odd"))
 LONG_TAILED = dict(imbalance="exp", imbalance_ratio=100.0, val_from="test", val_fraction=0.1, augment=("flip",))
 IMAGES = dict(
-    val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, reduce=False, resize=20, size=16, augment=()
+    val_fraction=0.0,
+    test_fraction=0.0,
+    mode="RGB",
+    convert=False,
+    reduce=False,
+    resize=20,
+    size=16,
+    images_from="store",
+    augment=(),
 )
-PUBLISHED = dict(size=14, check_counts=True, augment=())
+PUBLISHED = dict(size=14, check_counts=True, images_from="store", augment=())
 BIASED = dict(conflicting=0.05, severity=4, draw_seed=0, val_fraction=0.1, augment=())
 TOKENS = dict(tokenizer="words", vocabulary=100, max_tokens=20, bucket=10)
 THREE_EXPERTS = dict(name="experts", network=dict(name="mlp", hidden=(8, 6)), experts=3, shared=3)
@@ -87,10 +95,10 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         ),
         "fashion": Example(LONG_TAILED | dict(classes=("bag", "coat"), total=0), elsewhere=IN_SETS.format("fashion")),
         "medmnist": Example(dict(flag="dermamnist", augment=()), elsewhere=IN_SETS.format("medmnist")),
-        "waterbirds": Example(dict(size=16, regenerated=False, augment=()), elsewhere=IN_SETS.format("waterbirds")),
+        "waterbirds": Example(dict(size=16, regenerated=False, images_from="store", augment=()), elsewhere=IN_SETS.format("waterbirds")),
         "celeba": Example(
             dict(target="Blond_Hair", confounders=("Male",), train_fraction=0.02, val_fraction=0.1, test="balanced",
-                 subset_seed=0, size=16, augment=()), elsewhere=IN_SETS.format("celeba"),
+                 subset_seed=0, size=16, images_from="store", augment=()), elsewhere=IN_SETS.format("celeba"),
         ),
         "metashift": Example(PUBLISHED | dict(metadata=""), elsewhere=IN_SETS.format("published")),
         "imagenet_bg": Example(PUBLISHED | dict(test="mixed_rand"), elsewhere=IN_SETS.format("published")),
@@ -110,8 +118,9 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "table": Example(
             IMAGES | dict(file="birds.csv", delimiter=",", folder="images", path="path", target="target",
                           classes=("water", "land"), attributes=("place",), split="split"), files=make_table,
+            inert=("images_from",),  # without a random crop the pixels are the same
         ),
-        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder),
+        "folder": Example(IMAGES | dict(folder="birds"), files=make_folder, inert=("images_from",)),  # as for "table"
         "fairness": Example(
             dict(table="compas", file="", attributes=("sex",), val_fraction=0.2, test_fraction=0.2, check_counts=False),
             elsewhere=IN_SETS.format("fairness"),

@@ -141,7 +141,9 @@ def make_images(folder: Path, patch: pytest.MonkeyPatch) -> None:
     make_folder(folder, parts=("train", "val", "test"), n=2)
     config = load(ROOT / "configs" / "folder_erm.py")
     config.data_dir = str(folder)
-    config.data.update(folder="birds", val_fraction=0.0, test_fraction=0.0, resize=20, size=16, augment=())
+    config.data.update(
+        folder="birds", val_fraction=0.0, test_fraction=0.0, resize=20, size=16, images_from="store", augment=()
+    )
     config.model = dict(name="linear", init="zeros")
     save(config, folder)
     assert loaded(folder)[0] == 0

@@ -2,6 +2,7 @@
 
 import inspect
 import pickle
+import warnings
 
 import numpy as np
 import pyarrow
@@ -281,3 +282,22 @@ def test_columns_of_one_name_are_refused():
     frame = pandas.DataFrame({"a": X[:, 0], "b": X[:, 1]}).rename(columns={"b": "a"})
     with pytest.raises(BadInput, match="2 columns are named 'a'"):
         classifier().fit(frame, Y)
+
+
+def test_a_pickle_of_another_version_warns(monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        saved = pickle.dumps(classifier())
+        pickle.loads(saved)
+    monkeypatch.setattr(imbalance.sklearn, "__version__", "99.0")
+    with pytest.warns(UserWarning, match=r"pickled by imbalance \d+\.\d+.*, and this is 99.0; .*fit it again"):
+        assert pickle.loads(saved).get_params() == classifier().get_params()
+
+
+def test_groups_of_a_wrong_shape_and_a_lazy_frame_are_named():
+    """scikit-learn's messages blamed `y`, and told to reshape the data."""
+    with pytest.raises(BadInput, match=r"groups: values of shape \(160, 2\) given"):
+        classifier().fit(X, Y, groups=np.zeros((160, 2)))
+    LazyFrame = type("LazyFrame", (), {})
+    with pytest.raises(BadInput, match=r"pass X.collect\(\)"):
+        classifier().fit(LazyFrame(), Y)

@@ -326,6 +326,7 @@ BASES = {
             name="waterbirds",
             size=224,  # images are resized to 256×256, and cropped to this size
             regenerated=False,  # True: accept a copy of the data whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=("random_resized_crop", "flip"),  # or () for none
         """, RESNET50 | BY_GROUP | LAST | sgd("0.001", "0.001") | {
             "epochs": "100", "batch_size": "32", "eval_batch_size": "128", "data_dir": "",
@@ -341,6 +342,7 @@ BASES = {
             test="balanced",  # 180 images of every group, as in Wang et al. (ICLR 2022); "full": all test images
             subset_seed=0,  # seed of these draws; config.seed does not change them
             size=224,  # the middle 178×178 of an image, resized to this size
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),  # or "flip", "random_resized_crop"
         """, RESNET50 | LAST | sgd("4e-4") | {
             "epochs": "50", "batch_size": "64", "eval_batch_size": "128", "data_dir": "",
@@ -352,6 +354,7 @@ BASES = {
             metadata="",  # CSV file of SubpopBench with its splits; "": draw them as it does, from the sorted files
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "220", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains metashift/",
@@ -362,6 +365,7 @@ BASES = {
             test="mixed_rand",  # background of another class; or "original", "no_fg", "only_fg"
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_CLASS | BEST | sgd("0.001", "1e-4") | {
             "epochs": "6", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains backgrounds_challenge/",
@@ -372,6 +376,7 @@ BASES = {
             metadata="",  # CSV file of SubpopBench with its splits; "": draw them as it does, from the sorted files
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "52", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains nicopp/",
@@ -383,6 +388,7 @@ BASES = {
             test="target",  # subclasses that train has not; "source": those of train
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_CLASS | BEST | sgd("0.001", "1e-4") | {
             "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "163", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains imagenet/train and imagenet/val",
@@ -392,6 +398,7 @@ BASES = {
             name="chexpert",
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "13", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains chexpert/",
@@ -401,37 +408,41 @@ BASES = {
             name="mimic_cxr",
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "7", "batch_size": "108", "eval_batch_size": "128", "data_dir": "  # contains MIMIC-CXR-JPG/",
         }),
     "imagenet_lt": Base("ImageNet-LT", """
-        ResNet-50 from scratch, {epochs} epochs of 115,846 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+        ResNet-50 from scratch, {epochs} epochs of 115,846 images: needs a GPU; not yet run here.""", """
             name="imagenet_lt",
             folder="imagenet",  # in data_dir; the paths in the list files are relative to it
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
-            augment=("random_resized_crop", "flip", "color_jitter"),
+            images_from="files",  # decode each batch anew, so that crops see whole images; "store": decode once, to disk
+            augment=("inception_crop", "flip", "color_jitter"),
         """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.2", "5e-4") | {
             "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "90", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
         }),
     "places_lt": Base("Places-LT", """
-        ResNet-50 from ImageNet weights, {epochs} epochs of 62,500 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+        ResNet-50 from ImageNet weights, {epochs} epochs of 62,500 images: needs a GPU; not yet run here.""", """
             name="places_lt",
             folder="places",  # in data_dir; the paths in the list files are relative to it
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
-            augment=("random_resized_crop", "flip", "color_jitter"),
+            images_from="files",  # decode each batch anew, so that crops see whole images; "store": decode once, to disk
+            augment=("inception_crop", "flip", "color_jitter"),
         """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.1", "5e-4") | {
             "epochs": "30", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
         }),
     "inaturalist2018": Base("iNaturalist 2018", """
-        ResNet-50 from scratch, {epochs} epochs of 437,513 images: needs a GPU; not yet run here. Published runs crop 8 to 100 % of the area, here 70 to 100 %.""", """
+        ResNet-50 from scratch, {epochs} epochs of 437,513 images: needs a GPU; not yet run here.""", """
             name="inaturalist2018",
             folder=".",  # in data_dir; the paths in the list files are relative to it
             size=224,  # the shorter side is resized to 256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
-            augment=("random_resized_crop", "flip"),
+            images_from="files",  # decode each batch anew, so that crops see whole images; "store": decode once, to disk
+            augment=("inception_crop", "flip"),
         """, RESNET50 | BY_CLASS | LAST | COSINE | sgd("0.2", "1e-4") | {
             "model": 'name="resnet50", pretrained="", frozen=False', "epochs": "90", "batch_size": "512", "eval_batch_size": "128", "data_dir": "  # contains the list files and the images",
         }),
@@ -440,6 +451,7 @@ BASES = {
             name="urbancars",
             size=256,  # images are resized to this size, and not cropped
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=("flip",),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "300", "batch_size": "128", "eval_batch_size": "128", "data_dir": "  # contains urbancars/",
@@ -450,6 +462,7 @@ BASES = {
             subset="birds",  # or "dogs", "animals"
             size=224,  # images are resized to 256×256, and the middle cropped to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, RESNET50 | BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "epochs": "30", "batch_size": "128", "eval_batch_size": "128", "data_dir": "  # contains spuco_birds/ or spuco_dogs/",
@@ -460,6 +473,7 @@ BASES = {
             val="other hospital",  # the official val; "same hospitals": held-out patches of the hospitals of train
             size=96,  # images are resized to this size
             check_counts=True,  # False: accept a copy whose counts are not the published ones
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=(),
         """, BEST | sgd("0.001", "0.01") | {
             "model": 'name="torchvision", network="densenet121", pretrained="", frozen=False', "score": "val/accuracy", "epochs": "10", "batch_size": "32", "eval_batch_size": "128", "data_dir": "  # contains camelyon17_v1.0/",
@@ -541,6 +555,7 @@ BASES = {
             reduce=False,  # True: decode a large JPEG at 1/2, 1/4 or 1/8 of its size; faster, other pixels
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=("flip", "random_resized_crop"),
         """, BY_CLASS | BEST | sgd("0.001", "1e-4") | {
             "model": 'name="resnet18", pretrained="imagenet", frozen=False', "epochs": "30", "batch_size": "64",
@@ -565,6 +580,7 @@ BASES = {
             reduce=False,  # True: decode a large JPEG at 1/2, 1/4 or 1/8 of its size; faster, other pixels
             resize=256,  # the shorter side of an image is resized to this
             size=224,  # then the middle of the image is cropped to this size
+            images_from="store",  # decode once, to disk; "files": decode each batch anew, so that crops see whole images
             augment=("flip", "random_resized_crop"),
         """, BY_GROUP | BEST | sgd("0.001", "1e-4") | {
             "model": 'name="resnet18", pretrained="imagenet", frozen=False', "epochs": "30", "batch_size": "64",

@@ -5,6 +5,7 @@ import math
 import os
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import PREFIX, OverrideText
@@ -168,6 +169,18 @@ def config_list(text: str) -> list[str]:
     return names
 
 
+def folder_to_write(text: str) -> str:
+    """Parse the path of a folder, which may be missing; refuse a file before any work is done."""
+    try:
+        parts = [Path(text), *Path(text).parents]
+        is_file = next((path for path in parts if path.exists() and not path.is_dir()), None)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} given; {error.strerror}; name another folder") from None
+    if is_file:
+        raise argparse.ArgumentTypeError(f"{text!r} given, but {is_file} is a file; name a folder")
+    return text
+
+
 # Flags that several commands share
 
 CONFIG = flag("--config", "config file, or the name of a config in configs/", required=True, metavar="CONFIG")
@@ -177,7 +190,9 @@ CONFIGS = flag(
 )  # fmt: skip
 SEEDS = flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=5, metavar="N")
 WORK_DIR = flag("--work_dir", "folder of the run directories", default="runs", metavar="FOLDER")
-FOLDER = flag("--folder", "folder to write tables and figures to", default="report", metavar="FOLDER")
+FOLDER = flag(
+    "--folder", "folder to write tables and figures to", type=folder_to_write, default="report", metavar="FOLDER"
+)
 JOBS = Flag(
     ("--jobs",),
     {"help": "number of runs to train at the same time; the runs share cores and GPUs (default: the number of cores)",

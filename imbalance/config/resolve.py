@@ -8,6 +8,7 @@ import copy
 import dis
 import functools
 import hashlib
+import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -75,7 +76,7 @@ def load(path: str | Path) -> ConfigDict:
     path = Path(path)
     try:
         if path.suffix == ".json":
-            return _saved_config(read_json(path), path.parent / "modules")
+            return _saved_config(read_json(path, unique_keys=True), path.parent / "modules")
         code = _compiled(read_text(path), str(path))
     except OSError as error:
         raise BadInput(
@@ -154,6 +155,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
         data = {"skip_empty": False} | data
     if isinstance(data, dict) and data.get("name") in ("folder", "table"):
         data = {"reduce": False} | data
+    data = _with_image_source(data)
     if (
         isinstance(data, dict)
         and isinstance(data.get("groups"), list)
@@ -166,6 +168,17 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     if isinstance(objective, dict) and objective.get("name") == "group_dro":
         upgraded["objective"] = {"adjust_absent": False} | objective
     return {"groups": {"name": "data"}, "adapter": {"name": "none"}} | saved | upgraded
+
+
+def _with_image_source(data: Any) -> Any:
+    """Return a section `config.data` of an older version with `images_from="store"`, if its data set reads image files."""
+    if not isinstance(data, dict):
+        return data
+    if isinstance(data.get("source"), dict):  # the section of another data set
+        return data | {"source": _with_image_source(data["source"])}
+    function = registries()["data"].get(str(data.get("name")))
+    takes_source = function is not None and "images_from" in inspect.signature(function).parameters
+    return {"images_from": "store"} | data if takes_source else data
 
 
 def _may_define_get_config(line: dis.Instruction) -> bool:

@@ -289,7 +289,8 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
         try:
             adapter(annotation).validate_python(values[key], strict=True)
         except ValidationError as error:
-            first = error.errors()[0]
+            # Of the alternatives of a union, name the rule of the one that fits best: the error deepest in the value.
+            first = max(error.errors(), key=lambda problem: len(problem["loc"]))
             index = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
             rule = re.sub(r"^\w+ should", "should", first["msg"])  # "Input should …", "String should …"
             for word, meaning in PLAIN_WORDS.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from imbalance.config.schema import By
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.stored_images import StoredImages
+from imbalance.data.images.stored_images import DiskImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
@@ -36,7 +36,7 @@ class Split:
         evaluation groups are `groups`.
     """
 
-    inputs: Tensor | StoredImages | Tokens
+    inputs: Tensor | DiskImages | Tokens
     targets: Tensor
     groups: Tensor
     indices: Tensor
@@ -55,7 +55,7 @@ class Split:
         """
         if self.known_checksums is not None:
             return self.known_checksums
-        if isinstance(self.inputs, StoredImages | Tokens):
+        if isinstance(self.inputs, DiskImages | Tokens):
             return self.inputs.checksums[self.inputs.rows.numpy()]
         inputs = self.inputs.float() if self.inputs.dtype == torch.float64 else self.inputs
         rows = inputs.contiguous().view(len(inputs), -1).numpy()
@@ -90,7 +90,7 @@ class Split:
         if key in self.moved_splits:
             return self.moved_splits[key]
         inputs = self.inputs.to(device, dtype if self.inputs.is_floating_point() else self.inputs.dtype)
-        inputs = inputs.as_tensor() if images and isinstance(inputs, StoredImages) else inputs
+        inputs = inputs.as_tensor() if images and isinstance(inputs, DiskImages) else inputs
         labels = {name: tensor.to(device) for name, tensor in self.on_cpu.items()}
         moved = Split(
             inputs,
@@ -111,7 +111,7 @@ class Split:
 
     def subset(self, rows: Tensor) -> "Split":
         """Return the split that has only the examples at the positions `rows`."""
-        inputs = self.inputs.subset(rows) if isinstance(self.inputs, StoredImages | Tokens) else self.inputs[rows]
+        inputs = self.inputs.subset(rows) if isinstance(self.inputs, DiskImages | Tokens) else self.inputs[rows]
         return Split(
             inputs,
             self.targets[rows],
@@ -127,9 +127,9 @@ def joined(first: Split, second: Split) -> Split:
 
     The inputs must be two tensors, or two selections from one store on disk.
     """
-    if isinstance(first.inputs, StoredImages | Tokens):
+    if isinstance(first.inputs, DiskImages | Tokens):
         assert isinstance(second.inputs, type(first.inputs))  # all splits of a data set have one store
-        inputs = replace(first.inputs, rows=torch.cat([first.inputs.rows, second.inputs.rows]))
+        inputs = replace(cast(Any, first.inputs), rows=torch.cat([first.inputs.rows, second.inputs.rows]))
     else:
         inputs = torch.cat([first.inputs, cast(Tensor, second.inputs)])
     targets, groups, indices = (
@@ -196,7 +196,7 @@ class Dataset:
     @property
     def stored_bytes(self) -> int:
         """The size in bytes of all images that are read batch by batch from a store on disk; 0 if there are none."""
-        own = sum(split.inputs.nbytes for split in self.splits.values() if isinstance(split.inputs, StoredImages))
+        own = sum(split.inputs.nbytes for split in self.splits.values() if isinstance(split.inputs, DiskImages))
         return own + (self.probe.stored_bytes if self.probe else 0)
 
     def to(self, device: torch.device, dtype: torch.dtype, images: bool = False) -> "Dataset":

@@ -43,6 +43,7 @@ from imbalance.models import MODELS
 from imbalance.models.artifact import describe_run, description
 from imbalance.training.distributed.processes import set_arithmetic
 from imbalance.training.learner import load_dataset
+from imbalance.training.read_ahead import batch_reader
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.files import sync_folder, write_atomic
 from imbalance.utils.launch import check_launch
@@ -285,9 +286,11 @@ def feature_batches(
     dataset = dataset.to(model.device, model.dtype)
     pending: list[tuple[int, Tensor]] = []
     for split in (dataset.train, dataset.val, dataset.test):
-        for start in range(max(0, done - first), len(split), size):
+        batches = [slice(start, start + size) for start in range(max(0, done - first), len(split), size)]
+        read = batch_reader(split.inputs, batches)
+        for batch in batches:
             with torch.autocast(device, half) if half else nullcontext():
-                pending.append((first + start, model.features(split.inputs[start : start + size])))
+                pending.append((first + batch.start, model.features(read(batch))))
             if len(pending) == 2:  # the GPU computes the second batch while the first is copied
                 yield copy_to_cpu(*pending.pop(0))
         first += len(split)

@@ -114,7 +114,7 @@ class TrainedModel:
             UserWarning: a column has a category that no training example had, or a missing value although none was
                 missing in training; or a text is empty.
         """
-        self.check_prior(prior)
+        self.check_prior(prior, "'natural', 'uniform', 'estimated'")
         kind = self.about["preprocessing"].get("kind")
         if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
@@ -162,16 +162,21 @@ class TrainedModel:
             start += len(logits)
             yield logits
 
-    def check_prior(self, prior: Prior | None) -> None:
-        """Raise `BadInput` if `prior` is not None and the model's probabilities have no known prior."""
+    def check_prior(self, prior: Prior | None, names: str = "'natural', 'uniform'") -> None:
+        """Raise `BadInput` if `prior` is no prior, or the prior of the model's probabilities is not known.
+
+        Args:
+            names: valid names of the caller, for messages.
+        """
         entry = self.about.get("prior")
         if prior is not None and (entry is None or entry["model"] is None):
             reason = "its model.json is of an older version; train it again" if entry is None else entry["reason"]
             raise BadInput(
                 f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}; leave the prior out"
             )
-        if prior is not None and not isinstance(prior, str):
-            self.prior_shift(prior)  # check the numbers before anything is computed
+        if prior is not None and not is_estimated(prior):  # check the numbers before anything is computed
+            class_shares(prior, torch.tensor(self.about["prior"]["natural"]), names)
+            self.prior_shift(prior)
 
     def prior_shift(self, prior: Prior | None) -> Tensor | None:
         """Return the (K,) float64 numbers to add to the logits for class shares `prior`; None if `prior` is None.
@@ -197,9 +202,9 @@ class TrainedModel:
         Raises:
             BadInput: `prior` is "estimated", has a share of 0, or the prior of the model's probabilities is not known.
         """
-        self.check_prior(prior)
         if is_estimated(prior):
             raise BadInput("prior: 'estimated' given, which needs examples; give the class shares as numbers")
+        self.check_prior(prior)
         shift, head = self.prior_shift(prior), self.network.get_submodule("head")
         assert shift is not None  # `prior` is not None
         if not shift.isfinite().all():
@@ -376,7 +381,8 @@ class TrainedModel:
             raise BadInput(f"{type(example).__name__} given; this model takes {self.expected()}")
         preprocessing = self.about["preprocessing"]
         if not self.about["uint8"]:
-            raise BadInput(f"{name}: an image given; this model takes {self.expected()}")
+            kind = "an image" if is_image else "the name of a file"
+            raise BadInput(f"{name}: {kind} given; this model takes {self.expected()}")
         mode = preprocessing.get("mode", "L" if self.input_shape[0] == 1 else "RGB")
         # A model that was trained on arrays has no steps; convert every image mode, because no config value refuses one.
         recipe = Recipe(mode, tuple((step, size) for step, size in preprocessing.get("steps", [("convert", 0)])))

@@ -22,7 +22,9 @@ def at_least_float32(logits: Tensor) -> Tensor:
 
 
 def check_shapes(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> None:
-    """Raise `BadInput` unless logits are (B, K) and targets (B,), because torch would repeat a single target for all rows.
+    """Raise `BadInput` unless logits are (B, K) floats and targets (B,) integers of 32 or 64 bits.
+
+    torch would repeat a single target for all rows, and says nothing of targets if their type is wrong.
 
     Args:
         counts: a tensor with one number for each class; None to leave K unchecked.
@@ -31,6 +33,11 @@ def check_shapes(logits: Tensor, targets: Tensor, counts: Tensor | None = None) 
         raise BadInput(
             f"loss: logits of shape {tuple(logits.shape)} and targets of shape {tuple(targets.shape)} given; (B, K) and (B,) "
             "are needed"
+        )
+    if not logits.is_floating_point() or targets.dtype not in (torch.int64, torch.int32):
+        raise BadInput(
+            f"loss: logits of type {logits.dtype} and targets of type {targets.dtype} given; floats and torch.int64 are needed, "
+            "so pass logits.float() and targets.long()"
         )
     if counts is not None and len(counts) != logits.shape[1]:
         raise BadInput(
@@ -78,6 +85,8 @@ def soft_margins(logits: Tensor, targets: Tensor) -> Tensor:
     Returns:
         (B,) margins in at least float32; positive if exp z_y is above the mean of exp z_j over the other classes.
     """
+    if logits.ndim == 2 and logits.shape[1] < 2:
+        raise BadInput("loss: logits of one class given; a margin compares two classes, so give at least two logits")
     return math.log(logits.shape[1] - 1) - log_odds_against(logits, targets)
 
 

@@ -106,21 +106,24 @@ def training_prior(
     return priors[-1]
 
 
-def class_shares(prior: str | Sequence[float] | Array | Tensor, natural: Tensor) -> Tensor:
+def class_shares(
+    prior: str | Sequence[float] | Array | Tensor, natural: Tensor, names: str = "'natural', 'uniform'"
+) -> Tensor:
     """Return the (K,) float64 class shares that `prior` stands for.
 
     Args:
         prior: "natural" for the shares of the training set, "uniform" for equal shares, or K shares that sum to 1.
         natural: (K,) the class shares of the training set.
+        names: valid names of the caller, for messages.
 
     Raises:
         BadInput: `prior` is another name, or is not K numbers that are at least 0 and sum to 1.
     """
     if isinstance(prior, str):
         if prior not in ("natural", "uniform"):
-            raise BadInput(f"prior: {prior!r} given; it must be 'natural', 'uniform' or {len(natural)} class shares")
+            raise BadInput(f"prior: {prior!r} given; it must be {names} or {len(natural)} class shares")
         return natural.double() if prior == "natural" else torch.full((len(natural),), 1 / len(natural)).double()
-    return checked_shares("prior", prior, len(natural), f"'natural', 'uniform' or {len(natural)} class shares")
+    return checked_shares("prior", prior, len(natural), f"{names} or {len(natural)} class shares")
 
 
 def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tensor:

@@ -59,7 +59,8 @@ class EpochSampler(Sampler[int]):
         values: the values of `config.sampler` besides the name, such as `by="class"`.
 
     Raises:
-        BadInput: there is no such sampler, or a value is missing or out of range.
+        BadInput: there is no such sampler, or a value is missing or out of range; `rows` raises it for an epoch with
+            fewer rows than processes.
     """
 
     def __init__(
@@ -92,6 +93,11 @@ class EpochSampler(Sampler[int]):
         if self._drawn[0] != self.epoch:
             chooser = generator(self.seed, "sampler", self.epoch)
             drawn = bind(SAMPLERS, self._section, **self._provided, epoch=self.epoch, generator=chooser)()
+            if len(drawn) < self.world:
+                raise BadInput(
+                    f"EpochSampler: world={self.world} given, but epoch {self.epoch} has only {len(drawn)} rows, so no process "
+                    "would get one; use fewer processes"
+                )
             divisible = drawn if self.world == 1 else drawn[: len(drawn) // self.world * self.world]
             self._drawn = self.epoch, divisible[self.rank :: self.world]
         return self._drawn[1]
@@ -220,7 +226,7 @@ def as_numbers(name: str, labels: Any) -> np.ndarray:
 
 
 def check_integers(**values: Any) -> None:
-    """Raise `BadInput` unless every value is an integer from 0 on; `epochs` and `world` must be at least 1.
+    """Raise `BadInput` unless every value is an integer from 0 to 2⁶³ − 1; `epochs` and `world` must be at least 1.
 
     Args:
         values: the arguments to check, by name.
@@ -228,7 +234,7 @@ def check_integers(**values: Any) -> None:
     for name, value in values.items():
         least = 1 if name in ("epochs", "world") else 0
         if not isinstance(value, Integral) or isinstance(value, bool) or not least <= int(value) < 2**63:
-            raise BadInput(f"{name}: {short_repr(value)} given; an integer from {least} on is needed")
+            raise BadInput(f"{name}: {short_repr(value)} given; an integer from {least} to 2**63 - 1 is needed")
 
 
 def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from imbalance.report import tables
 from imbalance.report.collect import collect
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.files import begins_with, output_path
-from imbalance.utils.output import one_line
+from imbalance.utils.output import counted, one_line
 from imbalance.utils.read import read_json
 
 HEADS = ("run", "config", "overrides", "seed", "prior", "known", "accuracy", "low", "high")  # of the file of --output
@@ -53,11 +53,14 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
         raise BadInput(f"--ratios: {wrong[0]:g} given; a ratio must be above 1, as in --ratios=50,10")
     path = None if output is None else output_path(output, "--output", is_shifted)
     priors = named_ratios(ratios)
-    folder, lines = Path(work_dir), []
+    folder, lines, without = Path(work_dir), [], []
     accuracies: dict[tuple[str, str, bool], list[list[Shifted]]] = {}
     for row in collect(folder):
         directory = folder / row["run"]
-        if row["status"] != "done" or not (directory / "predictions" / "test.npz").is_file():
+        if row["status"] != "done":
+            continue
+        if not (directory / "predictions" / "test.npz").is_file():
+            without.append(row["run"])
             continue
         for known, shifted in accuracies_of(directory, list(priors.values())):
             accuracies.setdefault((row["name"], row["overrides"], known), []).append(shifted)
@@ -72,6 +75,12 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
     print(
         "Test accuracy, %, by class prior: mean ± 95 % t-interval over n seeds; for n = 1 the interval over test examples.\n"
     )
+    if without:
+        print(
+            f"{counted(len(without), 'finished run')} left out, because predictions/test.npz is missing: {', '.join(without[:3])}"
+            f"{', …' * (len(without) > 3)}; `imbalance train` with their configs writes it again",
+            file=sys.stderr,
+        )
     rows = []
     for (name, overrides, known), by_run in accuracies.items():
         config = name if overrides == "default" else f"{name},{overrides}"

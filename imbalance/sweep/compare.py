@@ -25,7 +25,7 @@ from imbalance.metrics.intervals import bounds, mean, paired_difference
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import GROUP_METRICS, evaluation_groups, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import check_common_overrides, make_run, run_all
+from imbalance.sweep.runs import check_common_overrides, check_config_names, make_run, run_all
 from imbalance.sweep.variants import Variant
 
 
@@ -53,6 +53,7 @@ def compare(
         stacked: largest number of runs that one process trains together as one stacked model.
     """
     check_metric(metric_name)
+    check_config_names(config)
     overrides = check_common_overrides(overrides)
     rows = {display_name(path): (path, overrides) for path in config}
     first = next(iter(rows))

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.resolve import resolve
+from imbalance.config.resolve import config_file, config_name_and_overrides, resolve
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
@@ -71,6 +71,22 @@ def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
         if key in overrides:
             raise BadInput(f"--config.{key} cannot be set for many runs at once; type {flag}=<value> instead")
     return overrides
+
+
+def check_config_names(config: Sequence[str]) -> None:
+    """Raise `BadInput` if two different config files have the same name, and therefore the same run directories.
+
+    Args:
+        config: config files or names.
+    """
+    files: dict[tuple[str, tuple[str, ...]], Path] = {}
+    for path in map(config_file, config):
+        other = files.setdefault(config_name_and_overrides(path), path)
+        if other.resolve() != path.resolve():
+            raise BadInput(
+                f"--config: {other} and {path} have the same name, so their runs would share run directories; give one of "
+                "the files another name"
+            )
 
 
 def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:

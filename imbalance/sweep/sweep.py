@@ -41,7 +41,7 @@ from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
-from imbalance.sweep.runs import check_common_overrides, run_all
+from imbalance.sweep.runs import check_common_overrides, check_config_names, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Outcome, Point, Search
 from imbalance.sweep.trial_data import data_part
@@ -100,6 +100,7 @@ def sweep(
         raise BadInput(f"{stored} cannot be an axis, because all its values have the same run directory; leave it out")
     if repeated := next((key for key in keys if keys.count(key) > 1), ""):
         raise BadInput(f"{repeated} has two axes; type all of its values in one axis, with commas between them")
+    check_config_names(config)
     common = dict(check_common_overrides(overrides))
     if fixed := next((key for key in keys if key in common), ""):
         raise BadInput(f"--config.{fixed} is given, and {fixed} is an axis too; leave one of them out")

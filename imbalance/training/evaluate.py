@@ -15,7 +15,6 @@ from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
 from imbalance.data.images.augment import augment, draws
 from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.methods.batch import Inputs
 from imbalance.methods.heads.probe import fit_head
 from imbalance.methods.losses import CrossEntropy
 from imbalance.methods.margins import at_least_float32, hard_margins
@@ -26,6 +25,7 @@ from imbalance.training.distributed.processes import from_main, gather_on_main, 
 from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
 from imbalance.training.learner import Learner
 from imbalance.training.oom_retry import with_smaller_batches
+from imbalance.training.read_ahead import batch_reader
 from imbalance.training.stacked.vectorised import vectorised
 from imbalance.training.state.finite import finite, listed_rows
 from imbalance.training.state.progress import joined
@@ -212,10 +212,10 @@ def forward_split(
     """
     interrupt, accelerator, size = runs[0].interrupt, runs[0].learner.accelerator, len(splits[0])
     device, world = accelerator.device, accelerator.num_processes
-    forward, (targets,) = make_forward(runs, splits), stacked_labels(splits, "targets")
     loss, largest = torch.zeros(2, len(runs), dtype=torch.float64, device=device)
     rows, predictions, margins, kept = [], [], [], []
     batches, rounds, block = local_batches(runs[0], size), count_rounds(runs[0], size), 0
+    forward, (targets,) = make_forward(runs, splits, batches), stacked_labels(splits, "targets")
     per_block = rounds_per_block(runs[0], len(runs) * runs[0].learner.dataset.eval_dataset.num_classes)
     # All processes must call a sharded model equally often, because they gather its parameters together.
     sharded = is_sharded(runs[0].learner.evaluated_network)
@@ -303,19 +303,24 @@ def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
     return tuple(torch.stack([getattr(split, name) for split in splits]) for name in names)
 
 
-def make_forward(runs: Sequence[Run], splits: Sequence[Split]) -> Callable[[slice], tuple[Tensor, Tensor]]:
+def make_forward(
+    runs: Sequence[Run], splits: Sequence[Split], batches: Sequence[slice]
+) -> Callable[[slice], tuple[Tensor, Tensor]]:
     """Return a function from a slice of row numbers to the logits (M, B, K) and the losses (M, B) of M models.
 
     Args:
         splits: split of each run.
+        batches: slices in the order of the calls, so that inputs on disk are read ahead.
     """
     models = [run.learner.evaluated_network.eval() for run in runs]
     losses = [run.learner.loss for run in runs]
     if runs[0].learner.dataset.probe:
         models, losses = [probed(run.learner) for run in runs], [CrossEntropy()] * len(runs)
 
+    readers = {id(split.inputs): batch_reader(split.inputs, batches) for split in splits}
+
     def inputs(i: int, batch: slice):
-        return runs[i].learner.normalise(splits[i].inputs[batch])
+        return runs[i].learner.normalise(readers[id(splits[i].inputs)](batch))
 
     if len(runs) == 1:
 
@@ -358,8 +363,9 @@ def split_metrics(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
 def non_finite_rows(run: Run, name: str) -> list[int]:
     """Return `Split.indices` of all examples of the split `name` with non-finite logits or loss."""
     split = getattr(run.learner.dataset.eval_dataset, name)
-    forward, bad = make_forward([run], [split]), []
-    for batch in local_batches(run, len(split)):
+    batches, bad = local_batches(run, len(split)), []
+    forward = make_forward([run], [split], batches)
+    for batch in batches:
         with torch.inference_mode():
             logits, losses = forward(batch)
         bad += split.indices[batch][~(losses[0].isfinite() & logits[0].float().isfinite().all(1))].tolist()
@@ -552,14 +558,15 @@ def features(learner: Learner, split: Split, view: int = 0) -> Tensor:
         )
     drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
 
-    def inputs(batch: slice) -> Inputs:
-        return (
-            augment(split.inputs[batch], names, [numbers[batch] for numbers in drawn]) if names else split.inputs[batch]
-        )
-
     def forward(size: int) -> Tensor:
-        batches = (slice(start, start + size) for start in range(0, len(split), size))
-        return torch.cat([body(learner.normalise(inputs(batch))) for batch in batches])
+        batches = [slice(start, start + size) for start in range(0, len(split), size)]
+        read, outputs = batch_reader(split.inputs, batches), []
+        for batch in batches:
+            inputs = read(batch)
+            if names:
+                inputs = augment(cast(Tensor, inputs), names, [numbers[batch] for numbers in drawn])
+            outputs.append(body(learner.normalise(inputs)))
+        return torch.cat(outputs)
 
     with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
         outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
@@ -584,10 +591,10 @@ def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[st
 
     def forward(size: int) -> list[dict[str, Tensor]]:
         starts = range(0, len(split), size)
-        batches = (slice(start, start + size) for start in (starts[:1] if config.debug else starts))
+        batches = [slice(start, start + size) for start in (starts[:1] if config.debug else starts)]
+        read = batch_reader(split.inputs, batches)
         return [
-            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(split.inputs[batch])))
-            for batch in batches
+            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(read(batch)))) for batch in batches
         ]
 
     outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)

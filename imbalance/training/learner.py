@@ -1,7 +1,9 @@
 """Learner: the data set, the methods and the model that a config names, built for a run."""
 
 import inspect
+import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +19,7 @@ from imbalance.config.experiment import Experiment, first_run, takes_full_batche
 from imbalance.config.metric_names import check_labels
 from imbalance.config.schema import bind, build, look_up, required_arguments
 from imbalance.config.tags import tags_of
-from imbalance.data import Dataset, load, normaliser
+from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
@@ -134,9 +136,33 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, DistributedDataParallel) else model
 
 
-def load_dataset(config: Experiment) -> Dataset:
-    """Load the data set of `config.data` with the seed of the config, on the CPU."""
-    return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
+def load_dataset(config: Experiment, accelerator: Accelerator | None = None) -> Dataset:
+    """Load the data set of `config.data` with the seed of the config, on the CPU.
+
+    Only the main process lists image files and looks at each of them, and sends the list to all other processes. A
+    process on a machine that has other folders loads the data set itself.
+
+    Args:
+        accelerator: the accelerator of the run; None to load in this process alone.
+    """
+
+    def load_here() -> Dataset:
+        return load(config.data, config.data_dir, config.seed, preparation_of(config.model))
+
+    if accelerator is None or accelerator.num_processes == 1 or config.data.name not in LISTINGS:
+        return load_here()
+    dataset = None
+
+    def load_for_all() -> bytes:
+        nonlocal dataset
+        dataset = load_here()
+        return pickle.dumps(dataset)
+
+    content = from_main(accelerator, load_for_all)
+    if dataset is None:
+        with suppress(OSError):  # this machine lacks a folder of the main process
+            dataset = cast(Dataset, pickle.loads(content))
+    return dataset or load_here()
 
 
 @dataclass(frozen=True)
@@ -172,7 +198,7 @@ def make_source(
         first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
-    dataset = dataset or load_dataset(config)
+    dataset = dataset or load_dataset(config, accelerator)
     identity = digest(dataset) if accelerator.is_main_process else {}
     data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
     dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset

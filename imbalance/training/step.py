@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil
 from typing import Any, cast
@@ -13,8 +13,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, takes_full_batches
-from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
-from imbalance.data.images.stored_images import StoredImages
+from imbalance.data import Dataset
+from imbalance.data.images.augment import AUGMENTATIONS, Augmentation, augment, draw_ids, draws, inside
+from imbalance.data.images.image_files import ImageFiles
+from imbalance.data.images.stored_images import DiskImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
@@ -23,6 +25,7 @@ from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
 from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
 from imbalance.training.own_code import check_value
+from imbalance.training.read_ahead import Crops, ReadAhead
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
@@ -39,22 +42,29 @@ class Images:
         and for texts.
     drawn: for each view and each of `augmentations`, the R random numbers of each example, (M, R) or (S, M, R).
     normalise: function from a batch of `inputs` to the input of the model.
+    read_ahead: reader of images on disk, which replaces `inputs` and `rows`; None for other inputs and for stacked epochs.
+    part: number of the part of `read_ahead` that has these images.
     """
 
-    inputs: Tensor | StoredImages | Tokens
+    inputs: Tensor | DiskImages | Tokens
     rows: Tensor
     augmentations: Sequence[Augmentation]
     drawn: Sequence[Sequence[Tensor]]
     normalise: Callable[[Inputs], Inputs]
+    read_ahead: ReadAhead | None = None
+    part: int = 0
 
     def __call__(self, batch_slice: slice) -> tuple[Inputs, ...]:
-        # index_select is several times as fast as [] on a CPU.
-        batch = self.inputs.index_select(0, self.rows[..., batch_slice].flatten())
-        if not self.augmentations:
-            return (self.normalise(batch),) * len(self.drawn)
-        images = cast(Tensor, batch)  # texts have no augmentations
+        if self.read_ahead:
+            batches: tuple[Inputs, ...] = self.read_ahead.read(batch_slice, self.part)
+        else:
+            # index_select is several times as fast as [] on a CPU.
+            batches = (self.inputs.index_select(0, self.rows[..., batch_slice].flatten()),)
+        if not self.augmentations and len(batches) == 1:
+            return (self.normalise(batches[0]),) * len(self.drawn)
+        images = cast(tuple[Tensor, ...], batches if len(batches) > 1 else batches * len(self.drawn))
         drawn = [[uniform[..., batch_slice, :].flatten(0, -2) for uniform in view] for view in self.drawn]
-        return tuple(self.normalise(augment(images, self.augmentations, view)) for view in drawn)
+        return tuple(self.normalise(augment(batch, self.augmentations, view)) for batch, view in zip(images, drawn))
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Epoch:
     mixed: None without mixing, else four values: the partners of the examples, with fields (M,); a function from a
         slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; and the
         (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares.
+    read_ahead: reader of the images of the next steps; None if the inputs are in memory.
     """
 
     number: int
@@ -77,6 +88,7 @@ class Epoch:
     weights: Tensor
     images: Callable[[slice], tuple[Inputs, ...]]
     mixed: tuple[Partners, Callable[[slice], tuple[Inputs, ...]], Tensor, Tensor | None] | None = None
+    read_ahead: ReadAhead | None = None
 
     def labels(self, batch_slice: slice) -> Batch:
         """Return the batch of the examples in a slice, without their inputs."""
@@ -114,14 +126,15 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
     mix = learner.mixing(number, order)
     rows = order.to(device)
     ids = draw_ids(number, rows) if learner.dataset.augmentations else rows
-    images = draw_images(learner, order, rows, ids)
+    read_ahead = draw_reading(learner, number, order, [mix.partners] if mix else [])
+    images = draw_images(learner, order, rows, ids, read_ahead)
     all_weights = learner.weights(number)
     weights, mixed = all_weights[rows], None
     if mix:
         assert mix.target_shares is not None  # the learner's mixing fills it
         partners = mix.partners.to(device)
         others = rows[partners]
-        other_images = draw_images(learner, order[mix.partners], others, ids[partners])
+        other_images = replace(draw_images(learner, order[mix.partners], others, ids[partners], read_ahead), part=1)
         # Each loss counts with the weight of its own example: λ·w_i·ℓ_i + (1 − λ)·w_j·ℓ_j = w·(s·ℓ_i + (1 − s)·ℓ_j),
         # where w is `weights` and s is `shares` below.
         own, weights = weights, torch.lerp(all_weights[others], weights, mix.target_shares)
@@ -132,25 +145,55 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
             mix.shares,
             mix.boxes,
         )
-    return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed)
+    return Epoch(number, rows, train.targets[rows], train.method_groups[rows], weights, images, mixed, read_ahead)
 
 
-def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor) -> Images:
+def view_seeds(learner: Learner) -> list[int]:
+    """Return the seed of each view's augmentations: that of the run, and for further views seeds derived from it."""
+    return [learner.seed, *(derived_seed(learner.seed, "view", view) for view in range(1, learner.objective.views))]
+
+
+def draw_reading(learner: Learner, number: int, order: Tensor, partners: Sequence[Tensor]) -> ReadAhead | None:
+    """Return the reader of an epoch's images if they are on disk, else None.
+
+    Args:
+        number: number of the epoch, counted from 0.
+        order: (M,) row numbers of the training split that the epoch draws, on the CPU.
+        partners: with mixing a list with the (M,) positions of the partners in `order`; else an empty list.
+    """
+    train = learner.dataset.train
+    if not isinstance(train.inputs, DiskImages):
+        return None
+    crops = None
+    if name := original_crop(learner.dataset):
+        crops = Crops(view_seeds(learner), name, train.on_cpu["indices"][order], draw_ids(number, order))
+    return ReadAhead(train.inputs, order, [torch.arange(len(order)), *partners], crops)
+
+
+def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read_ahead: ReadAhead | None) -> Images:
     """Draw the random numbers of an epoch's augmentations.
 
     Return a function from a slice of the epoch's examples to their inputs. The first view uses the seed of the run, and
-    each further view a seed derived from that seed.
+    each further view a seed derived from that seed. A random crop of the original images is left out, because
+    `read_ahead` makes it.
 
     Args:
         order: (M,) row numbers of the training split that the epoch draws, on the CPU.
         rows: the same row numbers on the device.
         ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
-    train, names = learner.dataset.train, learner.dataset.augmentations
+    train, crop = learner.dataset.train, original_crop(learner.dataset)
+    names = tuple(name for name in learner.dataset.augmentations if name != crop)
     stored = order if train.inputs.device.type == "cpu" else rows
-    seeds = [learner.seed, *(derived_seed(learner.seed, "view", view) for view in range(1, learner.objective.views))]
-    drawn = [draws(train.indices[rows], ids, names, seed) for seed in seeds]
-    return Images(train.inputs, stored, names, drawn, learner.normalise)
+    drawn = [draws(train.indices[rows], ids, names, seed) for seed in view_seeds(learner)]
+    return Images(train.inputs, stored, names, drawn, learner.normalise, read_ahead)
+
+
+def original_crop(dataset: Dataset) -> Augmentation | None:
+    """Return the random crop that is made of the original images; None if there is no such crop."""
+    if not isinstance(dataset.train.inputs, ImageFiles):
+        return None
+    return next((name for name in dataset.augmentations if AUGMENTATIONS[name].least_area), None)
 
 
 @dataclass(frozen=True)
@@ -189,6 +232,10 @@ def take_step(
     accelerator, optimizer, size = learner.accelerator, learner.optimizer, config.trainer.batch_size
     global_slice, local_slice = batch_slices(batch, size, accelerator.process_index, accelerator.num_processes)
     set_rate(optimizer, learner.rate * learner.schedule(epoch.number + batch / batches))
+    if epoch.read_ahead:
+        rank, world = accelerator.process_index, accelerator.num_processes
+        following = (batch_slices(later, size, rank, world)[1] for later in range(batch + 1, batches))
+        epoch.read_ahead.advance(local_slice, following)
 
     global_batch = epoch.labels(global_slice)
     local_batch = global_batch if accelerator.num_processes == 1 else None

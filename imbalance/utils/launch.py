@@ -1,22 +1,43 @@
 """Read the numbers that a launcher such as torchrun puts into the environment."""
 
 import os
+import socket
 
 from imbalance.errors import BadInput
 
 NUMBERS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT")
+# Variables with the number of processes, which torchrun, Intel MPI or MPICH, Open MPI and MVAPICH set.
+PROCESSES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 
 
 def check_launch() -> None:
-    """Raise `BadInput` if a variable that a launcher sets holds no whole number, or the address of the main process is missing."""
-    for name in NUMBERS:
+    """Raise `BadInput` if the variables that a launcher sets do not say how to reach the main process.
+
+    Each of `NUMBERS` must hold a whole number. For several processes MASTER_ADDR must name a host.
+    """
+    for name in (*NUMBERS, *PROCESSES[1:]):
         if not os.environ.get(name, "0").isdecimal():
             raise BadInput(
                 f"{name}: {os.environ[name]!r} given in the environment; a launcher sets it to a whole number; unset it, or "
                 "start the command with torchrun"
             )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "MASTER_ADDR" not in os.environ:
+    # accelerate takes a process with a LOCAL_RANK for one of several.
+    several = [name for name in PROCESSES if int(os.environ.get(name, "1")) > 1] + ["LOCAL_RANK"] * (
+        "LOCAL_RANK" in os.environ
+    )
+    if not several:
+        return
+    instead = "and for several start the command with torchrun"
+    address = os.environ.get("MASTER_ADDR")
+    if address is None:
         raise BadInput(
-            f"WORLD_SIZE: {os.environ['WORLD_SIZE']} processes given in the environment, but no MASTER_ADDR; for one process "
-            "unset RANK, WORLD_SIZE and LOCAL_RANK, and for several start the command with torchrun"
+            f"{several[0]}: {os.environ[several[0]]} given in the environment, as for several processes, but no MASTER_ADDR; "
+            f"for one process unset {', '.join(dict.fromkeys(('RANK', 'WORLD_SIZE', 'LOCAL_RANK', *several)))}, {instead}"
         )
+    try:
+        socket.getaddrinfo(address, None)
+    except (OSError, UnicodeError) as error:  # torch would look the name up for half an hour, and end on no signal
+        raise BadInput(
+            f"MASTER_ADDR: {address!r} given in the environment, which names no host ({getattr(error, 'strerror', error)}); for "
+            f"one process unset {', '.join(several)}, {instead}"
+        ) from None

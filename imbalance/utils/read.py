@@ -122,18 +122,38 @@ def read_text(path: str | Path, digest: str | None = None) -> str:
         raise Damaged(path, f"not UTF-8 text: {error.reason}") from None
 
 
-def read_json(path: str | Path, digest: str | None = None) -> dict[str, Any]:
-    """Return the object in a JSON file, without the digest that `seal` added; `digest` as for `read_bytes`."""
-    values = parse_json(read_text(path, digest), path)
+def read_json(path: str | Path, digest: str | None = None, unique_keys: bool = False) -> dict[str, Any]:
+    """Return the object in a JSON file, without the digest that `seal` added.
+
+    Args:
+        digest: as for `read_bytes`.
+        unique_keys: refuse an object that has a key twice, as a file edited by hand may.
+    """
+    values = parse_json(read_text(path, digest), path, without_repeats if unique_keys else None)
     if values.pop(DIGEST, None) not in (None, _digest_of(values)):
         raise Damaged(path, OTHER_CONTENT)
     return values
 
 
-def parse_json(text: str | bytes, path: str | Path) -> dict[str, Any]:
-    """Return the object that `text`, read from the file `path`, holds as JSON."""
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object as a dictionary; raise `ValueError` if two have the same key."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object")
+    return values
+
+
+def parse_json(
+    text: str | bytes, path: str | Path, object_of: Callable[[list[tuple[str, Any]]], dict[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the object that `text`, read from the file `path`, holds as JSON.
+
+    Args:
+        object_of: function from the members of each object to its value; None for `dict`.
+    """
     try:
-        values = json.loads(text)
+        values = json.loads(text, object_pairs_hook=object_of)
     except (ValueError, RecursionError) as error:
         raise Damaged(path, f"no JSON: {error}") from None
     if not isinstance(values, dict):

@@ -338,3 +338,13 @@ def test_only_a_command_that_trains_is_said_to_resume(resumes, monkeypatch, caps
         else "type the command again"
     )
     assert capsys.readouterr().err == f"disk: No space left on device; fix that, and {what}\n"
+
+
+def test_a_file_given_as_the_folder_of_a_figure_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        assert call(["reproduce", "figure1", f"--folder={folder}"]) == 2
+        output = capsys.readouterr()
+        assert not output.out and output.err.count("\n") == 1 and "is a file; name a folder" in output.err
+    assert call(["reproduce", "limit_on_features", "--no-train", f"--results={tmp_path / 'nope'}"]) == 2
+    assert "nope is no folder; name the folder that has limit_on_features.csv.gz" in capsys.readouterr().err

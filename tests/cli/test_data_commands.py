@@ -20,7 +20,7 @@ def get_config():
     config.data = dict(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
         classes=("land", "water"), attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0,
-        mode="RGB", convert=False, reduce=False, resize=20, size=16, augment=())
+        mode="RGB", convert=False, reduce=False, resize=20, size=16, images_from="store", augment=())
     return config
 """
 DIGITS = ROOT / "configs" / "digits_poly.py"

@@ -12,7 +12,14 @@ from ml_collections.config_dict import create, placeholder
 
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.registries import registries
-from imbalance.config.resolve import as_file_name, load, resolve, run_directory, upgrade_saved_config
+from imbalance.config.resolve import (
+    as_file_name,
+    config_file,
+    load,
+    resolve,
+    run_directory,
+    upgrade_saved_config,
+)
 from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 from imbalance.training.loop import run
@@ -224,3 +231,14 @@ def test_a_saved_config_of_group_dro_without_its_newest_key_is_what_its_run_comp
     assert upgrade_saved_config(saved)["objective"] == saved["objective"] | {"adjust_absent": False}
     other = saved | {"objective": {"name": "average"}}
     assert upgrade_saved_config(other)["objective"] == {"name": "average"}
+
+
+def test_a_key_that_occurs_twice_in_a_json_config_is_refused(tmp_path):
+    text = json.dumps(load(config_file("digits_erm")).to_dict())
+    path = tmp_path / "twice.json"
+    path.write_text(text)
+    assert load(path).seed == 0
+    for twice in (text.replace('"seed": 0', '"seed": 5, "seed": 0'), text.replace('"lr": ', '"lr": 9.0, "lr": ')):
+        path.write_text(twice)
+        with pytest.raises(BadInput, match=r"twice.json is no config: .*the key '(seed|lr)' occurs twice"):
+            load(path)

@@ -144,3 +144,12 @@ def test_a_key_that_a_version_adds_does_not_move_the_runs_of_python(config, monk
 def test_the_errors_of_run_are_where_run_is():
     assert {"BadInput", "Diverged", "Interrupted", "load", "run"} <= set(dir(imbalance)) == set(imbalance.__all__)
     assert all(hasattr(imbalance, name) for name in dir(imbalance))
+
+
+def test_a_share_out_of_range_is_named_by_its_own_rule():
+    """The message named the rule of the other alternative, 'natural' or 'uniform'."""
+    changes = {"head.name": "prior", "head.target": (1.0, 0.0)}
+    with pytest.raises(BadInput, match=r"config.head.target\[1\]: 0.0 given; it should be greater than 0"):
+        resolve("gaussian_erm", changes)
+    with pytest.raises(BadInput, match="config.head.target: 'even' given; it should be 'natural' or 'uniform'"):
+        resolve("gaussian_erm", {**changes, "head.target": "even"})

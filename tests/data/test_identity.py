@@ -47,7 +47,7 @@ def birds(config: ConfigDict, tmp_path: Path) -> ConfigDict:
     config.data = create(
         name="table", file="birds.csv", delimiter=",", folder="images", path="path", target="target",
         classes=("land", "water"), attributes=(), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB",
-        convert=False, reduce=False, resize=20, size=16, augment=(),
+        convert=False, reduce=False, resize=20, size=16, images_from="store", augment=(),
     )  # fmt: skip
     config.trainer.update(epochs=2, batch_size=8)
     return config

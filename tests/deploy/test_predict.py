@@ -51,7 +51,16 @@ def pictures(tmp_path_factory):
             for i in range(6):
                 path = folder / "data" / "images" / part / label / f"{i}.png"
                 save_image(path, size=(40 + i, 32 + 3 * i), seed=len(part + label) + i, mode="LA" if i == 3 else "RGB")
-    sizes = dict(convert=True, reduce=False, resize=24, size=20, val_fraction=0.0, test_fraction=0.0, augment=("flip",))
+    sizes = dict(
+        convert=True,
+        reduce=False,
+        resize=24,
+        size=20,
+        val_fraction=0.0,
+        test_fraction=0.0,
+        images_from="store",
+        augment=("flip",),
+    )
     _, directory = trained(folder, "folder_ce", **sizes)
     shutil.move(folder / "data" / "images" / "test", folder / "test")
     shutil.rmtree(folder / "data")

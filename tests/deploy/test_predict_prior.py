@@ -131,7 +131,9 @@ def test_the_command_line_predicts_for_class_shares(weighted, tmp_path, capsys):
             rows = [[float(row[name]) for name in "012"] for row in csv.DictReader(text)]
         np.testing.assert_allclose(rows, model.predict(inputs[::40], prior=expected).probabilities, atol=1e-5)
     assert call(["predict", str(directory), str(tmp_path / "new.npy"), f"--output={output}", "--prior=even"]) == 2
-    assert "prior: 'even' given; it must be 'natural', 'uniform' or 3 class shares" in capsys.readouterr().err
+    assert (
+        "prior: 'even' given; it must be 'natural', 'uniform', 'estimated' or 3 class shares" in capsys.readouterr().err
+    )
 
 
 def test_a_model_whose_probabilities_have_no_prior_is_refused(weighted, tmp_path):

@@ -127,7 +127,9 @@ def images(tmp_path: Path) -> ConfigDict:
     make_folder(tmp_path, n=2)
     config = load(ROOT / "configs" / "folder_erm.py")
     config.data_dir = str(tmp_path)
-    config.data.update(folder="birds", val_fraction=0.0, test_fraction=0.0, resize=20, size=16, augment=())
+    config.data.update(
+        folder="birds", val_fraction=0.0, test_fraction=0.0, resize=20, size=16, images_from="store", augment=()
+    )
     return config
 
 

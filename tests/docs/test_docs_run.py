@@ -41,6 +41,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/config/test_overrides.py runs it",
     r"^import (numpy as np\nimport torch\nimport transformers|lightning)|^sampler = EpochSampler": "tests/methods/test_other_loops.py runs them",
+    r"^import pyarrow\nimport pyarrow\.dataset": "tests/data/tables/test_arrow.py runs it",
     r"^import torch\nfrom (torch\.utils|accelerate)": "tests/methods/test_standalone.py runs the loops, and looks at what they learn",
 }  # fmt: skip
 BEFORE = {  # runs of an earlier page that a page needs

@@ -369,3 +369,21 @@ def test_counts_may_be_a_list_or_an_array():
     expected = BalancedSoftmax(CLASS_COUNTS).offsets
     for counts in (CLASS_COUNTS.tolist(), CLASS_COUNTS.numpy(), CLASS_COUNTS.float()):
         assert torch.equal(BalancedSoftmax(counts).offsets, expected)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "poly", "balanced_softmax", "focal"])
+@pytest.mark.parametrize("kind", [torch.float32, torch.uint8, torch.bool])
+def test_targets_of_a_type_that_torch_does_not_index_with_are_refused(name, kind):
+    values = dict(poly=dict(alpha=1.0, left="logistic"), focal=dict(gamma=1.0)).get(name, {})
+    loss = build(LOSSES, dict(name=name, **values), class_counts=torch.tensor([5, 3, 2]))
+    logits, targets = torch.randn(2, 3), torch.tensor([0, 1])
+    with pytest.raises(BadInput, match=rf"targets of type {kind} given.*targets.long\(\)"):
+        loss(logits, targets.to(kind), None)
+    with pytest.raises(BadInput, match=r"logits of type torch.int64 .*logits.float\(\)"):
+        loss(logits.long(), targets, None)
+    assert torch.equal(loss(logits, targets.int(), None), loss(logits, targets, None))
+
+
+def test_a_margin_needs_two_classes():
+    with pytest.raises(BadInput, match="logits of one class"):
+        soft_margins(torch.randn(2, 1), torch.tensor([0, 0]))

@@ -280,3 +280,14 @@ def test_masked_labels_are_refused(name):
     labels[name] = np.ma.masked_array(labels[name], [0, 0, 1])
     with pytest.raises(BadInput, match=f"^{name}: a masked array given"):
         example_weights("importance", **labels, by="class", exponent=1.0)
+
+
+def test_an_epoch_with_fewer_rows_than_processes_is_refused():
+    assert len(EpochSampler("shuffle", torch.zeros(5).long(), world=5, rank=4)) == 1
+    with pytest.raises(BadInput, match="world=6 given, but epoch 0 has only 5 rows"):
+        len(EpochSampler("shuffle", torch.zeros(5).long(), world=6))
+
+
+def test_the_largest_seed_is_named():
+    with pytest.raises(BadInput, match=r"an integer from 0 to 2\*\*63 - 1 is needed"):
+        EpochSampler("shuffle", torch.zeros(5).long(), seed=2**70)

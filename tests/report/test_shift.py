@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -94,3 +95,14 @@ def test_wrong_values_are_refused(work, tmp_path):
     with pytest.raises(BadInput, match="mine.csv"):
         shift(ratios=[10], work_dir=str(work), output=str(tmp_path / "mine.csv"))
     assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+def test_a_run_without_predictions_is_named(work, tmp_path, capsys):
+    """Its seed was missing from the mean without a word."""
+    for seed in ("seed=0", "seed=1"):
+        shutil.copytree(work / RUN, tmp_path / "work" / Path(RUN).parent / seed)
+    (tmp_path / "work" / Path(RUN).parent / "seed=1" / "predictions" / "test.npz").unlink()
+    table_of(tmp_path / "work", tmp_path)
+    assert re.search(
+        r"1 finished run left out, because predictions/test.npz is missing: .*seed=1;", capsys.readouterr().err
+    )

@@ -11,6 +11,7 @@ from imbalance.config.metric_names import check_metric
 from imbalance.errors import BadInput
 from imbalance.sweep import select_epoch as selection
 from imbalance.sweep.compare import count_warnings
+from imbalance.sweep.runs import check_config_names
 
 
 @pytest.fixture
@@ -37,6 +38,21 @@ def test_a_command_trains_what_is_missing_and_prints_a_row_for_everything(comman
     table = [line for line in first.splitlines() if line.startswith("| digits_")]
     assert len(table) == rows and all("_short" in line and ", " in line for line in table)
     assert len(list(tmp_path.glob("runs/*/*/seed=*/summary.json"))) == 4
+
+
+@pytest.mark.parametrize("command", ["compare", "select", "sweep"])
+def test_two_files_of_one_name_are_refused(command, configs, tmp_path, capsys):
+    """Both rows had the values of the second file, because the runs share a directory."""
+    other = tmp_path / "other" / Path(configs[0]).name
+    other.parent.mkdir()
+    other.write_text(Path(configs[0]).read_text().replace("lr=0.02", "lr=0.5"))
+    axis = ["--grid=optim.lr=0.1"] if command == "sweep" else []
+    work_dir = f"--work_dir={tmp_path / 'runs'}"
+    assert call([command, f"--config={configs[0]},{other}", "--seeds=1", work_dir, *axis]) == 2
+    error = capsys.readouterr().err
+    assert f"{configs[0]} and {other} have the same name" in error and "another name" in error
+    assert not (tmp_path / "runs").exists()
+    check_config_names([configs[0], f"{other.parent}/../{other.name}", "digits_ce", "digits_ce"])  # one file twice
 
 
 def test_a_variant_is_the_first_config_with_overrides(configs, tmp_path, capsys):

@@ -37,7 +37,11 @@ def birds(config, tmp_path):
     make_waterbirds(tmp_path, counts=COUNTS, images=True)
     config.data_dir, config.score = str(tmp_path), "val/worst_group_accuracy"
     config.data = create(
-        name="waterbirds", size=16, regenerated=True, augment=("random_resized_crop", "flip", "pad_crop", *LATER)
+        name="waterbirds",
+        size=16,
+        regenerated=True,
+        images_from="store",
+        augment=("random_resized_crop", "flip", "pad_crop", *LATER),
     )
     config.model = create(name="resnet20", frozen=False)
     config.weights = create(name="importance", by="group", exponent=1.0)
@@ -177,7 +181,7 @@ def test_the_new_head_is_scikit_learns(eval_map):
 
 def test_a_class_map_of_a_class_map_and_of_stored_images(tmp_path):
     make_waterbirds(tmp_path, counts=COUNTS, images=True)
-    birds = dict(name="waterbirds", size=16, regenerated=True, augment=())
+    birds = dict(name="waterbirds", size=16, regenerated=True, images_from="store", augment=())
     swapped = (("waterbird", "a"), ("landbird", "b"))
     dataset = class_map(str(tmp_path), 0, source=birds, train_map=swapped, eval_map=swapped)
     assert dataset.class_counts(dataset.train).tolist() == [14, 26]

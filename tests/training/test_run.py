@@ -213,7 +213,14 @@ def test_who_has_the_directory_is_said(config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("WANDB_MODE", "garbage"), ("WANDB_SILENT", "maybe"), ("WANDB_INIT_TIMEOUT", "soon")]
+    ("name", "value"),
+    [
+        ("WANDB_MODE", "garbage"),
+        ("WANDB_SILENT", "maybe"),
+        ("WANDB_INIT_TIMEOUT", "soon"),
+        ("WANDB_TAGS", ","),
+        ("WANDB_PROJECT", "a/b"),
+    ],
 )
 def test_what_wandb_does_not_take_is_said_before_anything_is_loaded(config, tmp_path, monkeypatch, name, value):
     monkeypatch.setattr(loop, "make_learner", lambda *_: pytest.fail("loaded"))
@@ -221,6 +228,14 @@ def test_what_wandb_does_not_take_is_said_before_anything_is_loaded(config, tmp_
     monkeypatch.setenv(name, value)
     config.logger.mode = "offline"
     with pytest.raises(BadInput, match=f"{name}: '{value}' given"):
+        loop.train(config, tmp_path)
+
+
+def test_a_project_that_wandb_does_not_take_is_refused(config, tmp_path, monkeypatch):
+    """wandb raised `UsageError` after the data were loaded, and again when the run logged offline instead."""
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    config.logger.mode, config.logger.project = "offline", "a/b:c"
+    with pytest.raises(BadInput, match="config.logger.project: 'a/b:c' given; .*cannot contain"):
         loop.train(config, tmp_path)
 
 

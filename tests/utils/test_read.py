@@ -169,9 +169,18 @@ def test_a_rank_that_is_no_number_is_one_line(monkeypatch, capsys):
 
 
 def test_variables_that_an_ended_launcher_left_are_one_line(monkeypatch, capsys):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    assert call(["list", "data"]) == 2
-    assert capsys.readouterr().err.startswith("WORLD_SIZE: 2 processes given in the environment, but no MASTER_ADDR")
-    monkeypatch.setenv("MASTER_ADDR", "localhost")
-    assert call(["list", "data"]) == 0
+    for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_RANK"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            patch.delenv("MASTER_ADDR", raising=False)
+            assert call(["list", "data"]) == 2
+            error = capsys.readouterr().err
+            assert error.startswith(f"{name}: 2 given in the environment, as for several processes, but no MASTER_ADDR")
+            assert name in error.partition("unset ")[2]
+            patch.setenv("MASTER_ADDR", "localhost")
+            assert call(["list", "data"]) == 0
+            patch.setenv("MASTER_ADDR", "no host")  # torch would look for it for half an hour
+            assert call(["list", "data"]) == 2
+            assert capsys.readouterr().err.startswith(
+                "MASTER_ADDR: 'no host' given in the environment, which names no host"
+            )

@@ -25,6 +25,7 @@ Augmentation = Literal[
     "flip",
     "pad_crop",
     "random_resized_crop",
+    "inception_crop",
     "auto_augment_cifar10",
     "auto_augment_imagenet",
     "rand_augment",
@@ -69,31 +70,71 @@ def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
 def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
     """Crop 70 to 100 % of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the original size.
 
-    As in torchvision, the first of ten random crops that fits into the image is used, or the whole image if none fits.
-    The result has floating-point values on the same scale as `images`.
+    The result has floating-point values on the same scale as `images`. See `crop_boxes`.
 
     Args:
         images: (B, C, H, W).
         uniform: (B, count) random numbers from 0 to 1; `AUGMENTATIONS` has the count.
     """
+    return resized_crop(images, uniform, 0.7)
+
+
+def inception_crop(images: Tensor, uniform: Tensor) -> Tensor:
+    """Crop 8 to 100 % of the area, otherwise as `random_resized_crop`; this is torchvision's RandomResizedCrop.
+
+    Szegedy et al., "Going Deeper with Convolutions", CVPR 2015. Published runs on ImageNet-LT, Places-LT and iNaturalist
+    use these crops.
+
+    Args:
+        images: (B, C, H, W).
+        uniform: (B, count) random numbers from 0 to 1; `AUGMENTATIONS` has the count.
+    """
+    return resized_crop(images, uniform, 0.08)
+
+
+def resized_crop(images: Tensor, uniform: Tensor, least_area: float) -> Tensor:
+    """Crop each image to its box of `crop_boxes`, and resize the crop to the original size; the result has floats.
+
+    Args:
+        images: (B, C, H, W).
+    """
     height, width = images.shape[2:]
-    low, high = torch.tensor([3 / 4, 4 / 3]).log().tolist()
-    area = height * width * (0.7 + 0.3 * uniform[:, :TRIES])
-    ratio = (low + (high - low) * uniform[:, TRIES : 2 * TRIES]).exp()
-    wide, tall = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
-    fits = (wide <= width) & (tall <= height)
-    first = fits.byte().argmax(1, keepdim=True)
-    any_fits = fits.any(1)
-    wide = torch.where(any_fits, wide.gather(1, first).squeeze(1), width)
-    tall = torch.where(any_fits, tall.gather(1, first).squeeze(1), height)
-    left = (uniform[:, 2 * TRIES] * (width - wide + 1)).floor()
-    top = (uniform[:, 2 * TRIES + 1] * (height - tall + 1)).floor()
+    left, top, wide, tall = crop_boxes(uniform, width, height, least_area)
     # The affine map takes coordinates of the crop (−1 to 1) to coordinates of the whole image (−1 to 1).
     zero = torch.zeros_like(left)
     across = torch.stack([wide / width, zero, (2 * left + wide) / width - 1], 1)
     down = torch.stack([zero, tall / height, (2 * top + tall) / height - 1], 1)
     grid = F.affine_grid(torch.stack([across, down], 1), list(images.shape), align_corners=False)
     return F.grid_sample(images.to(grid.dtype), grid, padding_mode="border", align_corners=False)
+
+
+def crop_boxes(uniform: Tensor, width: int, height: int, least_area: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw a random box in each of B images of one size, and return the boxes as (B,) left, top, width and height.
+
+    A box has `least_area` to 1 of the image's area, and an aspect ratio of 3/4 to 4/3. As in torchvision, the first of
+    ten random boxes that fits into the image is used. If none fits, the box is the largest one in the middle of the
+    image that has such an aspect ratio.
+
+    Args:
+        uniform: (B, 2 · TRIES + 2) random numbers from 0 to 1.
+        width, height: the size of the images.
+        least_area: the least area of a box, as a share of the image.
+    """
+    low, high = torch.tensor([3 / 4, 4 / 3]).log().tolist()
+    area = height * width * (least_area + (1 - least_area) * uniform[:, :TRIES])
+    ratio = (low + (high - low) * uniform[:, TRIES : 2 * TRIES]).exp()
+    wide, tall = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (wide > 0) & (wide <= width) & (tall > 0) & (tall <= height)
+    first = fits.byte().argmax(1, keepdim=True)
+    any_fits = fits.any(1)
+    widest, tallest = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
+    wide = torch.where(any_fits, wide.gather(1, first).squeeze(1), widest)
+    tall = torch.where(any_fits, tall.gather(1, first).squeeze(1), tallest)
+    left = (uniform[:, 2 * TRIES] * (width - wide + 1)).floor()
+    top = (uniform[:, 2 * TRIES + 1] * (height - tall + 1)).floor()
+    left = torch.where(any_fits, left, (width - widest) // 2)
+    top = torch.where(any_fits, top, (height - tallest) // 2)
+    return left, top, wide, tall
 
 
 def color_jitter(images: Tensor, uniform: Tensor) -> Tensor:
@@ -184,17 +225,20 @@ class Drawn(NamedTuple):
     function: takes (B, C, H, W) images and (B, count) random numbers, and returns the augmented images.
     on_cpu: whether the random numbers stay on the CPU, because they decide which operations run. If they were on a GPU,
         each step would wait until the GPU has sent them.
+    least_area: the least area of a random crop, as a share of the image; 0 if the augmentation is no such crop.
     """
 
     count: int
     function: Callable[[Tensor, Tensor], Tensor]
     on_cpu: bool = False
+    least_area: float = 0.0
 
 
 AUGMENTATIONS: dict[str, Drawn] = {
     "flip": Drawn(1, flip),
     "pad_crop": Drawn(2, pad_crop),
-    "random_resized_crop": Drawn(2 * TRIES + 2, random_resized_crop),
+    "random_resized_crop": Drawn(2 * TRIES + 2, random_resized_crop, least_area=0.7),
+    "inception_crop": Drawn(2 * TRIES + 2, inception_crop, least_area=0.08),
     "auto_augment_cifar10": Drawn(5, auto_augment_cifar10, on_cpu=True),
     "auto_augment_imagenet": Drawn(5, auto_augment_imagenet, on_cpu=True),
     "rand_augment": Drawn(4, rand_augment, on_cpu=True),

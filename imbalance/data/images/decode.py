@@ -7,7 +7,8 @@ import os
 import threading
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,6 +37,7 @@ TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
 }  # fmt: skip
+SIDEWAYS = ("TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90")  # operations that exchange width and height
 
 
 class Recipe(NamedTuple):
@@ -70,6 +72,11 @@ class Recipe(NamedTuple):
         """The shape (C, H, W) of the pixels."""
         size = self.steps[-1][1]
         return len(self.mode), size, size
+
+    @property
+    def resampling(self) -> "PIL.Image.Resampling":
+        """Pillow's resampling of the steps that resize."""
+        return resampling_named("bicubic" if any(name.endswith(" bicubic") for name, _ in self.steps) else "")
 
 
 class Preparation(NamedTuple):
@@ -130,24 +137,19 @@ def open_image(content: bytes, least_side: int = 0) -> "PIL.Image.Image":
     Raises:
         ValueError: the bytes are no image, are damaged, or are several images; or the image is too large.
     """
+    return loaded(read_header(content), least_side)
+
+
+@contextmanager
+def image_errors() -> Iterator[None]:
+    """Return a context manager that turns every error of Pillow and its codecs into a ValueError with a plain message."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # every problem is raised as an error below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(content), formats=FORMATS)
-            check_pixels("an image of", *image.size)  # the header states the size, so nothing is decoded yet
-            # The MPO file of a telephone holds a preview or a depth map after the photograph.
-            frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-            if frames > 1:
-                raise UnacceptableImage(
-                    f"{frames} images in one file (an animation, or several pages); save a single image"
-                )
-            if least_side:
-                image.draft(None, (least_side, least_side))  # JPEG only; other formats are decoded at their size
-            image.load()
-            turned = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
+            yield
     except UnacceptableImage:
         raise
     except UnidentifiedImageError:
@@ -157,7 +159,88 @@ def open_image(content: bytes, least_side: int = 0) -> "PIL.Image.Image":
     except Exception as error:  # a codec may raise any exception on damaged data
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise ValueError(f"damaged, or incomplete ({' '.join(reason.split())})") from None
+
+
+def read_header(content: bytes) -> "PIL.Image.Image":
+    """Return the image of a file's bytes, of which only the header is read; `loaded` decodes its pixels.
+
+    Raises:
+        ValueError: the bytes are no image, or are several images; or the image is too large.
+    """
+    from PIL import Image
+
+    with image_errors():
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        check_pixels("an image of", *image.size)  # the header states the size, so nothing is decoded yet
+        # The MPO file of a telephone holds a preview or a depth map after the photograph.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise UnacceptableImage(
+                f"{frames} images in one file (an animation, or several pages); save a single image"
+            )
+    return image
+
+
+def loaded(image: "PIL.Image.Image", least_side: int = 0) -> "PIL.Image.Image":
+    """Decode the pixels of a result of `read_header`, and turn the image upright; see `open_image`.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    from PIL import Image
+
+    with image_errors():
+        if least_side:
+            image.draft(None, (least_side, least_side))  # JPEG only; other formats are decoded at their size
+        image.load()
+        turned = TURNS.get(image.getexif().get(ORIENTATION_TAG, 1))
     return image.transpose(Image.Transpose[turned]) if turned else image
+
+
+def decode_crops(
+    content: bytes, recipe: Recipe, boxes_of: Callable[[int, int], Sequence[tuple[int, int, int, int]]]
+) -> list[np.ndarray]:
+    """Return the (C, H, W) uint8 pixels of some crops of an image, each resized to the size of `recipe`.
+
+    The crops are made of the whole original image, in place of the resizing and cropping of the recipe. If the recipe
+    reduces, a JPEG is decoded at the smallest size at which no crop has fewer pixels than the result.
+
+    Args:
+        content: the bytes of the image's file.
+        boxes_of: a function from the width and height of the upright image to the left, top, width and height of each
+            crop.
+
+    Raises:
+        ValueError: see `decode`.
+    """
+    image, size = read_header(content), recipe.shape[1]
+    if recipe.least_side and image.format in ("JPEG", "MPO"):  # only these formats can be reduced
+        width, height = image.size
+        with image_errors():
+            if TURNS.get(image.getexif().get(ORIENTATION_TAG, 1)) in SIDEWAYS:
+                width, height = height, width
+        boxes = boxes_of(width, height)
+        shortest = min(min(wide, tall) for _, _, wide, tall in boxes)
+        image = loaded(image, math.ceil(min(width, height) * size / shortest))
+    else:
+        image = loaded(image)
+        width, height = image.size
+        boxes = boxes_of(width, height)
+    image, crops = of_mode(image, recipe), []
+    # Both are 1, and the edges are whole numbers, unless the image was reduced.
+    across, down = image.width / width, image.height / height
+    for left, top, wide, tall in boxes:
+        edges = (
+            left * across,
+            top * down,
+            min((left + wide) * across, image.width),
+            min((top + tall) * down, image.height),
+        )
+        first, upper = math.floor(edges[0]), math.floor(edges[1])
+        crop = image.crop((first, upper, math.ceil(edges[2]), math.ceil(edges[3])))
+        inner = edges[0] - first, edges[1] - upper, edges[2] - first, edges[3] - upper
+        crops.append(channels_first(crop.resize((size, size), recipe.resampling, inner)))
+    return crops
 
 
 def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
@@ -166,22 +249,13 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
     Raises:
         ValueError: the recipe does not allow the mode or size of the image.
     """
-    from PIL import Image
-
-    if not image.width * image.height:
-        raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
-    steps = recipe.steps[1:] if recipe.steps[:1] == (("reduce", 0),) else recipe.steps
-    if steps and steps[0][0] == "convert":
-        steps, image = steps[1:], converted(image, recipe.mode)
-    if image.mode != recipe.mode:
-        raise ValueError(
-            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or set config.data.convert=True if the data set has "
-            "that key"
-        )
-    for step, size in steps:
+    image = of_mode(image, recipe)
+    for step, size in recipe.steps:
         width, height = image.size
         kind, _, how = step.partition(" ")
-        resampling = Image.Resampling.BICUBIC if how == "bicubic" else Image.Resampling.BILINEAR
+        if kind in ("reduce", "convert"):
+            continue
+        resampling = resampling_named(how)
         if kind == "crop":
             if min(width, height) < size:
                 raise ValueError(f"{width}×{height} pixels, but a crop needs at least {size}×{size}")
@@ -195,7 +269,33 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
             wide, tall = size * width // shorter, size * height // shorter
             check_pixels(f"{width}×{height} pixels, which resized are", wide, tall)
             image = image.resize((wide, tall), resampling)
+    return channels_first(image)
+
+
+def of_mode(image: "PIL.Image.Image", recipe: Recipe) -> "PIL.Image.Image":
+    """Return `image` in the mode of `recipe`, converted if the recipe converts; raise ValueError if it has another mode."""
+    if not image.width * image.height:
+        raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
+    if ("convert", 0) in recipe.steps:
+        image = converted(image, recipe.mode)
+    if image.mode != recipe.mode:
+        raise ValueError(
+            f"an image of mode {image.mode}, not {recipe.mode}; convert it, or set config.data.convert=True if the data set has "
+            "that key"
+        )
+    return image
+
+
+def channels_first(image: "PIL.Image.Image") -> np.ndarray:
+    """Return the (C, H, W) uint8 pixels of a Pillow image."""
     return np.asarray(image).reshape(image.height, image.width, -1).transpose(2, 0, 1)
+
+
+def resampling_named(name: str) -> "PIL.Image.Resampling":
+    """Return Pillow's bicubic resampling for the name "bicubic", and its bilinear resampling for all other names."""
+    from PIL import Image
+
+    return Image.Resampling.BICUBIC if name == "bicubic" else Image.Resampling.BILINEAR
 
 
 def converted(image: "PIL.Image.Image", mode: str) -> "PIL.Image.Image":

@@ -1,17 +1,19 @@
 """Build a data set from a list of image files with their labels; every data set of image files uses this module."""
 
 import functools
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from imbalance.data.images.augment import Augmentation
+from imbalance.data.images.augment import AUGMENTATIONS, Augmentation
 from imbalance.data.images.decode import Preparation, Recipe
-from imbalance.data.images.store import open_store
+from imbalance.data.images.store import open_files, open_store
 from imbalance.data.population import name_problems, population_problems
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset, Split
@@ -19,6 +21,14 @@ from imbalance.errors import BadInput
 
 # Channel statistics of ImageNet, which pretrained networks expect, as fractions of 255.
 MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224, 0.225), "L": (0.226,)}
+
+ImagesFrom = Literal["store", "files"]  # see IMAGES_FROM
+# The text about the key `images_from` in the docstring of every listing function.
+IMAGES_FROM = """
+    images_from: "store" to decode all images once, into a store on disk that batches are read from; this is much faster,
+        and takes 150 kB of disk for an image of 224×224. "files" to decode the image files of each batch in worker
+        processes; random crops are then cut out of the original images, at their full resolution.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,7 @@ class Listing:
     notes: lines for the log on what the list leaves out.
     groups_may_lack: whether a group may have no example in a split; false for a user's data, where an empty group is a mistake.
     classes_may_lack: whether a class may have no example in val or test, as in a few published sets.
+    images_from: see `ImagesFrom`; `image_listing` sets it.
     """
 
     name: str
@@ -56,6 +67,7 @@ class Listing:
     notes: tuple[str, ...] = ()
     groups_may_lack: bool = False
     classes_may_lack: bool = False
+    images_from: ImagesFrom = "store"
 
     def where(self, row: int) -> str:
         """Return the metadata file and the line that lists image number `row`, for messages."""
@@ -71,6 +83,22 @@ class Listing:
                 problem for problem in gaps if "no example of" not in problem.cause or "train split" in problem.cause
             ]
         return name_problems(where, *names) + gaps
+
+
+def image_listing(list_images: Callable[..., Listing]) -> Callable[..., Listing]:
+    """Add the key `images_from`, which all data sets of image files have, to a function that lists images."""
+
+    @functools.wraps(list_images)
+    def listed(*args: Any, images_from: ImagesFrom, **values: Any) -> Listing:
+        return replace(list_images(*args, **values), images_from=images_from)
+
+    signature = inspect.signature(list_images)
+    key = inspect.Parameter("images_from", inspect.Parameter.KEYWORD_ONLY, annotation=ImagesFrom)
+    parameters = [*signature.parameters.values(), key]
+    vars(listed)["__signature__"] = signature.replace(parameters=parameters)
+    listed.__annotations__ = list_images.__annotations__ | {"images_from": ImagesFrom}
+    listed.__doc__ = f"{inspect.cleandoc(list_images.__doc__ or '')}{IMAGES_FROM}"
+    return listed
 
 
 def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:
@@ -103,6 +131,24 @@ def with_preparation(listing: Listing, preparation: Preparation | None) -> Listi
     return replace(listing, recipe=Recipe(listing.recipe.mode, (*first, *preparation.steps)))
 
 
+def original_crop(listing: Listing) -> float:
+    """Return the least area of the random crops that are made of the original images; 0.0 if there are none.
+
+    Raises:
+        BadInput: images come from their files, and an augmentation other than "flip" comes before the random crop.
+    """
+    crops = [i for i, name in enumerate(listing.augment) if AUGMENTATIONS[name].least_area]
+    if listing.images_from == "store" or not crops:
+        return 0.0
+    if len(crops) > 1 or set(listing.augment[: crops[0]]) - {"flip"}:  # a flip may be done after the crop as well
+        raise BadInput(
+            f"config.data.augment: {listing.augment} given; with config.data.images_from='files' a random crop is made of the "
+            f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, or use "
+            "config.data.images_from='store'"
+        )
+    return AUGMENTATIONS[listing.augment[crops[0]]].least_area
+
+
 def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparation | None = None) -> Dataset:
     """Return the data set of a listing; build the store of decoded images first if it does not exist.
 
@@ -115,7 +161,9 @@ def build_image_dataset(listing: Listing, data_dir: str, preparation: Preparatio
     """
     raise_first(listing.problems or listing.split_problems())
     listing = with_preparation(listing, preparation)
-    images = open_store(data_dir, listing.name, listing.folder, listing.paths, listing.recipe, listing.where)
+    least_area = original_crop(listing)
+    open_images = open_store if listing.images_from == "store" else partial(open_files, least_area=least_area)
+    images = open_images(data_dir, listing.name, listing.folder, listing.paths, listing.recipe, listing.where)
 
     def split(number: int) -> Split:
         rows = torch.from_numpy(np.flatnonzero(listing.splits == number))

@@ -10,7 +10,9 @@ is a hash of the file names, the recipe and `VERSION`; `<content>` is a hash of 
 - `checked.json`: the stamp of `images.u8` when all of its rows were last checked, see `imbalance.data.stores`;
 - `store.json`: a description of the content.
 
-A store is built in a temporary folder and then renamed, so that an existing store is always complete.
+Without `images.u8` and `checked.json`, and with `index.json` in place of `store.json`, the folder is an index of image
+files that are decoded at each access. A store or an index is built in a temporary folder and then renamed, so that an
+existing one is always complete.
 
 An image file whose stamp equals the saved stamp counts as unchanged. Any other image file is read, and its CRC-32 is
 compared with the saved CRC-32. The stamp has the ctime, because `rsync -t`, `cp -p` and `tar` can give a changed file its old
@@ -26,9 +28,12 @@ import json
 import os
 import shutil
 import stat
+import sys
+import time
 import unicodedata
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -38,6 +43,7 @@ import torch
 
 from imbalance.data.images.decode import MAX_PIXELS, Recipe, decode_chunk, read_chunk
 from imbalance.data.images.decode_pool import checksum_pairs, file_problems, run_chunks
+from imbalance.data.images.image_files import ImageFiles
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, damaged_rows, store_root
@@ -45,6 +51,10 @@ from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import check_regular, read_array, read_bytes, read_json, seal
 
+# The names of the description in the folder of a store, and in that of an index, which has no pixels.
+STORE, INDEX = "store.json", "index.json"
+FILES_PER_CALL, THREADS = 1024, 16  # files that a thread asks for at a time, and threads
+SECONDS_BETWEEN_LINES = 5.0  # of progress
 VERSION = 2  # raise it if the format changes, or the pixels that `imbalance.data.images.decode` makes from a recipe
 
 
@@ -66,27 +76,78 @@ def open_store(
     Raises:
         BadInput: a file is missing, cannot be decoded or is listed twice; the disk is full; the store is damaged.
     """
+    directory = find_or_build(data_dir, name, folder, paths, recipe, where, STORE)
+    shape = (len(paths), *recipe.shape)
+    raise_damage(damage(directory, shape, every_row=False), directory)
+    images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
+    checksums = read_array(directory / "checksums.npy")
+    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
+
+
+def open_files(
+    data_dir: str,
+    name: str,
+    folder: Path,
+    paths: Sequence[str],
+    recipe: Recipe,
+    where: Callable[[int], str],
+    *,
+    least_area: float,
+) -> ImageFiles:
+    """Return the images `paths`, which are decoded at each access; the arguments and errors are those of `open_store`.
+
+    The first call decodes every image once, as a check, and keeps its checksums in an index. Later calls only compare
+    the stamps of the files.
+
+    Args:
+        least_area: the least area of the random crops; 0.0 without random crops.
+    """
+    directory = find_or_build(data_dir, name, folder, paths, recipe, where, INDEX)
+    description = STORE if (directory / STORE).exists() else INDEX
+    raise_damage(table_problems(directory, (len(paths), *recipe.shape), description), directory)
+    checksums = read_array(directory / "checksums.npy")
+    rows = torch.arange(len(paths))
+    return ImageFiles(folder, paths, recipe, least_area, checksums, rows, torch.device("cpu"))
+
+
+def raise_damage(problems: Sequence[Problem], directory: Path) -> None:
+    """Raise `BadInput` with the first of the problems of a store or index, if there are problems."""
+    if problems:
+        raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
+
+
+def find_or_build(
+    data_dir: str,
+    name: str,
+    folder: Path,
+    paths: Sequence[str],
+    recipe: Recipe,
+    where: Callable[[int], str],
+    kind: str,
+) -> Path:
+    """Return the folder of the store or index that has the present content of the image files; build it if there is none.
+
+    Args:
+        kind: `STORE`, or `INDEX`, for which a store will do, too. The other arguments are those of `open_store`.
+    """
     if np.prod(recipe.shape[1:], dtype=object) > MAX_PIXELS:
         side = recipe.shape[1]
         raise BadInput(f"config.data.size: {side} given; {side}×{side} pixels are more than the allowed {MAX_PIXELS:,}")
     stamps, problems = file_stamps(folder, paths, where)
     raise_first(problems)
     base = store_base(data_dir, name, paths, recipe)
-    directory = store_with_stamps(base, stamps)
-    if not directory:
-        try:
-            with build_lock(base):
-                # Another process may have built the store while this one waited for the lock.
-                directory = store_with_stamps(base, stamps) or find_or_build(base, stamps, folder, paths, recipe, where)
-        except OSError as error:
-            raise BadInput(f"config.data_dir: cannot write {base}: {error.strerror or error}; {ELSEWHERE}") from None
-    shape = (len(paths), *recipe.shape)
-    problems = damage(directory, shape, every_row=False)
-    if problems:
-        raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
-    images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
-    checksums = read_array(directory / "checksums.npy")
-    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
+    directory = store_with_stamps(base, stamps, kind)
+    if directory:
+        return directory
+    try:
+        with build_lock(base):
+            # Another process may have built the store while this one waited for the lock.
+            directory = store_with_stamps(base, stamps, kind) or unchanged_store(
+                base, stamps, folder, paths, recipe, where, kind
+            )
+            return directory or build(base, stamps, folder, paths, recipe, where, kind)
+    except OSError as error:
+        raise BadInput(f"config.data_dir: cannot write {base}: {error.strerror or error}; {ELSEWHERE}") from None
 
 
 def store_base(data_dir: str, name: str, paths: Sequence[str], recipe: Recipe) -> Path:
@@ -105,7 +166,7 @@ def stored_checksums(
 
     Return None and an empty array if there is no such store, or if the store is damaged.
     """
-    directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps)
+    directory = store_with_stamps(store_base(data_dir, name, paths, recipe), stamps, STORE)
     if not directory or damage(directory, (len(paths), *recipe.shape), every_row=False):
         return None, np.empty(0)
     return directory, read_array(directory / "checksums.npy")
@@ -116,55 +177,68 @@ def json_hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 
 
-def existing_stores(base: Path) -> list[Path]:
-    """Return the folders of all complete stores whose paths begin with `base`, a result of `store_base`."""
-    return sorted(description.parent for description in base.parent.glob(f"{glob.escape(base.name)}-*/store.json"))
+def existing_stores(base: Path, kind: str) -> list[Path]:
+    """Return the folders of all complete stores whose paths begin with `base`, a result of `store_base`.
+
+    Args:
+        kind: `STORE`; or `INDEX`, for the folders of indexes, too.
+    """
+    kinds = (STORE,) if kind == STORE else (STORE, INDEX)
+    return sorted(path.parent for name in kinds for path in base.parent.glob(f"{glob.escape(base.name)}-*/{name}"))
 
 
-def store_with_stamps(base: Path, stamps: np.ndarray) -> Path | None:
+def store_with_stamps(base: Path, stamps: np.ndarray, kind: str) -> Path | None:
     """Return the folder of the store whose saved stamps equal `stamps`, the present stamps of the files; else None.
 
     A stamp has a file's size and times. Equal stamps show that the image files have not changed since the store was
     built.
+
+    Args:
+        kind: see `existing_stores`.
     """
-    for directory in existing_stores(base):
+    for directory in existing_stores(base, kind):
         if np.array_equal(array_or_nothing(directory / "stamps.npy"), stamps):
             return directory
     return None
 
 
-def find_or_build(
+def unchanged_store(
     base: Path,
     stamps: np.ndarray,
     folder: Path,
     paths: Sequence[str],
     recipe: Recipe,
     where: Callable[[int], str],
-) -> Path:
-    """Return the folder of the store that has the present content of the image files; build it if there is none.
+    kind: str,
+) -> Path | None:
+    """Return the folder of the store that has the present content of the image files, though not their stamps; else None.
 
-    To find the store, only image files whose stamps have changed are read.
+    Only image files whose stamps have changed are read.
+
+    Args:
+        kind: see `existing_stores`.
     """
     candidates: dict[Path, tuple[np.ndarray, np.ndarray]] = {}  # CRC-32 of files, rows whose stamps have changed
-    for directory in existing_stores(base):
+    for directory in existing_stores(base, kind):
         before, checksums = array_or_nothing(directory / "stamps.npy"), array_or_nothing(directory / "files.npy")
         if checksums.shape == (len(paths),):
             same = (before == stamps).all(1) if before.shape == stamps.shape else np.zeros(len(paths), dtype=bool)
             candidates[directory] = checksums, np.flatnonzero(~same)
-    if candidates:
-        checksums, rows = min(candidates.values(), key=lambda candidate: len(candidate[1]))
-        title = f"comparing changed files with {base}"
-        changed: list[str] = [paths[int(row)] for row in rows]
-        results = run_chunks(read_chunk, folder, changed, recipe, title)
-        raise_first(file_problems(results, lambda i: where(int(rows[i])), changed))
-        checksums = checksums.copy()
-        checksums[rows] = [file for pairs, _ in results for file, _ in pairs]
-        for directory, (stored, _) in candidates.items():
-            if (stored == checksums).all():
-                with suppress(OSError):  # if the store is read-only, the files are compared again next time
-                    write_array(directory / "stamps.npy", stamps)
-                return directory
-    return build(base, stamps, folder, paths, recipe, where)
+    if not candidates:
+        return None
+    checksums, rows = min(candidates.values(), key=lambda candidate: len(candidate[1]))
+    title = f"comparing changed files with {base}"
+    changed: list[str] = [paths[int(row)] for row in rows]
+    results = run_chunks(read_chunk, folder, changed, recipe, title)
+    raise_first(file_problems(results, lambda i: where(int(rows[i])), changed))
+    checksums = checksums.copy()
+    checksums[rows] = [file for pairs, _ in results for file, _ in pairs]
+    for directory, (stored, _) in candidates.items():
+        if (stored == checksums).all():
+            with suppress(OSError):  # if the store is read-only, the files are compared again next time
+                write_array(directory / "stamps.npy", stamps)
+            return directory
+    return None
 
 
 def array_or_nothing(path: Path) -> np.ndarray:
@@ -193,17 +267,11 @@ def damage(directory: Path, shape: tuple[int, ...], every_row: bool) -> list[Pro
     images = directory / "images.u8"
     try:
         check = StoreCheck(directory, [images.name])
-        description = read_json(directory / "store.json")
-        tables = {name: read_bytes(directory / f"{name}.npy") for name in ("checksums", "files")}
         size = images.stat().st_size
-    except Damaged as error:
-        return [Problem(str(error.args[0]), f"damaged ({error.reason})")]
     except OSError as error:
         return [Problem(str(error.filename or directory), error.strerror or str(error))]
-    expected = {"version": VERSION, "shape": list(shape)} | {name: zlib.crc32(table) for name, table in tables.items()}
-    wrong = [key for key, value in expected.items() if description.get(key) != value]
-    if wrong:
-        return [Problem(str(directory / "store.json"), f"{wrong[0]} does not match the files of the store")]
+    if problems := table_problems(directory, shape, STORE):
+        return problems
     if size != np.prod(shape, dtype=np.int64):
         return [Problem(str(images), f"{size:,} bytes, but the store needs {np.prod(shape, dtype=np.int64):,}")]
     pixels, sample = np.memmap(images, dtype=np.uint8, mode="r", shape=shape), check.is_recent and not every_row
@@ -213,6 +281,26 @@ def damage(directory: Path, shape: tuple[int, ...], every_row: bool) -> list[Pro
     return [Problem(f"{images} row {row}", "fails its checksum") for row in wrong_rows]
 
 
+def table_problems(directory: Path, shape: tuple[int, ...], kind: str) -> list[Problem]:
+    """Return the problems of the tables of a store or index: a missing file, or a description that does not match them.
+
+    Args:
+        directory: the folder of the store or index.
+        shape: the shape (N, C, H, W) that its images must have.
+        kind: `STORE` or `INDEX`, the name of the description.
+    """
+    try:
+        description = read_json(directory / kind)
+        tables = {name: read_bytes(directory / f"{name}.npy") for name in ("checksums", "files")}
+    except Damaged as error:
+        return [Problem(str(error.args[0]), f"damaged ({error.reason})")]
+    except OSError as error:
+        return [Problem(str(error.filename or directory), error.strerror or str(error))]
+    expected = {"version": VERSION, "shape": list(shape)} | {name: zlib.crc32(table) for name, table in tables.items()}
+    wrong = [key for key, value in expected.items() if description.get(key) != value]
+    return [Problem(str(directory / kind), f"{wrong[0]} does not match the files of the store")] if wrong else []
+
+
 def build(
     base: Path,
     stamps: np.ndarray,
@@ -220,15 +308,19 @@ def build(
     paths: Sequence[str],
     recipe: Recipe,
     where: Callable[[int], str],
+    kind: str,
 ) -> Path:
-    """Decode the image files `paths` into a new store, and return its folder; an interrupted call leaves no store.
+    """Decode the image files `paths` into a new store or index, and return its folder; an interrupted call leaves none.
 
     The caller must hold the build lock.
+
+    Args:
+        kind: `STORE`, or `INDEX` to keep no pixels.
     """
     for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
-    row_bytes = int(np.prod(recipe.shape))
-    total, free = row_bytes * len(paths), shutil.disk_usage(base.parent).free
+    total = int(np.prod(recipe.shape)) * len(paths) if kind == STORE else 0
+    free = shutil.disk_usage(base.parent).free
     sizes = f"{total / 1e6:,.1f} MB, but the disk of {base.parent} had {free / 1e6:,.1f} MB free"
     full = f"config.data_dir: the decoded images need {sizes}; {ELSEWHERE}"
     if total > free:
@@ -236,11 +328,14 @@ def build(
     temporary = base.with_name(f"{base.name}.{os.getpid()}.building")
     temporary.mkdir()
     try:
-        images = temporary / "images.u8"
-        with open(images, "wb") as file:
-            os.posix_fallocate(file.fileno(), 0, total)  # a disk that is too small fails now, not after an hour
-            results = run_chunks(decode_chunk, folder, paths, recipe, f"decoding into {base}", store=images)
-            os.fsync(file.fileno())
+        if kind == STORE:
+            images = temporary / "images.u8"
+            with open(images, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, total)  # a disk that is too small fails now, not after an hour
+                results = run_chunks(decode_chunk, folder, paths, recipe, f"decoding into {base}", store=images)
+                os.fsync(file.fileno())
+        else:
+            results = run_chunks(decode_chunk, folder, paths, recipe, f"checking each image of {folder} once")
         raise_first(file_problems(results, where, paths))
         pairs = checksum_pairs(results)
         np.save(temporary / "files.npy", pairs[:, 0])
@@ -253,10 +348,11 @@ def build(
             "recipe": recipe._asdict(),
             "shape": [len(paths), *recipe.shape],
         } | {name: zlib.crc32(read_bytes(temporary / f"{name}.npy")) for name in ("checksums", "files")}
-        write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
-        StoreCheck(temporary, ["images.u8"]).remember()
+        write_atomic(temporary / kind, json.dumps(seal(description), indent=2).encode() + b"\n")
+        if kind == STORE:
+            StoreCheck(temporary, ["images.u8"]).remember()
         directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
-        shutil.rmtree(directory, ignore_errors=True)  # this folder has no valid store.json, so it is no store
+        shutil.rmtree(directory, ignore_errors=True)  # this folder is an index, or has no valid description
         temporary.rename(directory)
         return directory
     except OSError as error:
@@ -277,10 +373,11 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
     """
     stamps, problems = [(0, 0, 0)] * len(paths), []
     first_row: dict[tuple[int, int], int] = {}
-    for row, path in enumerate(paths):
+    for row, (path, status) in enumerate(zip(paths, file_statuses(folder, paths))):
         problem = None
         try:
-            status = os.stat(f"{folder}/{path}" if path[:1] != "/" else path)  # noqa: PTH116 (a Path takes three times as long)
+            if isinstance(status, Exception):
+                raise status
             if not stat.S_ISREG(status.st_mode):
                 check_regular(folder / path)
             stamps[row] = status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -295,6 +392,33 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
         if problem:
             problems.append(Problem(f"{where(row)}: {path if path.isprintable() else repr(path)}", problem))
     return np.array(stamps, dtype=np.int64).reshape(-1, 3), problems
+
+
+def file_statuses(folder: Path, paths: Sequence[str]) -> Iterator[os.stat_result | OSError | ValueError]:
+    """Yield the status of each file, or the error of asking for it; show progress if that takes long.
+
+    Several threads ask, because a file system on the network answers many questions at once.
+    """
+
+    def status(path: str) -> os.stat_result | OSError | ValueError:
+        try:
+            return os.stat(f"{folder}/{path}" if path[:1] != "/" else path)  # noqa: PTH116 (a Path takes three times as long)
+        except (OSError, ValueError) as error:  # ValueError: the name has a NUL
+            return error
+
+    def statuses(start: int) -> list[os.stat_result | OSError | ValueError]:
+        return [status(path) for path in paths[start : start + FILES_PER_CALL]]
+
+    starts, began = range(0, len(paths), FILES_PER_CALL), time.monotonic()
+    shown = began
+    with ThreadPoolExecutor(THREADS) as threads:
+        for start, chunk in zip(starts, threads.map(statuses, starts) if len(starts) > 1 else map(statuses, starts)):
+            now = time.monotonic()
+            if now - shown > SECONDS_BETWEEN_LINES and start:
+                shown, left = now, (now - began) / start * (len(paths) - start)
+                line = f"{folder}: looked at {start:,} of {len(paths):,} files, {left:.0f} s left"
+                print(line, file=sys.stderr, flush=True)
+            yield from chunk
 
 
 def other_spelling(path: Path) -> str:

@@ -1,8 +1,13 @@
-"""Read batches from a store of decoded images, and copy them to the device."""
+"""Images on disk, used in `Split.inputs` like a tensor: `DiskImages`, and `StoredImages`, which reads a store of pixels."""
 
 import functools
-from collections.abc import Callable, Sequence
+import queue
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 import torch
@@ -11,29 +16,59 @@ from torch import Tensor
 from imbalance.errors import BadInput
 from imbalance.utils.memory import free_memory
 
+D = TypeVar("D", bound="DiskImages")
 IMAGES_PER_COPY = 256  # images that are copied at a time when all images move to the device
 
 
-@dataclass(frozen=True)
-class StoredImages:
-    """N images of a store, used in `Split.inputs` like a tensor: indexing copies a batch to the device.
+class Request(NamedTuple):
+    """B images to read; an image may occur several times.
 
-    images: (M, C, H, W) uint8, the read-only memory map of the store.
-    checksums: (M,) uint32, the CRC-32 of each image of the store.
-    rows: (N,) int64, on the CPU: the positions of these N images among the M images of the store.
-    target: the device that batches are copied to.
+    index: (B,) int64 positions of the images, or a slice of them; on the CPU.
+    crops: (V, B, R) random numbers of the random crops of V views, on the CPU; None to read the images without a random
+        crop. Only `imbalance.data.images.image_files` makes random crops.
     """
 
-    images: np.ndarray
+    index: Tensor | slice
+    crops: Tensor | None = None
+
+
+class DiskImages(ABC):
+    """N images on disk; indexing reads a batch and copies it to the device.
+
+    checksums: (M,) uint32, the CRC-32 of the pixels of each of the M images on disk.
+    rows: (N,) int64, on the CPU: the positions of these N images among the M images on disk.
+    target: the device that batches are copied to.
+    image_shape: the shape (C, H, W) of an image.
+    """
+
     checksums: np.ndarray
     rows: Tensor
     target: torch.device
     dtype, device = torch.uint8, torch.device("cpu")
 
     @property
+    @abstractmethod
+    def image_shape(self) -> tuple[int, ...]:
+        """The shape (C, H, W) of an image."""
+
+    @abstractmethod
+    def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield the (V, B, C, H, W) uint8 images of each request on the target device; V is 1 without random crops.
+
+        The images of the next requests are read while the caller uses those that it has.
+
+        Raises:
+            BadInput: an image cannot be read.
+        """
+
+    @abstractmethod
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        """Return the (B, C, H, W) uint8 images at `index` on the target device; `index` must be on the CPU."""
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """The shape (N, C, H, W)."""
-        return (len(self.rows), *self.images.shape[1:])
+        return (len(self.rows), *self.image_shape)
 
     def dim(self) -> int:
         """Return the number of dimensions, like a tensor."""
@@ -46,12 +81,12 @@ class StoredImages:
         """Return False, because pixels are uint8."""
         return False
 
-    def to(self, device: torch.device, dtype: torch.dtype) -> "StoredImages":
+    def to(self: D, device: torch.device, dtype: torch.dtype) -> D:
         """Return these images with `device` as the device that batches are copied to.
 
         `dtype` is ignored, because images stay uint8; it is an argument because `torch.Tensor.to` has one.
         """
-        return replace(self, target=device)
+        return replace(cast(Any, self), target=device)
 
     @property
     def nbytes(self) -> int:
@@ -71,57 +106,128 @@ class StoredImages:
                 f"has {free / 1e9:,.1f} GB free; set config.trainer.images_on_device=False to read them from the disk"
             )
         images = torch.empty(self.shape, dtype=torch.uint8, device=self.target)
-        for start in range(0, len(self), IMAGES_PER_COPY):
-            images[start : start + IMAGES_PER_COPY] = self[start : start + IMAGES_PER_COPY]
+        parts = [slice(start, start + IMAGES_PER_COPY) for start in range(0, len(self), IMAGES_PER_COPY)]
+        for part, batch in zip(parts, self.batches(parts)):
+            images[part] = batch
         return images
 
-    def subset(self, index: Tensor) -> "StoredImages":
+    def batches(self, indices: Iterable[Tensor | slice]) -> Iterator[Tensor]:
+        """Yield the images at each index, as indexing returns them; read the next batches ahead."""
+        return (images[0] for images in self.read(map(Request, indices)))
+
+    def subset(self: D, index: Tensor) -> D:
         """Return the images at the positions `index`, without reading pixels."""
-        return replace(self, rows=self.rows[index])
-
-    def __getitem__(self, index: Tensor | slice) -> Tensor:
-        """Return the (B, C, H, W) uint8 images at `index` on the target device; `index` must be on the CPU."""
-        rows = self.rows[index].numpy()
-
-        def gather(batch: Tensor) -> None:
-            np.take(
-                self.images, rows, axis=0, out=batch.numpy(), mode="clip"
-            )  # the default mode "raise" would copy twice
-
-        shape = (len(rows), *self.images.shape[1:])
-        if self.target.type != "cpu":
-            return pinned_copier().copy(shape, gather, self.target)
-        batch = torch.empty(shape, dtype=torch.uint8)
-        gather(batch)
-        return batch
+        return replace(cast(Any, self), rows=self.rows[index])
 
     def index_select(self, dim: int, index: Tensor) -> Tensor:
         """Return `self[index]`; `dim` is always 0. Callers use this method, because for tensors it is faster than indexing."""
         return self[index]
 
 
-class PinnedCopier:
-    """Copier of batches to a GPU through two blocks of pinned memory: one is filled while the GPU copies the other.
+@dataclass(frozen=True)
+class StoredImages(DiskImages):
+    """N images of a store; for the other fields see `DiskImages`.
 
-    The GPU copies pinned memory while the program continues. The number of blocks is limited to two, because a program
-    that never waits for the GPU would otherwise pin the memory of a whole split.
+    images: (M, C, H, W) uint8, the read-only memory map of the store.
+    """
+
+    images: np.ndarray
+    checksums: np.ndarray
+    rows: Tensor
+    target: torch.device
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        return self.images.shape[1:]
+
+    def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
+        """Yield the images of each request, as `DiskImages.read` says; a thread gathers the next batch meanwhile."""
+        jobs = (reader_thread().submit(self._gathered, request.index) for request in requests)
+        job = next(jobs, None)
+        while job is not None:
+            block, job = job.result(), next(jobs, None)
+            yield self._sent(block)[None]
+
+    def __getitem__(self, index: Tensor | slice) -> Tensor:
+        return self._sent(self._gathered(index))
+
+    def _gathered(self, index: Tensor | slice) -> "Tensor | PinnedBlock":
+        """Return a batch on the CPU; if the target is another device, in pinned memory."""
+        rows = self.rows[index].numpy()
+
+        def gather(batch: Tensor) -> None:
+            # The default mode "raise" would copy twice.
+            np.take(self.images, rows, axis=0, out=batch.numpy(), mode="clip")
+
+        shape = (len(rows), *self.image_shape)
+        if self.target.type != "cpu":
+            return pinned_copier().fill(shape, gather)
+        batch = torch.empty(shape, dtype=torch.uint8)
+        gather(batch)
+        return batch
+
+    def _sent(self, batch: "Tensor | PinnedBlock") -> Tensor:
+        """Return a result of `_gathered` on the target device."""
+        return batch if isinstance(batch, Tensor) else pinned_copier().send(batch, self.target)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path of the store in place of its pixels, so that a process can send these images to another one."""
+        if not isinstance(self.images, np.memmap):
+            return StoredImages, (self.images, self.checksums, self.rows, self.target)
+        return mapped_images, (self.images.filename, self.images.shape, self.checksums, self.rows, self.target)
+
+
+def mapped_images(
+    path: str | Path, shape: tuple[int, ...], checksums: np.ndarray, rows: Tensor, target: torch.device
+) -> StoredImages:
+    """Return `StoredImages` whose pixels are in the file `path`; raise `OSError` if this machine has no such file."""
+    images = np.memmap(path, dtype=np.uint8, mode="r", shape=shape)
+    return StoredImages(images, checksums, rows, target)
+
+
+@functools.cache
+def reader_thread() -> ThreadPoolExecutor:
+    """Return the one thread of this process that gathers batches of stores ahead."""
+    return ThreadPoolExecutor(1, "imbalance reader")
+
+
+class PinnedBlock(NamedTuple):
+    """A block of pinned memory with a batch: the memory, the event that ends its last copy to a GPU, and the batch."""
+
+    memory: Tensor
+    copied: Any
+    batch: Tensor
+
+
+class PinnedCopier:
+    """Copier of batches to a GPU through blocks of pinned memory: one is filled while the GPU copies another.
+
+    The GPU copies pinned memory while the program continues. A block is used again once its copy has ended, because a
+    program that never waits for the GPU would otherwise pin the memory of a whole split. Two blocks are usually enough.
     """
 
     def __init__(self):
-        self.blocks = [(torch.empty(0, dtype=torch.uint8), torch.cuda.Event()) for _ in range(2)]
+        self.blocks: queue.SimpleQueue[tuple[Tensor, Any]] = queue.SimpleQueue()
 
-    def copy(self, shape: Sequence[int], fill: Callable[[Tensor], None], device: torch.device) -> Tensor:
-        """Let `fill` write to a uint8 tensor of `shape` in pinned memory, and return a copy of this tensor on `device`."""
-        memory, copied = self.blocks.pop(0)
-        copied.synchronize()  # the GPU may still copy this block, two batches later; usually it has ended
+    def fill(self, shape: Sequence[int], fill: Callable[[Tensor], None]) -> PinnedBlock:
+        """Let `fill` write to a uint8 tensor of `shape` in pinned memory, and return the block; any thread may call."""
+        try:
+            memory, copied = self.blocks.get_nowait()
+            copied.synchronize()  # the GPU may still copy this block, two batches later; usually it has ended
+        except queue.Empty:
+            memory, copied = torch.empty(0, dtype=torch.uint8), torch.cuda.Event()
         size = int(np.prod(shape))
         if size > len(memory):
             memory = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        batch = memory[:size].view(shape)
+        batch = memory[:size].view(tuple(shape))
         fill(batch)
-        on_device = batch.to(device, non_blocking=True)
-        copied.record()
-        self.blocks.append((memory, copied))
+        return PinnedBlock(memory, copied, batch)
+
+    def send(self, block: PinnedBlock, device: torch.device) -> Tensor:
+        """Return a copy of the block's batch on `device`; the copy may still be under way."""
+        on_device = block.batch.to(device, non_blocking=True)
+        block.copied.record()
+        self.blocks.put((block.memory, block.copied))
         return on_device
 
 

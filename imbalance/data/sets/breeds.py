@@ -10,7 +10,7 @@ import numpy as np
 
 from imbalance.config.schema import Natural
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.sets.published import PublishedSet, folder_images, middle, published_listing
 from imbalance.errors import BadInput
 
@@ -119,6 +119,7 @@ TRAIN_COUNTS = {"living17": (39780, 4420)}
 PER_CLASS = 50  # images of each class of ImageNet in its val folder
 
 
+@image_listing
 def list_breeds(
     data_dir: str,
     *,

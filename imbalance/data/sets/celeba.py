@@ -11,7 +11,7 @@ from imbalance.config.schema import Name, Natural
 from imbalance.data.files import find_path
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.problems import Problem
 from imbalance.data.splits import draw_per_class, stratified_split
 from imbalance.errors import BadInput
@@ -33,6 +33,7 @@ FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (976
 PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 
+@image_listing
 def list_celeba(
     data_dir: str,
     *,

@@ -14,7 +14,7 @@ import numpy as np
 from imbalance.config.schema import Natural
 from imbalance.data.files import csv_records, read_csv
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.problems import Problem
 from imbalance.data.sets.published import (
     Labelled,
@@ -51,6 +51,7 @@ def no_finding(text: str) -> int | str:
     return {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1}.get(text, f"No Finding is {text!r}, not empty, 0.0 or 1.0")
 
 
+@image_listing
 def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List the X-rays of CheXpert (the small or the full images); the class is No Finding, the attribute sex × race.
 
@@ -132,6 +133,7 @@ def excel_rows(folder: Path) -> Iterator[list[str]]:
         yield ["" if cell is None else str(cell) for cell in row]
 
 
+@image_listing
 def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List the X-rays of MIMIC-CXR-JPG; the class is No Finding, the attribute is sex × race.
 
@@ -199,6 +201,7 @@ def pneumonia(text: str) -> int | str:
     )
 
 
+@image_listing
 def list_cxr_multisite(
     data_dir: str,
     *,

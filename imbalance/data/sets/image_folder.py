@@ -8,7 +8,7 @@ import numpy as np
 
 from imbalance.config.schema import Count, Fraction, Natural
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.problems import Problem
 from imbalance.data.sets.image_table import image_recipe
 from imbalance.data.tables.columns import assign_splits
@@ -19,6 +19,7 @@ SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
+@image_listing
 def list_folder(
     data_dir: str,
     seed: int,

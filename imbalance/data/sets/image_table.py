@@ -10,7 +10,7 @@ from imbalance.config.schema import Count, Fraction, Name, Natural
 from imbalance.data.files import check_columns, read_csv, read_parquet_table
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
 from imbalance.data.tables.columns import Delimiter, assign_splits, check_label_columns, number_groups
@@ -18,6 +18,7 @@ from imbalance.data.tables.values import composed
 from imbalance.errors import BadInput
 
 
+@image_listing
 def list_table(
     data_dir: str,
     seed: int,

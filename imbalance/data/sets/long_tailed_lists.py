@@ -11,7 +11,7 @@ import numpy as np
 
 from imbalance.config.schema import Name, Natural
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.problems import Problem
 from imbalance.data.sets.published import Labelled, PublishedSet, middle, published_listing
 from imbalance.errors import BadInput
@@ -21,6 +21,7 @@ from imbalance.utils.read import read_bytes
 PARTS = ("train", "val", "test")
 
 
+@image_listing
 def list_imagenet_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
@@ -35,7 +36,7 @@ def list_imagenet_lt(
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
-            Published runs use random_resized_crop, flip and color_jitter.
+            Published runs use inception_crop, flip and color_jitter.
     """
     about = PublishedSet("imagenet_lt", "ImageNet-LT", (), (), (115846, 20000, 50000))
     folders = ("ImageNet_LT", "imagenet_lt", "data/ImageNet_LT", "data_txt/ImageNet_LT")
@@ -43,6 +44,7 @@ def list_imagenet_lt(
     return listed(about, files, Path(data_dir) / folder, 1000, size, check_counts, augment)
 
 
+@image_listing
 def list_places_lt(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
@@ -57,7 +59,7 @@ def list_places_lt(
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
-            Published runs use random_resized_crop, flip and color_jitter.
+            Published runs use inception_crop, flip and color_jitter.
     """
     about = PublishedSet("places_lt", "Places-LT", (), (), (62500, 7300, 36500))
     folders = ("Places_LT", "places_lt", "Places_LT_v2", "data/Places_LT", "data_txt/Places_LT_v2")
@@ -65,6 +67,7 @@ def list_places_lt(
     return listed(about, files, Path(data_dir) / folder, 365, size, check_counts, augment)
 
 
+@image_listing
 def list_inaturalist2018(
     data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
@@ -80,7 +83,7 @@ def list_inaturalist2018(
         check_counts: False to accept data with other counts than the published ones.
         augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
             none. The page Data lists the names.
-            Published runs use random_resized_crop and flip.
+            Published runs use inception_crop and flip.
     """
     about = PublishedSet("inaturalist2018", "iNaturalist 2018", (), (), (437513, 8142, 16284))
     folders = ("iNaturalist18", "inaturalist2018", "iNaturalist2018", "data/iNaturalist18", "data_txt/iNaturalist18")

@@ -7,7 +7,7 @@ from typing import Literal
 from imbalance.config.schema import Natural
 from imbalance.data.files import read_csv
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.sets.published import LEFT_OUT, PublishedSet, csv_images, folder_images, published_listing
 
 AREAS = ("urban", "country")
@@ -20,6 +20,7 @@ URBANCARS = PublishedSet(
 )
 
 
+@image_listing
 def list_urbancars(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List pictures of cars, each pasted on a background beside an object; the group is car × background × object.
 
@@ -56,6 +57,7 @@ SPUCO = {
 SPUCO_COUNTS = ((10000, 500), (500, 25), (500, 500))  # images of each aligned and each conflicting group, by split
 
 
+@image_listing
 def list_spuco(
     data_dir: str,
     *,
@@ -103,6 +105,7 @@ HOSPITALS = tuple(f"hospital {number}" for number in range(5))
 CAMELYON_COUNTS = {"other hospital": (302436, 34904, 85054), "same hospitals": (302436, 33560, 85054)}
 
 
+@image_listing
 def list_camelyon17(
     data_dir: str,
     *,
@@ -149,6 +152,7 @@ IWILDCAM_CLASSES = 182
 IWILDCAM_COUNTS = {"train": 129809, "val": 14961, "test": 42791, "id_val": 7314, "id_test": 8154}
 
 
+@image_listing
 def list_iwildcam(
     data_dir: str,
     *,

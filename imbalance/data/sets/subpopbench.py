@@ -14,7 +14,7 @@ import numpy as np
 
 from imbalance.config.schema import Natural
 from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.sets.published import (
     Labelled,
     PublishedSet,
@@ -40,6 +40,7 @@ METASHIFT_FOLDERS = (
 METASHIFT_LAYOUTS = tuple(f"{folder}MetaShift-Cat-Dog-indoor-outdoor" for folder in ("metashift/", ""))
 
 
+@image_listing
 def list_metashift(
     data_dir: str, *, metadata: str, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
@@ -84,6 +85,7 @@ IMAGENET_9 = PublishedSet(
 Background = Literal["original", "mixed_rand", "no_fg", "only_fg"]
 
 
+@image_listing
 def list_imagenet_bg(
     data_dir: str, *, test: Background, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:
@@ -115,6 +117,7 @@ NICO_COUNTS = (62657, 8726, 17483)
 NICO_HELD_OUT = 75  # images of each group that are not in train
 
 
+@image_listing
 def list_nico_pp(
     data_dir: str, *, metadata: str, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
 ) -> Listing:

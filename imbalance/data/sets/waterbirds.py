@@ -11,7 +11,7 @@ from imbalance.config.schema import Natural
 from imbalance.data.files import find_path, read_csv
 from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset
+from imbalance.data.images.listing import Listing, image_dataset, image_listing
 from imbalance.data.problems import Problem
 
 # The folders of the unpacked archive, of group_DRO and code that follows it, and of WILDS.
@@ -37,6 +37,7 @@ REGENERATED_TRAIN: Final = (
 )  # the groups of train in a copy in circulation that was made with another seed
 
 
+@image_listing
 def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
     """List the published splits, and check their counts; the class is the bird, the group is bird × background.
 

@@ -120,7 +120,9 @@ class ArrowTexts(Sequence[Any]):
                 raise IndexError(index)
             return []
         first = int(rows.min())
-        block = self.table.table.select(list(self.names)).slice(first, int(rows.max()) + 1 - first).take(rows - first)
+        block = self.table.table.select(list(self.names)).slice(first, int(rows.max()) + 1 - first)
+        if len(block) > len(rows):
+            block = block.take(rows - first)
         columns = [[composed(text or "") for text in column.to_pylist()] for column in block.columns]
         texts = columns[0] if len(columns) == 1 else list(zip(*columns))
         return texts[0] if isinstance(index, int) else texts

@@ -72,6 +72,8 @@ class Columns:
 
     def names_text(self) -> str:
         """Return the names of all columns as part of a message."""
+        if len(self.values) == 1 and (separator := next((c for c in ";\t|" if c in next(iter(self.values))), None)):
+            return f"the only column is {next(iter(self.values))!r}; separate the columns by commas, or set config.data.delimiter={separator!r}"
         return f"the columns are {', '.join(self.values)}" if self.values else "there is no column at all"
 
     def __getitem__(self, name: str) -> np.ndarray | Categories:
@@ -164,11 +166,14 @@ def frame_columns(frame: Any) -> Columns:
     values = {}
     for name in column_names(frame):
         try:
+            if str(getattr(frame[name], "dtype", "")).startswith("Struct"):  # polars; NumPy would join the fields
+                raise ValueError("it has several fields; make each field a column of its own, as frame.unnest does")
             values[str(name)] = unmasked(frame[name])
         except (
             Exception
         ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
-            reason = " ".join(str(error).split())[:200]
+            lazy = type(frame).__name__ == "LazyFrame"
+            reason = "a LazyFrame given; pass frame.collect()" if lazy else " ".join(str(error).split())[:200]
             raise BadInput(f"data frame: column {name!r} cannot be read as an array ({reason})") from None
         if not values[str(name)].ndim:
             raise BadInput(f"data frame: column {name!r} is a single value; give a list with a value for each row")
@@ -231,6 +236,10 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
     check_columns(path, content.column_names, content.column_names)
     arrays = {}
     for name, column in zip(content.column_names, content.columns):
+        if column.type.num_fields and not hasattr(column.type, "value_type"):  # a struct, a map or a union
+            raise BadInput(
+                f"{path}: column {name!r} has the type {column.type}; write each of its fields as a column of its own"
+            )
         values = column.to_numpy()
         arrays[name] = values if values.dtype.kind in "iufb" else np.array(column.to_pylist(), dtype=object)
     return arrays

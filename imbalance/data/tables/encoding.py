@@ -73,7 +73,8 @@ def fit_features(
 def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float], list[float]]]:
     """Return, for each (N, D) array, the means and the standard deviations of its columns.
 
-    nan is ignored, and a constant column has the deviation 1.
+    nan is ignored, and a constant column has the deviation 1. Values that differ in their last digits only, which
+    scikit-learn takes for a constant, are standardised too.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -85,10 +86,17 @@ def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float]
         warnings.simplefilter("ignore", RuntimeWarning)  # for a column without a value
         scaler = StandardScaler().fit(joined)
     mean, std = np.asarray(scaler.mean_), np.asarray(scaler.scale_)
-    for i in np.flatnonzero((std == 1) & (np.abs(mean) > LARGE)):
-        # The rounding error of the mean of a constant column is not divided by a deviation, so it would become an input.
+    # scikit-learn does not divide a column whose deviation is near the rounding error of its mean, so the differences
+    # between its values, or that error, would become large inputs.
+    var = np.asarray(scaler.var_)
+    for i in np.flatnonzero((std == 1) & (var != 1) & np.isfinite(var)):
         values = joined[:, i][~np.isnan(joined[:, i])]
-        mean[i] = values[0] if len(values) and (values == values[0]).all() else mean[i]
+        if len(values) and (values != values[0]).any():
+            from_first = values - values[0]  # exact, because the values are so close to each other
+            unit = np.abs(from_first).max()  # squares of tiny numbers would be 0
+            mean[i], std[i] = values[0] + from_first.mean(), (from_first / unit).std() * unit or 1.0
+        elif len(values) and abs(mean[i]) > LARGE:
+            mean[i] = values[0]
     mean, std = mean.tolist(), std.tolist()
     return [(mean, std)] if len(arrays) == 1 else [([m], [s]) for m, s in zip(mean, std)]
 
@@ -299,29 +307,20 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
     """Return a tuple of lines for the log: the numbers of columns, of encoded features, and of missing training values.
 
-    A further line names each numeric column whose training values differ too little to be standardised.
-
     Args:
         train: (N,) bool, the training rows.
         width: the number of encoded features.
     """
-    gaps, flat = {}, []
+    gaps = {}
     for column in features["numeric"]:
         values = numeric_values(columns, column["column"], features["missing"])[train]
         gaps[column["column"]] = int(np.isnan(values).sum())
-        undivided = values[:, np.array(column["std"]) == 1]  # as scikit-learn leaves what it takes for a constant
-        differ = np.nanmin(undivided, axis=0) < np.nanmax(undivided, axis=0)
-        if (differ & (np.abs(np.nanstd(undivided, axis=0) - 1) > 0.01)).any():
-            flat.append(
-                f"{column['column']}: the values differ too little for float64 to be standardised, so the model may read the column as "
-                "a constant; subtract the mean from the column, or multiply it, if the differences matter"
-            )
     for column in features["categorical"]:
         values = category_values(columns, column["column"], features["missing"]).replaced(lambda text: text and "x")
         gaps[column["column"]] = int((values.texts()[train] == "").sum()) if features["missing"] else 0
     counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
     missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
-    return (f"inputs: {counts} → {width} features; missing values in train: {missing}", *flat)
+    return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)
 
 
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:

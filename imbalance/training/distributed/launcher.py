@@ -22,6 +22,9 @@ VALUES = {
     "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("accumulation", ("no", "1", "auto")),
     "ACCELERATE_GRADIENT_CLIPPING": ("clip_norm", ("no", "auto", "none", "0", "0.0")),
 }
+# Environment variables that accelerate reads as true or false, and the texts that it takes.
+FLAGS = ("ACCELERATE_USE_CPU", "ACCELERATE_DEBUG_MODE", "ACCELERATE_CPU_AFFINITY", "FORK_LAUNCHED")
+TRUE, FALSE = ("1", "true", "t", "yes", "y", "on"), ("0", "false", "f", "no", "n", "off")
 TPU = ("XLA_USE_BF16", "XLA_DOWNCAST_BF16", "TPU_PROCESS_ADDRESSES")
 
 
@@ -31,8 +34,13 @@ def check_settings(config: Experiment) -> None:
     Raises:
         BadInput: a setting differs from the config; the message names the key of the config to use.
     """
+    for name in (*FLAGS, *ENGINES):
+        if os.environ.get(name, "false").lower() not in TRUE + FALSE:
+            raise BadInput(
+                f"{name}: {os.environ[name]!r} given in the environment; accelerate takes only true or false; unset it"
+            )
     for name, (engine, instead) in ENGINES.items():
-        if os.environ.get(name, "").lower() in ("true", "1", "yes"):
+        if os.environ.get(name, "").lower() in TRUE:
             raise BadInput(
                 f"launch: accelerate is set to use {engine} ({name}={os.environ[name]}), but the config decides how a run is "
                 f"distributed; launch without {engine} (or with torchrun), and {instead}"
@@ -70,7 +78,7 @@ def is_equal(text: str, value: object) -> bool:
 
 def is_told_to_use_cpu() -> bool:
     """Return whether the launcher was told to leave the GPUs unused, as by `accelerate launch --cpu`."""
-    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("true", "1", "yes")
+    return os.environ.get("ACCELERATE_USE_CPU", "").lower() in TRUE
 
 
 def expected_processes() -> int:

@@ -161,7 +161,8 @@ def wandb_settings(config: Experiment) -> Any:
     """Return the wandb settings that send only config and metrics and print nothing; None if wandb is disabled.
 
     Raises:
-        BadInput: wandb is not installed, or refuses the value of an environment variable WANDB_….
+        BadInput: wandb is not installed, or refuses the value of an environment variable WANDB_… or of
+            config.logger.project.
     """
     mode = _wandb_mode(config)
     if mode == "disabled":
@@ -171,18 +172,24 @@ def wandb_settings(config: Experiment) -> Any:
         raise BadInput(
             f"{key}: {mode!r} given, which needs wandb, which is not installed; type pip install wandb, or use 'disabled'"
         )
+    import wandb
     from pydantic import ValidationError
 
-    try:
-        import wandb
-
-        wandb.Settings().update_from_env_vars(
-            dict(os.environ)
-        )  # wandb.init does so too, but too late for a good message
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "_".join(map(str, first["loc"])).upper()
-        raise BadInput(f"WANDB_{name}: {first['input']!r} given; {first['msg']}") from None
+    # wandb.init reads the variables too, but too late for a good message.
+    variables = {name: value for name, value in os.environ.items() if name.startswith("WANDB_")}
+    checks: dict[str, tuple[str, Callable[[], Any]]] = {
+        name: (value, lambda name=name, value=value: wandb.Settings().update_from_env_vars({name: value}))
+        for name, value in variables.items()
+    }
+    project = config.logger.project
+    checks["config.logger.project"] = project, lambda: wandb.Settings(project=project)
+    for name, (value, check_value) in checks.items():
+        try:
+            check_value()
+        except ValidationError as error:
+            raise BadInput(f"{name}: {value!r} given; {error.errors()[0]['msg']}") from None
+        except wandb.Error as error:
+            raise BadInput(f"{name}: {value!r} given; {error}") from None
     return wandb.Settings(
         mode=mode, save_code=False, disable_git=True, console="off", silent=True, init_timeout=15,
         finish_timeout=30, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,

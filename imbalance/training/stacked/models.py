@@ -160,6 +160,7 @@ def stacked_images(images: Sequence[Images]) -> Callable[[slice], tuple[Inputs, 
             alike[0],
             rows=torch.stack([one.rows for one in alike]),
             drawn=[[torch.stack(uniforms) for uniforms in zip(*view)] for view in zip(*(one.drawn for one in alike))],
+            read_ahead=None,
         )
         for alike in same_data
     ]

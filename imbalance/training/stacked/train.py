@@ -11,7 +11,7 @@ either command can resume a run of the other.
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -69,6 +69,7 @@ def in_common(config: Experiment) -> str | None:
     can_stack &= not (config.debug or trainer.compile != "no" or trainer.channels_last)
     can_stack &= first_run(config) is None and not trainer.ema_decay
     can_stack &= not (trainer.shard or trainer.activation_checkpointing)
+    can_stack &= not from_files(config.data)  # each run would need its own random crops
     can_stack &= not trackers.uses_wandb(config)  # wandb allows one run in a process
     if not can_stack or not all(
         tags_of(look_up(registries()[section], config.section(section).name)).batched for section in BATCHED
@@ -79,6 +80,12 @@ def in_common(config: Experiment) -> str | None:
     if takes_full_batches(config):
         own = (*own, "optim.weight_decay", "optim.decayed")
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)
+
+
+def from_files(data: Mapping[str, Any]) -> bool:
+    """Return whether a section `config.data`, or the section of its source, reads batches from image files."""
+    source = data.get("source")
+    return data.get("images_from") == "files" or (isinstance(source, Mapping) and from_files(source))
 
 
 def gains_from_batching(config: Experiment) -> bool:

@@ -3,7 +3,9 @@
 `imbalance forensics <run directory>` replays that step.
 """
 
-from collections.abc import Sequence
+import json
+import shlex
+from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.experiment import validate
-from imbalance.config.resolve import load
+from imbalance.config.experiment import Experiment, validate
+from imbalance.config.resolve import defining_values, load, upgrade_saved_config
 from imbalance.config.run_directory import read_summary
+from imbalance.data.identity import differences
 from imbalance.errors import BadInput, Diverged
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import soft_margins
@@ -139,6 +142,8 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         "losses": losses,
         "terms": {name: column.detach() for name, column in done.terms.items()},
         "value": done.value.detach(),
+        "config": json.dumps(defining_values(run.config)),
+        "data": learner.data,
         **whole(before, keep=log.writes),
         "random": [share["random"] for share in shares],
     }
@@ -206,9 +211,50 @@ def first_non_finite_entry(trace: dict[str, float]) -> str | None:
 
 def reason_without_step(directory: Path) -> str:
     """Return why a directory holds no step to replay, and what to type instead."""
-    if (directory / "summary.json").is_file() and (summary := read_summary(directory))["status"] == "diverged":
-        return f"this run diverged outside a training step, so there is no step to replay: {summary['reason']}"
-    return f"holds no {FILE}, so no step of a run diverged there; type the run directory of a run that diverged"
+    if not directory.is_dir():
+        return "no such folder; type the run directory of a run that diverged"
+    if not (directory / "summary.json").is_file() or (summary := read_summary(directory))["status"] != "diverged":
+        return f"holds no {FILE}, so no step of a run diverged there; type the run directory of a run that diverged"
+    if "imbalance forensics" in summary["reason"]:  # the run wrote the file, or tried to
+        return (
+            f"the run diverged in a training step, but {FILE} is missing or no regular file; restore the file from a copy, or "
+            f"train the run again: imbalance train --config={shlex.quote(str(directory / 'config.json'))} "
+            "--config.work_dir=<another folder>"
+        )
+    return f"this run diverged outside a training step, so there is no step to replay: {summary['reason']}"
+
+
+def check_config(saved: Mapping[str, Any], config: Experiment, path: Path) -> None:
+    """Raise `BadInput` if the config of a run was edited after its divergence.
+
+    Args:
+        saved: content of `divergence.pt`; files of older versions do not hold the config.
+        config: the config in the file at `path`.
+    """
+    now = defining_values(config)
+    before = defining_values(upgrade_saved_config(json.loads(saved["config"]))) if "config" in saved else now
+    if changed := sorted(key for key in now if now[key] != before.get(key)):
+        raise BadInput(
+            f"{path}: config.{changed[0]} is {now[changed[0]]!r}, but the step was taken with {before.get(changed[0])!r}; "
+            "restore the file"
+        )
+
+
+def check_rows(saved: Mapping[str, Any], learner: Learner, rows: Tensor, directory: Path) -> None:
+    """Raise `BadInput` if the data of a run were changed after its divergence.
+
+    Args:
+        saved: content of `divergence.pt`; files of older versions do not hold the digest of the data.
+        rows: rows of train that the step draws from the current data.
+    """
+    if other := differences(saved.get("data", learner.data), learner.data):
+        raise BadInput(
+            f"config.data_dir: these are not the data with which {directory} diverged ({'; '.join(other)}); restore those data"
+        )
+    if not torch.equal(rows.cpu(), saved["rows"].cpu()):
+        raise BadInput(
+            f"{directory}: with this config.json and these data the step draws other examples than in the run; restore both"
+        )
 
 
 def replay(directory: Path) -> str:
@@ -219,7 +265,8 @@ def replay(directory: Path) -> str:
     of the run bit for bit; the report says whether they do.
 
     Raises:
-        BadInput: the run did not diverge, or diverged outside a training step.
+        BadInput: the run did not diverge, or diverged outside a training step; or its config or its data were changed
+            since.
     """
     if not (directory / FILE).is_file():
         raise BadInput(f"{directory}: {reason_without_step(directory)}")
@@ -230,12 +277,15 @@ def replay(directory: Path) -> str:
     except BadInput as error:  # the file is damaged, or of another version
         raise BadInput(f"{path}: {error}") from None
     saved = read_torch(directory / FILE)
+    check_config(saved, config, path)
     learner = make_learner(config, start_accelerator(config), directory)
     # Files of older versions have no scaler.
     parts = {name: part for name, part in learner.parts.items() if name in saved}
     scaler = learner.accelerator.scaler
     epoch, world, size = draw_epoch(learner, saved["epoch"]), len(saved["random"]), config.trainer.batch_size
-    labels = epoch.labels(batch_slices(saved["batch"], size, 0, world)[0])
+    global_slice, _ = batch_slices(saved["batch"], size, 0, world)
+    check_rows(saved, learner, epoch.rows[global_slice], directory)
+    labels = epoch.labels(global_slice)
     losses, trace, value = torch.empty_like(saved["losses"]), {}, saved["value"]
     for rank, random in enumerate(saved["random"]):
         _, share = batch_slices(saved["batch"], size, rank, world)

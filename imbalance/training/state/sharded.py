@@ -13,6 +13,7 @@ from `selected.pt`, which needs no pickle.
 import functools
 import re
 import shutil
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -180,9 +181,11 @@ def restore_sharded(learner: Learner, about: Mapping[str, Any], folder: Path) ->
     tensors: dict[str, Any] = {"model": model} | ({"best": copied(model)} if about["best"] else {})
     states = {"optimizer": optimizer["state"]}
     try:
-        load(tensors, **reading)
-        # A parameter that never had a gradient has no state in the checkpoint, so keep its new state.
-        load(states, planner=DefaultLoadPlanner(allow_partial_load=True), **reading)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")  # as it is meant to be in one process
+            load(tensors, **reading)
+            # A parameter that never had a gradient has no state in the checkpoint, so keep its new state.
+            load(states, planner=DefaultLoadPlanner(allow_partial_load=True), **reading)
     except CheckpointException as error:
         reason = " ".join(str(next(iter(error.failures.values()))[0]).split())[:200]
         raise BadInput(

@@ -23,6 +23,7 @@ PAPER = dict(
     test="balanced",
     subset_seed=0,
     size=8,
+    images_from="store",
     augment=(),
 )
 

@@ -25,6 +25,7 @@ FOLDER = dict(
     reduce=False,
     resize=20,
     size=16,
+    images_from="store",
     augment=(),
 )
 

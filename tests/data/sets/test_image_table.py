@@ -23,7 +23,7 @@ def counts(listing) -> list[list[int]]:
 TABLE = dict(
     file="birds.csv", delimiter=",", folder="images", path="path", target="target", classes=("land", "water"),
     attributes=("place",), split="split", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, reduce=False,
-    resize=20, size=16, augment=(),
+    resize=20, size=16, images_from="store", augment=(),
 )  # fmt: skip
 
 
@@ -222,7 +222,7 @@ def test_a_table_says_which_columns_it_means_and_needs_no_groups(tmp_path):
     (tmp_path / "list.csv").write_text("\n".join(lines))
     values = dict(file="list.csv", delimiter=";", folder="", path="file", target="kind", classes=("a", "b"), attributes=(),
                   split="part", val_fraction=0.0, test_fraction=0.0, mode="RGB", convert=False, reduce=False, resize=20, size=16,
-                  augment=())  # fmt: skip
+                  images_from="store", augment=())  # fmt: skip
     dataset = table(str(tmp_path), 0, **values)
     assert dataset.class_names == dataset.group_names == ("a", "b")
     assert dataset.train.targets.tolist() == dataset.train.groups.tolist() == [1, 0]

@@ -32,8 +32,8 @@ from imbalance.data.sets.spurious import (
 from imbalance.data.sets.subpopbench import METASHIFT, list_imagenet_bg, list_metashift, list_nico_pp
 from imbalance.errors import BadInput
 
-LOOSE = dict(size=14, check_counts=False, augment=())
-STRICT = dict(size=14, check_counts=True, augment=())
+LOOSE = dict(size=14, check_counts=False, images_from="store", augment=())
+STRICT = dict(size=14, check_counts=True, images_from="store", augment=())
 
 
 def make(root: Path, names) -> None:

@@ -25,7 +25,7 @@ def counts(listing) -> list[list[int]]:
 )
 def test_waterbirds_has_the_published_counts_in_every_layout(tmp_path, layout):
     make_waterbirds(tmp_path, layout)
-    listing = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
+    listing = list_waterbirds(str(tmp_path), size=16, regenerated=False, images_from="store", augment=())
     assert listing.problems == listing.split_problems() == []
     assert counts(listing) == [list(of_split) for of_split in PUBLISHED]
     assert listing.group_names == GROUPS
@@ -35,7 +35,7 @@ def test_waterbirds_has_the_published_counts_in_every_layout(tmp_path, layout):
 
 def test_waterbirds_trains_from_its_store(tmp_path):
     make_waterbirds(tmp_path, counts=((4, 2, 2, 4), (2, 2, 2, 2), (2, 2, 2, 2)), images=True)
-    dataset = waterbirds(str(tmp_path), size=16, regenerated=True, augment=("flip",))
+    dataset = waterbirds(str(tmp_path), size=16, regenerated=True, images_from="store", augment=("flip",))
     assert dataset.group_counts(dataset.train).tolist() == [4, 2, 2, 4]
     assert dataset.input_shape == (3, 16, 16) and len(dataset.test) == 8
     assert dataset.train.inputs[torch.tensor([0, 11])].shape == (2, 3, 16, 16)
@@ -45,14 +45,18 @@ def test_waterbirds_trains_from_its_store(tmp_path):
 
 def test_a_regenerated_waterbirds_is_named_and_taken_only_if_the_config_says_so(tmp_path):
     make_waterbirds(tmp_path, counts=(REGENERATED_TRAIN, *PUBLISHED[1:]))
-    (problem,) = map(str, list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems)
+    (problem,) = map(
+        str, list_waterbirds(str(tmp_path), size=16, regenerated=False, images_from="store", augment=()).problems
+    )
     assert "regenerated with another seed" in problem and "config.data.regenerated=True" in problem
-    assert list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems == []
+    assert list_waterbirds(str(tmp_path), size=16, regenerated=True, images_from="store", augment=()).problems == []
 
 
 def test_the_published_waterbirds_is_not_called_regenerated(tmp_path):
     make_waterbirds(tmp_path)
-    (problem,) = map(str, list_waterbirds(str(tmp_path), size=16, regenerated=True, augment=()).problems)
+    (problem,) = map(
+        str, list_waterbirds(str(tmp_path), size=16, regenerated=True, images_from="store", augment=()).problems
+    )
     assert "set config.data.regenerated=False" in problem
 
 
@@ -62,7 +66,7 @@ def test_waterbirds_with_any_group_exchanged_is_refused(tmp_path, split):
     text = file.read_text()
     file.write_text(text.replace(f",0,{split},0,", f",0,{split},1,", 1))
     with pytest.raises(BadInput, match="not the published Waterbirds"):
-        waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
+        waterbirds(str(tmp_path), size=16, regenerated=False, images_from="store", augment=())
 
 
 def test_waterbirds_names_every_bad_line(tmp_path):
@@ -70,7 +74,7 @@ def test_waterbirds_names_every_bad_line(tmp_path):
     lines = file.read_text().splitlines()
     lines[3], lines[5], lines[8] = lines[3] + ",x", lines[5].replace(",0,0,0,", ",2,0,0,"), "9,cut"
     file.write_text("\n".join(lines))
-    problems = list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=()).problems
+    problems = list_waterbirds(str(tmp_path), size=16, regenerated=False, images_from="store", augment=()).problems
     assert list(map(str, problems)) == [
         f"{file} line 4: 7 fields, but the heading has 6; each line needs as many",
         f"{file} line 9: 2 fields, but the heading has 6; each line needs as many",
@@ -82,4 +86,4 @@ def test_no_waterbirds_says_where_it_should_be(tmp_path):
     with pytest.raises(
         BadInput, match=r"^config.data_dir: Waterbirds is not in .*waterbirds_v1.0/metadata.csv.*download"
     ):
-        list_waterbirds(str(tmp_path), size=16, regenerated=False, augment=())
+        list_waterbirds(str(tmp_path), size=16, regenerated=False, images_from="store", augment=())

@@ -125,6 +125,18 @@ def test_a_run_and_its_predictions_are_those_of_parquet(tmp_path, monkeypatch):
     assert all(np.array_equal(one.probabilities, predictions[0].probabilities) for one in predictions)
 
 
+def test_the_program_of_the_page_turns_parquet_into_arrow(tmp_path, monkeypatch):
+    page = (ROOT / "docs" / "how-to" / "data.md").read_text()
+    program = page[page.index("import pyarrow\nimport pyarrow.dataset") :].partition("```")[0]
+    (tmp_path / "data").mkdir()
+    pyarrow.parquet.write_table(people(), tmp_path / "data" / "rows.parquet", row_group_size=30)
+    monkeypatch.chdir(tmp_path)
+    exec(program, {})
+    arrow, parquet = (read_columns(tmp_path / "data" / f"rows.{end}") for end in ("arrow", "parquet"))
+    assert list(arrow.values) == list(parquet.values)
+    assert all(arrow.text(name).tolist() == parquet.text(name).tolist() for name in arrow.values)
+
+
 def test_columns_are_read_when_they_are_used(tmp_path):
     write(tmp_path, people(), "people", 7)
     columns = read_columns(tmp_path / "people.arrow")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imbalance.data.tables.columns import array_columns, group_name
+from imbalance.data.tables.columns import array_columns, group_name, parquet_arrays
 from imbalance.errors import BadInput
 
 
@@ -18,3 +18,29 @@ def test_the_name_of_a_group_is_a_line_of_csv(values):
 def test_arrays_of_different_lengths_are_named_with_their_lengths():
     with pytest.raises(BadInput, match=r"file.npz: columns of different lengths \(age 3, target 2\)"):
         array_columns(Path("file.npz"), {"age": np.arange(3), "target": np.arange(2)})
+
+
+def test_a_parquet_column_with_fields_is_refused(tmp_path):
+    """Each struct became the text of a dictionary, and thereby a category."""
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    for kind, value in (
+        (pyarrow.struct([("a", pyarrow.int64())]), {"a": 1}),
+        (pyarrow.map_(pyarrow.string(), pyarrow.int64()), [("a", 1)]),
+    ):
+        parquet.write_table(pyarrow.table({"x": pyarrow.array([value], kind)}), tmp_path / "t.parquet")
+        with pytest.raises(BadInput, match="column 'x' has the type .*a column of its own"):
+            parquet_arrays(tmp_path / "t.parquet")
+    parquet.write_table(pyarrow.table({"x": [[1.0, 2.0]], "y": ["a"]}), tmp_path / "t.parquet")
+    assert list(parquet_arrays(tmp_path / "t.parquet")) == ["x", "y"]
+
+
+def test_a_file_with_another_separator_is_told():
+    columns = array_columns(Path("t.csv"), {"x;target": np.array(["1;a"])})
+    with pytest.raises(
+        BadInput, match="no column 'target'.*separate the columns by commas, or set config.data.delimiter=';'"
+    ):
+        columns["target"]
+    with pytest.raises(BadInput, match="the columns are x$"):
+        array_columns(Path("t.csv"), {"x": np.array([1.0])})["target"]

@@ -134,3 +134,12 @@ def test_a_program_started_as_a_module_is_named_so(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["/x/imbalance/__main__.py", "train", "--config=digits_poly"])
     with pytest.raises(BadInput, match=r"--nproc_per_node N -m imbalance train --config=digits_poly$"):
         check_processes(1)
+
+
+@pytest.mark.parametrize("name", ["ACCELERATE_USE_CPU", "ACCELERATE_USE_FSDP", "ACCELERATE_DEBUG_MODE"])
+def test_a_flag_that_accelerate_cannot_read_is_refused(config, monkeypatch, name):
+    monkeypatch.setenv(name, "maybe")
+    with pytest.raises(
+        BadInput, match=f"{name}: 'maybe' given in the environment; accelerate takes only true or false"
+    ):
+        check_settings(validate(config))

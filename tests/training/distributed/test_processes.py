@@ -306,9 +306,46 @@ def test_torchrun_ends_with_the_message_of_the_process_that_has_it(config):
     done = launch(config, "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if "use another config.work_dir" in line]
-    assert said[0].startswith("config.callbacks: ")
-    assert said[-1].startswith("  traceback : config.callbacks: ")  # torchrun's report, which stands last
+    assert said[0].startswith("config.adapter: ")
+    assert said[-1].startswith("  traceback : config.adapter: ")  # torchrun's report, which stands last
     assert all(line.startswith("process 1: ") for line in said[1:-1])  # where the launcher is slow to end it
+
+
+KILLER = """
+import os
+import signal
+
+from imbalance.methods.losses import CrossEntropy
+
+
+class Killed(CrossEntropy):
+    \"\"\"The cross-entropy; process 1 is killed in its 13th call of the first start.\"\"\"
+
+    calls = 0
+
+    def forward(self, logits, targets, groups):
+        self.calls += self.training
+        if self.calls == 13 and os.environ["TORCHELASTIC_RESTART_COUNT"] + os.environ["RANK"] == "01":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().forward(logits, targets, groups)
+"""
+
+
+def test_torchrun_starts_a_run_again_that_resumes(config, tmp_path, monkeypatch):
+    """As docs/how-to/many-processes.md says."""
+    (tmp_path / "killer.py").write_text(KILLER)
+    in_double(config).trainer.update(batch_size=44)
+    config.callbacks.checkpoint_minutes = 1e-9
+    config.loss = create(name="cross_entropy")
+    reference = train(config, tmp_path / "reference")["run_directory"]
+    config.loss = create(name=f"{tmp_path}/killer.py:Killed")
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
+    form = "--standalone --max_restarts 1 --nproc_per_node 2"
+    done = launch(config, "torch.distributed.run", *form.split())
+    assert done.returncode == 0, done.stderr
+    assert "resumed at epoch 1, step " in done.stdout
+    directory = Path(json.loads(done.stdout.splitlines()[-1])["run_directory"])
+    assert worst_difference(Path(reference), directory) < 1e-9
 
 
 def test_the_form_of_accelerate_that_starts_one_process_only_says_what_to_type(config):

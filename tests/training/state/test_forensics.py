@@ -147,3 +147,55 @@ def test_a_run_that_diverged_in_an_evaluation_has_no_step_to_replay(config, tmp_
         loop.train(config, tmp_path)
     with pytest.raises(BadInput, match="diverged outside a training step, so there is no step to replay: non-finite"):
         forensics.replay(tmp_path)
+
+
+def test_a_step_is_not_replayed_with_an_edited_config(config, tmp_path):
+    config.optim.lr = 1e20
+    diverge(config, tmp_path)
+    path = tmp_path / "config.json"
+    original = path.read_text()
+    for edit, key in (('"batch_size": 64', '"batch_size": 7'), ('"lr": 1e+20', '"lr": 0.1')):
+        assert edit in original
+        path.write_text(original.replace(edit, key))
+        with pytest.raises(
+            BadInput, match="config.json: config.(trainer|optim) is .* but the step was taken with .*restore"
+        ):
+            forensics.replay(tmp_path)
+    path.write_text(original.replace('"data_dir": "', '"data_dir": "elsewhere/'))  # the data may move
+    assert "bit for bit" in forensics.replay(tmp_path)
+
+
+def test_a_step_is_not_replayed_on_other_data(config, tmp_path, monkeypatch):
+    config.optim.lr = 1e20
+    saved = diverge(config, tmp_path)
+    make = forensics.make_learner
+
+    def with_other_inputs(*arguments):
+        learner = make(*arguments)
+        learner.data["train"]["inputs"] = "0" * 16
+        return learner
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forensics, "make_learner", with_other_inputs)
+        with pytest.raises(BadInput, match=r"not the data with which .* diverged \(train: other inputs\); restore"):
+            forensics.replay(tmp_path)
+    # A file of an older version holds neither the config nor the digest of the data.
+    old = {key: value for key, value in saved.items() if key not in ("config", "data")}
+    torch.save(old, tmp_path / "divergence.pt")
+    assert "bit for bit" in forensics.replay(tmp_path)
+    torch.save(old | {"rows": saved["rows"].flip(0)}, tmp_path / "divergence.pt")
+    with pytest.raises(BadInput, match="draws other examples than in the run; restore both"):
+        forensics.replay(tmp_path)
+
+
+def test_a_missing_file_of_the_step_is_not_called_a_divergence_outside_a_step(config, tmp_path):
+    config.optim.lr = 1e20
+    diverge(config, tmp_path)
+    (tmp_path / "divergence.pt").unlink()
+    with pytest.raises(
+        BadInput, match="in a training step, but divergence.pt is missing.*--config.work_dir="
+    ) as raised:
+        forensics.replay(tmp_path)
+    assert "no step to replay" not in str(raised.value)
+    with pytest.raises(BadInput, match="no such folder"):
+        forensics.replay(tmp_path / "nope")

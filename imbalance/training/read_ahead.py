@@ -1,0 +1,116 @@
+"""Read the images of an epoch's next batches from disk while a step computes.
+
+The images that a step needs are those of its examples, and with mixing those of their partners. They are read at once and
+kept until the next step, so that micro-batches and further forward passes of a step read nothing again.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, tee
+
+import torch
+from torch import Tensor
+
+from imbalance.data.images.augment import AUGMENTATIONS, uniforms
+from imbalance.data.images.stored_images import DiskImages, Request
+from imbalance.data.texts.tokens import Tokens
+from imbalance.methods.batch import Inputs
+from imbalance.utils.seeds import derived_seed
+
+
+class ReadAhead:
+    """Reader of the images that the steps of an epoch need.
+
+    Args:
+        images: images of all examples of the training split.
+        order: (M,) rows of the training split in the order in which the epoch draws them.
+        parts: for each part that a step needs (examples, partners) the (M,) positions of its images in `order`.
+        crops: random numbers of the crops; None without random crops of original images.
+    """
+
+    def __init__(
+        self, images: DiskImages, order: Tensor, parts: Sequence[Tensor], crops: "Crops | None" = None
+    ) -> None:
+        self.images, self.order, self.parts, self.crops = images, order, parts, crops
+        self.slices: Iterator[slice] = iter(())
+        self.batches: Iterator[Tensor] = iter(())
+        self.held, self.views = range(0), torch.empty(0)
+
+    def start(self, slices: Iterable[slice]) -> None:
+        """Read the images of the examples in each of `slices`, in this order; `advance` takes them."""
+        self.slices, requested = tee(slices)
+        self.batches = self.images.read(map(self.request, requested))
+
+    def advance(self, batch_slice: slice, following: Iterable[slice] = ()) -> None:
+        """Hold the images of the examples in `batch_slice`.
+
+        If this slice is the next one, its images have been read ahead. Otherwise the reading starts anew.
+
+        Args:
+            following: slices whose images are read ahead if the reading starts anew.
+        """
+        # The batches end early if another reader takes the workers.
+        views = next(self.batches, None) if next(self.slices, None) == batch_slice else None
+        if views is None:
+            self.start(chain([batch_slice], following))
+            next(self.slices)
+            views = next(self.batches)
+        self.held, self.views = range(len(self.order))[batch_slice], views
+
+    def request(self, batch_slice: slice) -> Request:
+        """Return the request for all images that the examples in a slice need."""
+        positions = torch.cat([part[batch_slice] for part in self.parts])
+        return Request(self.order[positions], self.crops and self.crops.draw(positions))
+
+    def read(self, batch_slice: slice, part: int) -> tuple[Tensor, ...]:
+        """Return the (B, C, H, W) uint8 images of each view of the examples in a slice, or of their partners.
+
+        If they are not held, because the slice is no part of the last one of `advance`, hold them first.
+
+        Args:
+            part: number of the part among `parts`.
+        """
+        positions = range(len(self.order))[batch_slice]
+        if len(positions) and not (
+            positions[0] in self.held and positions[-1] in self.held and positions.step == self.held.step
+        ):
+            self.advance(batch_slice)
+        first = self.held.index(positions[0]) if len(positions) else 0
+        start = part * len(self.held) + first
+        return tuple(self.views[:, start : start + len(positions)])
+
+
+def batch_reader(inputs: Tensor | DiskImages | Tokens, slices: Iterable[slice]) -> Callable[[slice], Inputs]:
+    """Return a function from a slice of a split to its batch, which reads batches from disk ahead.
+
+    Args:
+        inputs: inputs of all examples of the split.
+        slices: slices in the order of the calls; another order is allowed, but is slower.
+    """
+    if not isinstance(inputs, DiskImages):
+        return inputs.__getitem__
+    rows = torch.arange(len(inputs))
+    reader = ReadAhead(inputs, rows, [rows])
+    reader.start(slices)
+    return lambda batch_slice: reader.read(batch_slice, 0)[0]
+
+
+class Crops:
+    """Random numbers of the random crops of an epoch, drawn for a batch at a time.
+
+    The numbers are those that `imbalance.data.images.augment.draws` draws for the same augmentation.
+
+    Args:
+        seeds: seed of each view.
+        name: name of the augmentation.
+        indices: (M,) index of each drawn example, on the CPU.
+        ids: (M,) numbers from `draw_ids`, on the CPU.
+    """
+
+    def __init__(self, seeds: Sequence[int], name: str, indices: Tensor, ids: Tensor) -> None:
+        self.seeds = [derived_seed(seed, name) for seed in seeds]
+        self.count, self.indices, self.ids = AUGMENTATIONS[name].count, indices, ids
+
+    def draw(self, positions: Tensor) -> Tensor:
+        """Return the (V, B, R) random numbers of the examples at (B,) positions of the epoch's order."""
+        indices, ids = self.indices[positions], self.ids[positions]
+        return torch.stack([uniforms(seed, indices, ids, self.count) for seed in self.seeds])
