@@ -16,7 +16,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -193,40 +193,32 @@ def read(folder: Path) -> list[Entry]:
     return rows
 
 
-def add(folder: Path, entries: Iterable[Entry]) -> tuple[int, int]:
-    """Add rows to leaderboard.csv; return how many are new, and how many replaced a row of the same key.
+def add(folder: Path, entries: Iterable[Entry], drop: Callable[[Entry], bool] = lambda row: False) -> None:
+    """Add rows to leaderboard.csv; a row replaces one of the same key. The file is sorted.
 
-    A row with a digest that the file already has is left out. The file is sorted.
+    Args:
+        drop: whether an old row is removed first, because the new rows are all of its kind.
 
     Raises:
-        BadInput: the file has a row of the same key with more seeds, or with as many others.
+        BadInput: the file has a row of the same key with seeds that the new row lacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "leaderboard.lock"):
-        rows = {tuple(row[key] for key in KEY): row for row in read(folder)}
-        new = replaced = 0
+        rows = {tuple(row[key] for key in KEY): row for row in read(folder) if not drop(row)}
         for entry in entries:
             key = tuple(entry[column] for column in KEY)
             old = rows.get(key)
-            if old is not None:
-                if old == entry:
-                    continue
-                if old["digest"] != entry["digest"] and not set(old["seeds"].split()) <= set(entry["seeds"].split()):
-                    raise BadInput(
-                        f"{folder / NAME}: {entry['data']}, {entry['method']} has a row with the seeds {old['seeds']}; submit "
-                        f"runs with these seeds and further ones (given: {entry['seeds']})"
-                    )
-                replaced += 1
-            else:
-                new += 1
+            if old is not None and not set(old["seeds"].split()) <= set(entry["seeds"].split()):
+                raise BadInput(
+                    f"{folder / NAME}: {entry['data']}, {entry['method']} has a row with the seeds {old['seeds']}; submit "
+                    f"runs with these seeds and further ones (given: {entry['seeds']})"
+                )
             rows[key] = entry
-        if new or replaced:
-            out = io.StringIO(newline="")
-            writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows[key] for key in sorted(rows))
-            write_atomic(folder / NAME, out.getvalue().encode())
-        return new, replaced
+        out = io.StringIO(newline="")
+        writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
+        write_atomic(folder / NAME, out.getvalue().encode())
 
 
 def digest_of(lines: Iterable[str]) -> str:
@@ -372,7 +364,8 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
         messages.append(
             f"{entry['data']}, {entry['method']}: {entry['metric']} {percent(entry)}, n = {entry['n']}; digest {code}"
         )
-    add(folder, entries)
+    if entries:
+        add(folder, entries)
     for path, lines in evidence.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, gzip.compress("\n".join(sorted(lines)).encode() + b"\n", 9, mtime=0))

@@ -241,6 +241,13 @@ def test_the_leaderboard_is_what_the_kept_results_give():
     assert digits["evidence"].startswith("results/")
 
 
+def test_rows_of_kept_results_are_written_anew_and_those_of_submitted_runs_stay(tmp_path):
+    kept, submitted = row("a", 0.5, evidence="results/x.csv"), row("b", 0.7, evidence="results/submitted/0.jsonl.gz")
+    leaderboard.add(tmp_path, [kept, submitted])
+    kept_leaderboard.fill(results=str(tmp_path))
+    assert [old["method"] for old in leaderboard.read(tmp_path)] == ["b"]
+
+
 def test_a_damaged_leaderboard_is_refused(tmp_path):
     (tmp_path / "leaderboard.csv").write_text("data,mean\ntoys,0.5\n")
     with pytest.raises(BadInput, match="row 2 has not the columns data, metric"):
