@@ -74,6 +74,7 @@ DATA = {
             "data.size": 224,
             "data.check_counts": True,
             "data.augment": (),
+            "data.images_from": "store",
         },
     ),
     "mimic_notes": DataSet(
