@@ -1,9 +1,9 @@
-"""Measure by which factor time and memory grow with ten times as many examples, classes or groups.
+"""Measure the factors by which time and memory grow with ten times as many examples, classes or groups.
 
-A measurement is an epoch of training and an evaluation, of a linear model, in a process of its own. The memory is the peak of
-the process minus its memory before the data was made. Time and memory should grow linearly with the number N of examples.
-With K classes, the logits have N·K elements. G groups should cost almost nothing; a tensor with
-G·K·N or even G·K² elements would break that bar.
+Each measurement trains a linear model for an epoch and evaluates it, in a new process. The memory is the peak of this process
+minus its memory before the data were made. Time and memory may grow tenfold with the number N of examples or K of classes,
+because the logits have N·K elements. With the number G of groups they may grow by half. A tensor with G·K·N or even G·K²
+elements would exceed that bar.
 """
 
 from collections.abc import Iterator

@@ -60,7 +60,7 @@ class ArrowTable(Mapping[str, np.ndarray | Categories]):
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether `kind`, a type of pyarrow, is one of text."""
+    """Return whether `kind`, a type of pyarrow, is a type of texts."""
     import pyarrow
 
     return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
@@ -132,5 +132,5 @@ class ArrowTexts(Sequence[Any]):
             yield from self[start : start + BLOCK_TEXTS]
 
     def at(self, rows: np.ndarray) -> "ArrowTexts":
-        """Return the texts at the positions `rows`, in increasing order, without reading them."""
+        """Return the texts at the positions `rows`, which must be in increasing order; read no text yet."""
         return ArrowTexts(self.table, self.names, self.rows[rows])
