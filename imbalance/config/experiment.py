@@ -138,7 +138,7 @@ class Experiment:
         callbacks: rules for the end of training, and for the checkpoint that is tested.
         logger: copies of the metrics for other programs.
         data: data set and its splits.
-        groups: function that decides which group each example has for the methods.
+        groups: function that gives each example the group that the methods use.
         sampler: function that chooses the examples of an epoch.
         weights: importance weight of each example.
         loss: loss of one example.

@@ -26,8 +26,8 @@ class Tags:
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
-            up to a common factor. It gets the values of the sampler's section as keyword arguments, and further arguments
-            if its signature names them: `epoch`, and fields of `imbalance.methods.context.RunContext`.
+            up to a common factor. The function gets the values of the sampler's section as keyword arguments. It also gets
+            `epoch` and fields of `imbalance.methods.context.RunContext`, each if the function's signature names it.
         full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
         averages: true for an objective that trains the last layer to minimise the weighted mean of the losses; its other
             terms, if any, act on earlier layers only.
@@ -36,7 +36,7 @@ class Tags:
             `prior(training_prior, natural, section)` with the prior of the trained last layer and the class shares of the
             training set.
         unmixed: true for an objective that compares examples by class; a config with mixing is then refused.
-        measures: names of the metrics that this function adds to the standard metrics, such as "train/flip_rate".
+        measures: names of the metrics that the tagged function adds to the standard metrics, such as "train/flip_rate".
         first_run: for a two-stage method: a function that takes the config and returns the config of another run, which
             is trained first. The method gets the predictions of the other run as its argument `first`.
         held_out: for a head: a function that takes the head's section and returns a fraction. This fraction of each

@@ -77,7 +77,7 @@ class ImageFiles(DiskImages):
         return self._sent(decoded(self._order(Request(index))))[0]
 
     def as_tensor(self) -> Tensor:
-        """Decode all images, and copy them to the target device; raise `BadInput` if there are random crops."""
+        """Return all images as a tensor, as `DiskImages.as_tensor` does; raise `BadInput` also if there are random crops."""
         if self.least_area:
             raise BadInput(
                 "config.trainer.images_on_device: True given, but config.data.images_from='files' cuts random crops out of the "
@@ -91,7 +91,7 @@ class ImageFiles(DiskImages):
         return Order(str(self.folder), [self.paths[row] for row in rows], self.recipe, self.least_area, crops)
 
     def _sent(self, batch: "Tensor | Failure") -> Tensor:
-        """Return a decoded batch on the target device, or raise `BadInput` if it has an image that cannot be read."""
+        """Return a decoded batch on the target device; raise `BadInput` for a `Failure`."""
         if isinstance(batch, Failure):
             raise BadInput(
                 f"{self.folder / batch.path}: {batch.reason}; the image could be read when the run began; put it back, and type the same "

@@ -143,8 +143,8 @@ def original_crop(listing: Listing) -> float:
     if len(crops) > 1 or set(listing.augment[: crops[0]]) - {"flip"}:  # a flip may be done after the crop as well
         raise BadInput(
             f"config.data.augment: {listing.augment} given; with config.data.images_from='files' a random crop is made of the "
-            f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, or use "
-            "config.data.images_from='store'"
+            f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, without another "
+            "random crop, or use config.data.images_from='store'"
         )
     return AUGMENTATIONS[listing.augment[crops[0]]].least_area
 

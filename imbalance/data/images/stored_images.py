@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 class DiskImages(ABC):
-    """N images on disk; indexing reads a batch and copies it to the device.
+    """N images on disk; indexing reads a batch and copies it to the device `target`.
 
     checksums: (M,) uint32, the CRC-32 of the pixels of each of the M images on disk.
     rows: (N,) int64, on the CPU: the positions of these N images among the M images on disk.
@@ -112,7 +112,7 @@ class DiskImages(ABC):
         return images
 
     def batches(self, indices: Iterable[Tensor | slice]) -> Iterator[Tensor]:
-        """Yield the images at each index, as indexing returns them; read the next batches ahead."""
+        """Yield `self[index]` for each of `indices`; meanwhile read the next batches."""
         return (images[0] for images in self.read(map(Request, indices)))
 
     def subset(self: D, index: Tensor) -> D:
@@ -200,7 +200,7 @@ class PinnedBlock(NamedTuple):
 
 
 class PinnedCopier:
-    """Copier of batches to a GPU through blocks of pinned memory: one is filled while the GPU copies another.
+    """Copier of batches to a GPU through blocks of pinned memory: one block is filled while the GPU copies another.
 
     The GPU copies pinned memory while the program continues. A block is used again once its copy has ended, because a
     program that never waits for the GPU would otherwise pin the memory of a whole split. Two blocks are usually enough.

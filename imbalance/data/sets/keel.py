@@ -83,8 +83,8 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
     for each row, with commas between the values.
 
     Returns:
-        The columns; the names of the columns of numbers, and of the columns of categories, both without the class; and the
-        name of the column of the class.
+        A tuple: the columns; the names of the numeric inputs; the names of the categorical inputs; and the name of the
+        class column.
 
     Raises:
         BadInput: the file is not of this format, or a line has a wrong number of values.
@@ -118,7 +118,7 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
     target = target or (list(kinds)[-1] if kinds else "")
     if not in_data or target not in kinds:
         what = f"@outputs names {target!r}, which no line @attribute does" if in_data else "no line @data"
-        raise BadInput(f"{file}: {what}; the format of KEEL is needed; {HINT}")
+        raise BadInput(f"{file}: {what}; give a file in KEEL's format; {HINT}")
     raise_first(problems)
     columns = Columns(
         str(file),

@@ -159,8 +159,8 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 def decode_row(inputs: Sequence[float], features: Features) -> dict[str, str]:
     """Return the values of one encoded row as texts by column, the inverse of `transform` up to rounding.
 
-    A number that was missing is "missing" if the encoding marks it, and else the mean of train. A category that train
-    does not have is "not in train".
+    A missing number becomes "missing" if the encoding marks missing values of its column, and else the mean of train. A
+    category that is not in train becomes "not in train".
 
     Args:
         inputs: (D,) one row of the result of `transform`.

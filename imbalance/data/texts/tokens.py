@@ -292,7 +292,7 @@ class GrowingArray:
         self._write_header()
 
     def _write_header(self) -> None:
-        """Write the header; its size does not depend on the length, because NumPy pads it for a growing array."""
+        """Write the header. NumPy pads the header, so that one with a larger length later fits into the same place."""
         self._file.seek(0)
         descr = np.lib.format.dtype_to_descr(self._dtype)
         header = {"descr": descr, "fortran_order": False, "shape": (self._length,)}

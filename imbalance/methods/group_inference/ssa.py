@@ -77,7 +77,7 @@ def attribute_data(dataset: Dataset, section: Mapping[str, Any], seed: int) -> D
 
 
 def parts_of(examples: int, seed: int) -> Tensor:
-    """Return the (N,) parts, from 0 to `PARTS` − 1, into which the N training examples are divided at random."""
+    """Divide the N training examples at random into `PARTS` parts; return the (N,) numbers of their parts, from 0."""
     parts = torch.empty(examples, dtype=torch.long)
     parts[torch.randperm(examples, generator=generator(seed, "parts"))] = torch.arange(examples) % PARTS
     return parts
