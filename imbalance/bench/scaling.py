@@ -1,9 +1,9 @@
 """Measure the factors by which time and memory grow with ten times as many examples, classes or groups.
 
 Each measurement trains a linear model for an epoch and evaluates it, in a new process. The memory is the peak of this process
-minus its memory before the data were made. Time and memory may grow tenfold with the number N of examples or K of classes,
-because the logits have N·K elements. With the number G of groups they may grow by half. A tensor with G·K·N or even G·K²
-elements would exceed that bar.
+minus its memory before the data were made. Ten times as many examples (N) or classes (K) may take ten times as much,
+because the logits have N·K elements. Ten times as many groups (G) may take 1.5 times as much; a tensor with G·K·N or even
+G·K² elements would take more.
 """
 
 from collections.abc import Iterator

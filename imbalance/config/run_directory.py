@@ -96,7 +96,7 @@ def read_predictions(
 ) -> "dict[str, np.ndarray]":
     """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
 
-    If the data set has evaluation groups besides its groups, there is also members (N, E) bool, their mask.
+    If the data set has E evaluation groups besides its groups, members (N, E) bool says which examples are in which.
 
     Args:
         summary: content of the run's summary.json; None to read the file.

@@ -94,8 +94,8 @@ class ImageFiles(DiskImages):
         """Return a decoded batch on the target device; raise `BadInput` for a `Failure`."""
         if isinstance(batch, Failure):
             raise BadInput(
-                f"{self.folder / batch.path}: {batch.reason}; the image could be read when the run began; put it back, and type the same "
-                "command, which resumes the run"
+                f"{self.folder / batch.path}: {batch.reason}; the image could be read when the run began; put it back, "
+                "and type the same command, which resumes the run"
             )
         return batch.to(self.target, non_blocking=True)
 
@@ -182,8 +182,8 @@ def view_pixels(path: Path, recipe: Recipe, least_area: float, uniform: Tensor |
 def worker_count() -> int:
     """Return the number of worker processes of this process.
 
-    It is the environment variable IMBALANCE_WORKERS. Without this variable it is the number of cores that this process
-    may use, but at most `MOST_WORKERS`. Processes that a launcher has started on one machine divide the cores equally.
+    The environment variable IMBALANCE_WORKERS sets the number. The default is the number of cores that this process may
+    use, but at most `MOST_WORKERS`. Processes that a launcher has started on one machine divide the cores equally.
 
     Raises:
         BadInput: IMBALANCE_WORKERS does not hold a whole number.

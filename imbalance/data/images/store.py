@@ -214,7 +214,7 @@ def unchanged_store(
 ) -> Path | None:
     """Return the folder of a store with the present content but older stamps of the image files; None without one.
 
-    Only image files whose stamps have changed are read. The store found gets the new stamps.
+    Only image files whose stamps have changed are read. The returned store gets the new stamps.
 
     Args:
         kind: see `existing_stores`.
@@ -283,7 +283,7 @@ def damage(directory: Path, shape: tuple[int, ...], every_row: bool) -> list[Pro
 
 
 def table_problems(directory: Path, shape: tuple[int, ...], kind: str) -> list[Problem]:
-    """Return the problems of the small files of a store or index: a file is missing or damaged, or does not match `kind`.
+    """Return the problems of the description of a store or index, and of the two files whose checksums it has.
 
     Args:
         directory: the folder of the store or index.

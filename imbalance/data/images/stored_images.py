@@ -1,4 +1,4 @@
-"""Images on disk, for `Split.inputs` in place of a tensor: the base class `DiskImages`, and `StoredImages`, of a store."""
+"""Images on disk, for `Split.inputs` in place of a tensor: the base class `DiskImages`, and `StoredImages` for a store."""
 
 import functools
 import queue

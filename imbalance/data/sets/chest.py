@@ -4,7 +4,7 @@ Each set alone has the class No Finding and the attribute sex × race. Both toge
 hospital.
 
 Irvin et al., "CheXpert", AAAI 2019; Johnson et al., "MIMIC-CXR-JPG", 2019; groups and splits of Yang et al., "Change is Hard:
-A Closer Look at Subpopulation Shift", ICML 2023. Users of both sets sign an agreement: no part may be passed on.
+A Closer Look at Subpopulation Shift", ICML 2023. The user agreements of both sets forbid to pass on any part.
 """
 
 import re
@@ -221,8 +221,8 @@ def list_cxr_multisite(
 
     Args:
         test: "same" for test images drawn like those of train. "opposite" for the 16,384 images that SubpopBench calls
-            deploy: only 10 % of the healthy images are of MIMIC-CXR, and only 10 % of the sick ones of CheXpert. These are
-            drawn with replacement, so a test image can occur several times.
+            deploy: only 10 % of the healthy images are of MIMIC-CXR, and only 10 % of the sick ones of CheXpert. The sick
+            ones of CheXpert are drawn with replacement, so a test image can occur several times.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.

@@ -24,8 +24,8 @@ CLASSES = ("not toxic", "toxic")
 def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse", "mentions"]) -> Corpus:
     """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
-    The four groups cross the two classes with whether a comment mentions an identity. A comment mentions one of eight identities if at
-    least half of the raters said so.
+    The four groups cross the two classes with whether a comment mentions an identity. A comment mentions one of eight
+    identities if at least half of the raters said so.
 
     The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
 

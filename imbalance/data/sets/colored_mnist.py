@@ -20,9 +20,9 @@ def colored_mnist(data_dir: str, *, label_noise: Fraction, color_noise: Fraction
     """Return red and green digits of MNIST's training set, to predict whether a digit is 5 or more.
 
     Arjovsky et al., "Invariant Risk Minimization", 2019. Splits, labels and colours are those of Yang et al., "Change is
-    Hard", ICML 2023, with the same random numbers. Label and colour number (0 red, 1 green) give the group 2 · label + colour. The
-    correlation of label and colour is the same in all splits; in the paper of IRM it is reversed in test. The run's seed
-    changes nothing.
+    Hard", ICML 2023, with the same random numbers. The colour number is 0 for red and 1 for green, and the
+    group is 2 · label + colour number. Label and colour have the same correlation in all splits; in the paper of IRM the
+    correlation is reversed in test. The run's seed changes nothing.
 
     Args:
         label_noise: the share of labels that are flipped; 0.25 in SubpopBench. The colour follows the flipped label.

@@ -1,7 +1,7 @@
 """Data set MIMICNotes of SubpopBench: words in the notes of two days predict whether a patient dies in intensive care.
 
-The files come from the database MIMIC-III (Johnson et al., Scientific Data 2016). Its users sign an agreement: no part may be
-passed on.
+The files come from the database MIMIC-III (Johnson et al., Scientific Data 2016). Its user agreement forbids to pass
+on any part.
 """
 
 import numpy as np
