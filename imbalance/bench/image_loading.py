@@ -1,10 +1,10 @@
-"""Measure the ratio of the loading time of images decoded from JPEGs to that of images from the store of decoded images.
+"""Measure how many times as long images take to load from JPEGs as from the store of decoded images.
 
-The loading time is that of an epoch of 224×224 images in batches of 64. The JPEGs have CelebA's size of 178×218. A DataLoader
-decodes and transforms them by torchvision, with no workers or with two, which start before the measurement and stay alive.
-The batches are uint8, or normalised float32 on the CPU.
+From either source a loader yields an epoch of 224×224 images in batches of 64: uint8, or normalised float32 on the CPU. The JPEGs have
+CelebA's size of 178×218. A DataLoader with torchvision's transforms decodes them, with no worker or with two. Its workers
+start before the measurement and stay alive.
 
-The last ratio is that of the time to decode photographs of 12 megapixels whole to the time to decode them with `data.reduce`.
+The last ratio compares the times to decode a photograph of 12 megapixels without and with `data.reduce`.
 """
 
 import tempfile
@@ -74,7 +74,7 @@ class StoreLoader:
 
 
 def photograph_row(directory: Path, repeats: int, size: tuple[int, int] = (4000, 3000)) -> Row:
-    """Compare the decoding of a photograph to 224×224 pixels with and without `data.reduce`.
+    """Return a row with ratios: the time to decode a photograph to 224×224 pixels, without / with `data.reduce`.
 
     Args:
         size: width and height of the photograph.

@@ -1,9 +1,9 @@
-"""Measure by which factor time and memory grow with ten times as many examples, classes or groups.
+"""Measure the factors by which time and memory grow with ten times as many examples, classes or groups.
 
-A measurement is an epoch of training and an evaluation, of a linear model, in a process of its own. The memory is the peak of
-the process minus its memory before the data was made. Time and memory should grow linearly with the number N of examples.
-With K classes, the logits have N·K elements. G groups should cost almost nothing; a tensor with
-G·K·N or even G·K² elements would break that bar.
+Each measurement trains a linear model for an epoch and evaluates it, in a new process. The memory is the peak of this process
+minus its memory before the data were made. Ten times as many examples (N) or classes (K) may take ten times as much,
+because the logits have N·K elements. Ten times as many groups (G) may take 1.5 times as much; a tensor with G·K·N or even
+G·K² elements would take more.
 """
 
 from collections.abc import Iterator

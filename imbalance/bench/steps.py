@@ -34,7 +34,7 @@ def gaussian_linear() -> ConfigDict:
 
 
 def gaussian_dro() -> ConfigDict:
-    """Return the config of group DRO on the same linear model and data."""
+    """Return the config of group DRO with the model and data of `gaussian_linear`."""
     dro = {"name": "group_dro", "step_size": 0.01, "size_adjustment": 0.0, "adjust_absent": False}
     return override(gaussian_linear(), {"objective": dro})
 
@@ -50,12 +50,12 @@ CASES: dict[str, tuple[Callable[[], ConfigDict], int, str]] = {
 
 
 def average(losses: Tensor, groups: Tensor) -> Tensor:
-    """Return the mean loss of a batch."""
+    """Return the mean loss of a batch; ignore the groups, which `bare_epoch` passes to every objective."""
     return losses.mean()
 
 
 class BareGroupDRO:
-    """Group DRO in as few operations as its authors take (github.com/kohpangwei/group_DRO), without their statistics."""
+    """Group DRO with the operations of its authors' code (github.com/kohpangwei/group_DRO), without the code's statistics."""
 
     def __init__(self, groups: int, step_size: float):
         self.numbers, self.step_size = torch.arange(groups).unsqueeze(1), step_size

@@ -170,7 +170,7 @@ def config_list(text: str) -> list[str]:
 
 
 def folder_to_write(text: str) -> str:
-    """Parse the path of a folder, which may be missing; refuse a file before any work is done."""
+    """Return `text`, the path of a folder that need not exist; refuse a path that is a file or lies below a file."""
     try:
         parts = [Path(text), *Path(text).parents]
         is_file = next((path for path in parts if path.exists() and not path.is_dir()), None)

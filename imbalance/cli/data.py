@@ -85,13 +85,13 @@ def describe(*, config: str, sheet: str, overrides: Mapping[str, Any]) -> None:
 
 
 def verify(*, config: str, every: bool, overrides: Mapping[str, Any]) -> int:
-    """Open every image or text of a config's data set, and print the problems of the data and of stores made from them.
+    """Open every image or text of a config's data set, and print the problems of the data set and of its stores.
 
     Return the exit status: 2 if there is a problem, and 0 otherwise. A store is a copy of the data on disk, as decoded
     pixels, as tokens or as an encoded table.
 
     Args:
-        every: print every problem; otherwise one problem for each cause, and at most `KINDS_SHOWN` causes.
+        every: True to print every problem; False to print one problem for each cause, and at most `KINDS_SHOWN` causes.
     """
     experiment, _ = resolve(config, overrides)
     section, arguments = dict(experiment.data), {"data_dir": experiment.data_dir, "seed": experiment.seed}

@@ -129,16 +129,16 @@ class Experiment:
 
     Args:
         seed: seed of all random numbers: splits, initial weights, sampling, augmentation.
-        debug: trains on one batch and evaluates one batch of each split, to check a config.
+        debug: True to train on one batch and evaluate one batch of each split, to check a config.
         work_dir: folder of the run directories.
         data_dir: folder of the data sets.
         score: val metric whose value at the selected epoch is the result of the run, for `imbalance.run` and for
             sweeps.
         trainer: length, batches and arithmetic of training.
-        callbacks: end of training, and the checkpoint that is tested.
+        callbacks: rules for the end of training, and for the checkpoint that is tested.
         logger: copies of the metrics for other programs.
         data: data set and its splits.
-        groups: function that decides which group each example has for the methods.
+        groups: function that gives each example the group that the methods use.
         sampler: function that chooses the examples of an epoch.
         weights: importance weight of each example.
         loss: loss of one example.

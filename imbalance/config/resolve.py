@@ -171,7 +171,7 @@ def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_image_source(data: Any) -> Any:
-    """Return a section `config.data` of an older version with `images_from="store"`, if its data set reads image files."""
+    """Return `data`, a section `config.data` of an older version; add `images_from="store"` if its data set needs the key."""
     if not isinstance(data, dict):
         return data
     if isinstance(data.get("source"), dict):  # the section of another data set

@@ -96,6 +96,8 @@ def read_predictions(
 ) -> "dict[str, np.ndarray]":
     """Return the arrays in predictions/<split>.npz by name: logits (N, K); targets, groups and indices, each (N,).
 
+    If the data set has E evaluation groups besides its groups, members (N, E) bool says which examples are in which.
+
     Args:
         summary: content of the run's summary.json; None to read the file.
         mapped: whether the arrays are memory maps, which the processes on a machine share.

@@ -20,22 +20,23 @@ class Tags:
 
     Args:
         balances: true for a sampler or weights that make classes or groups count equally, and for a loss that corrects
-            the class shares by itself. If both the sampler and the weights of a config do so, they would correct the
-            imbalance twice, so the config is refused. If a loss and one of them do so, a run warns.
+            the class shares by itself. A balancing sampler and balancing weights would correct the imbalance twice, so a
+            config with both is refused. A run with a balancing loss and a balancing sampler or weights warns.
         batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,
-            up to a common factor. It gets the values of the sampler's section as keyword arguments, and further arguments
-            if its signature names them: `epoch`, and fields of `imbalance.methods.context.RunContext`.
+            up to a common factor. The function gets the values of the sampler's section as keyword arguments. It also gets
+            `epoch` and fields of `imbalance.methods.context.RunContext`, each if the function's signature names it.
         full_batch: true for an optimiser that takes each step on all training examples, and has no learning rate.
-        averages: true for an objective whose last layer minimises the weighted mean of the losses, whatever the
-            objective adds for earlier layers.
-        prior: for a head: a function that returns the prior of the new probabilities, (K,) class shares, or None if
-            they have none; see `imbalance.methods.prior`. It is called as `prior(training_prior, natural, section)`
-            with the prior of the trained last layer and the class shares of the training set.
+        averages: true for an objective that trains the last layer to minimise the weighted mean of the losses; its other
+            terms, if any, act on earlier layers only.
+        prior: for a head: a function that returns the prior of the new layer's probabilities as (K,) class shares, or
+            None if that prior is unknown; see `imbalance.methods.prior`. The function is called as
+            `prior(training_prior, natural, section)` with the prior of the trained last layer and the class shares of the
+            training set.
         unmixed: true for an objective that compares examples by class; a config with mixing is then refused.
-        measures: names of the metrics that this function adds to the standard metrics, such as "train/flip_rate".
+        measures: names of the metrics that the tagged function adds to the standard metrics, such as "train/flip_rate".
         first_run: for a two-stage method: a function that takes the config and returns the config of another run, which
             is trained first. The method gets the predictions of the other run as its argument `first`.
         held_out: for a head: a function that takes the head's section and returns a fraction. This fraction of each
@@ -49,8 +50,8 @@ class Tags:
             objective other than "average", or with mixing, is then refused.
         data: for an objective: a function that returns the data set to train on in place of the loaded one. It is called as
             `data(dataset, section, seed)` with the loaded data set and the objective's section.
-        preparation: for a model: a function that takes its section and returns the image preprocessing of its
-            pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
+        preparation: for a model: a function that takes its section and returns the image preprocessing of the
+            model's pretrained weights, an `imbalance.data.images.decode.Preparation`; None if the model has no such weights.
         module: for a head whose new last layer is not linear: a function that builds such a layer with any weights, to
             load a saved state into it. It is called as `module(head, section)` with the trained last layer.
     """

@@ -274,7 +274,7 @@ def extract(
 def make_compute(
     config: Experiment, dataset: Dataset, model: TrainedModel, processes: int = 1
 ) -> Callable[[tuple[str, int]], Tensor]:
-    """Return a function that computes the features of a batch, given the name of a split and the batch's first row.
+    """Return a function that computes the features of a batch, from a tuple: the name of a split, and the first row there.
 
     Args:
         processes: number of processes that compute the batches in turn.
@@ -309,7 +309,8 @@ def feature_batches(
     The examples of train, val and test are numbered one after another, from 0.
 
     Args:
-        compute_all: returns an iterator over the features of batches, each given by a split and its first row.
+        compute_all: function from a list of batches, each the name of a split and a first row, to an iterator over the
+            features of each batch.
         done: the number of examples to skip, because their features exist already. The first batch begins there, so
             that no example is left out if `config.trainer.eval_batch_size` has changed since.
     """

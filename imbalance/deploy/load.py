@@ -163,10 +163,10 @@ class TrainedModel:
             yield logits
 
     def check_prior(self, prior: Prior | None, names: str = "'natural', 'uniform', 'estimated'") -> None:
-        """Raise `BadInput` if `prior` is no prior, or the prior of the model's probabilities is not known.
+        """Raise `BadInput` if `prior` is invalid, or if it is not None and the prior of the model's probabilities is unknown.
 
         Args:
-            names: valid names of the caller, for messages.
+            names: the valid names of a prior in the caller, for messages.
         """
         entry = self.about.get("prior")
         if prior is not None and (entry is None or entry["model"] is None):
@@ -279,7 +279,7 @@ class TrainedModel:
         return from_json(self.about["preprocessing"]["tokenizer"])
 
     def as_texts(self, examples: Any) -> Texts:
-        """Return the `examples` that `predict` takes as texts, or pairs of texts."""
+        """Convert `examples`, an argument of `predict`, to a sequence of texts or of pairs of texts."""
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
             return checked_texts(text_columns(frame_columns(examples), names, any_type=True))
@@ -321,7 +321,7 @@ class TrainedModel:
         return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
 
     def encoded_parts(self, columns: Columns) -> Iterator[Tensor]:
-        """Yield what `encode_columns` returns for some rows at a time, so that a table can be larger than the memory."""
+        """Yield the result of `encode_columns` for some rows at a time, so that a table can be larger than the memory."""
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") != "columns":
             raise BadInput(f"a table given; this model takes {self.expected()}")

@@ -26,10 +26,9 @@ class Partners(NamedTuple):
 class Batch(NamedTuple):
     """A batch of B examples.
 
-    views: the inputs of the model after augmentation, normalisation and mixing, once for each view. A view is an
-        independent augmentation of the same examples; the number of views is `Objective.views`. () if only the labels
-        are needed.
-    targets, groups, weights: (B,) class, group and example weight of each example.
+    views: for each view, the inputs of the model after augmentation, normalisation and mixing. A view is an independent
+        augmentation of the same examples; the number of views is `Objective.views`. () if only the labels are needed.
+    targets, groups, weights: (B,) class, group and importance weight of each example.
     rows: (B,) positions of the examples in the training split, for methods that keep a value for each training example.
     partners: labels of the second example of each mixture; None without mixing.
     epoch: number of the epoch, counted from 0, for methods that change with it.

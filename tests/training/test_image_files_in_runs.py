@@ -158,7 +158,7 @@ def test_a_file_that_goes_missing_is_one_line_and_the_same_command_resumes(
         at_call(patch, loop, "draw_epoch", 2, lambda: image.rename(tmp_path / "3.png"))
         assert call(command) == 2
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{image}: no such file; it could be read when the run began; put it back")
+    assert line.startswith(f"{image}: no such file; the image could be read when the run began; put it back")
     (tmp_path / "3.png").rename(image)
     assert call(command) == 0
     run = json.loads(capsys.readouterr().out.splitlines()[-1])["run_directory"]

@@ -68,7 +68,7 @@ def pad_crop(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Crop 70 to 100 % of the area with an aspect ratio of 3/4 to 4/3, and resize the crop to the original size.
+    """Keep a random crop with 70 to 100 % of the area and an aspect ratio of 3/4 to 4/3, resized to the original size.
 
     The result has floating-point values on the same scale as `images`. See `crop_boxes`.
 
@@ -80,7 +80,7 @@ def random_resized_crop(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def inception_crop(images: Tensor, uniform: Tensor) -> Tensor:
-    """Crop 8 to 100 % of the area, otherwise as `random_resized_crop`; this is torchvision's RandomResizedCrop.
+    """Keep a random crop with 8 to 100 % of the area, as `random_resized_crop` does; this is torchvision's RandomResizedCrop.
 
     Szegedy et al., "Going Deeper with Convolutions", CVPR 2015. Published runs on ImageNet-LT, Places-LT and iNaturalist
     use these crops.
@@ -93,10 +93,11 @@ def inception_crop(images: Tensor, uniform: Tensor) -> Tensor:
 
 
 def resized_crop(images: Tensor, uniform: Tensor, least_area: float) -> Tensor:
-    """Crop each image to its box of `crop_boxes`, and resize the crop to the original size; the result has floats.
+    """Crop each image to its box of `crop_boxes`, and resize the crop to the original size; return floating-point values.
 
     Args:
         images: (B, C, H, W).
+        uniform, least_area: as for `crop_boxes`.
     """
     height, width = images.shape[2:]
     left, top, wide, tall = crop_boxes(uniform, width, height, least_area)
@@ -219,13 +220,13 @@ def inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class Drawn(NamedTuple):
-    """An augmentation, and the random numbers that one image needs.
+    """An augmentation, a function of images and random numbers.
 
-    count: the count of these random numbers.
+    count: how many random numbers one image needs.
     function: takes (B, C, H, W) images and (B, count) random numbers, and returns the augmented images.
     on_cpu: whether the random numbers stay on the CPU, because they decide which operations run. If they were on a GPU,
         each step would wait until the GPU has sent them.
-    least_area: the least area of a random crop, as a share of the image; 0 if the augmentation is no such crop.
+    least_area: the least area of a random crop, as a share of the image; 0 for an augmentation that is no random crop.
     """
 
     count: int

@@ -75,7 +75,7 @@ class Recipe(NamedTuple):
 
     @property
     def resampling(self) -> "PIL.Image.Resampling":
-        """Pillow's resampling of the steps that resize."""
+        """The kind of Pillow's resampling that the resizing steps use."""
         return resampling_named("bicubic" if any(name.endswith(" bicubic") for name, _ in self.steps) else "")
 
 
@@ -162,7 +162,7 @@ def image_errors() -> Iterator[None]:
 
 
 def read_header(content: bytes) -> "PIL.Image.Image":
-    """Return the image of a file's bytes, of which only the header is read; `loaded` decodes its pixels.
+    """Read the header of an image from the bytes of its file; return the image, whose pixels `loaded` decodes.
 
     Raises:
         ValueError: the bytes are no image, or are several images; or the image is too large.
@@ -182,7 +182,10 @@ def read_header(content: bytes) -> "PIL.Image.Image":
 
 
 def loaded(image: "PIL.Image.Image", least_side: int = 0) -> "PIL.Image.Image":
-    """Decode the pixels of a result of `read_header`, and turn the image upright; see `open_image`.
+    """Decode the pixels of `image`, a result of `read_header`, and return the image upright.
+
+    Args:
+        least_side: as for `open_image`.
 
     Raises:
         ValueError: the file is damaged.
@@ -200,10 +203,10 @@ def loaded(image: "PIL.Image.Image", least_side: int = 0) -> "PIL.Image.Image":
 def decode_crops(
     content: bytes, recipe: Recipe, boxes_of: Callable[[int, int], Sequence[tuple[int, int, int, int]]]
 ) -> list[np.ndarray]:
-    """Return the (C, H, W) uint8 pixels of some crops of an image, each resized to the size of `recipe`.
+    """Return the (C, H, W) uint8 pixels of each crop of `boxes_of`, resized to the size of `recipe`.
 
-    The crops are made of the whole original image, in place of the resizing and cropping of the recipe. If the recipe
-    reduces, a JPEG is decoded at the smallest size at which no crop has fewer pixels than the result.
+    The crops replace the steps of the recipe that resize and crop; they are cut out of the whole original image. If the
+    recipe reduces, a JPEG is decoded at the smallest size at which no crop has fewer pixels than its result.
 
     Args:
         content: the bytes of the image's file.
@@ -273,7 +276,11 @@ def image_pixels(image: "PIL.Image.Image", recipe: Recipe) -> np.ndarray:
 
 
 def of_mode(image: "PIL.Image.Image", recipe: Recipe) -> "PIL.Image.Image":
-    """Return `image` in the mode of `recipe`, converted if the recipe converts; raise ValueError if it has another mode."""
+    """Return `image` in the mode of `recipe`, after conversion if the recipe has the step "convert".
+
+    Raises:
+        ValueError: the image is still of another mode, or has no pixels.
+    """
     if not image.width * image.height:
         raise ValueError(f"{image.width}×{image.height} pixels; an image has at least one")
     if ("convert", 0) in recipe.steps:

@@ -1,10 +1,10 @@
 """Read batches of images from their original files, decoded anew each time by the worker processes of a DataLoader.
 
 A random crop is cut out of the original image, at its full resolution, and not out of the smaller image of a store. The
-random numbers of a crop come with the request, so the pixels do not depend on the number of workers.
+caller draws the random numbers of a crop, so the pixels do not depend on the number of workers.
 
-All images of a process share one set of workers, which hold no data: an order for a batch names the files that the worker
-decodes. The workers are started by the forkserver, because a fork of a process with threads may hang.
+All data sets of a process share one set of workers. The workers hold no data: each `Order` names the files to decode. The
+forkserver starts the workers, because a fork of a process with threads may hang.
 """
 
 import atexit
@@ -67,7 +67,7 @@ class ImageFiles(DiskImages):
         return self.recipe.shape
 
     def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
-        """Yield the images of each request, as `DiskImages.read` says; worker processes decode the next batches."""
+        """Yield the images of each request, as `DiskImages.read` says; meanwhile worker processes decode the next batches."""
         workers = worker_count() if WORKERS in os.environ or len(self) > FEW_IMAGES else 0
         orders = map(self._order, requests)
         batches = worker_loader(workers, self.target.type == "cuda").decode(orders) if workers else map(decoded, orders)
@@ -77,7 +77,7 @@ class ImageFiles(DiskImages):
         return self._sent(decoded(self._order(Request(index))))[0]
 
     def as_tensor(self) -> Tensor:
-        """Decode all images, and copy them to the target device; raise `BadInput` if there are random crops."""
+        """Return all images as a tensor, as `DiskImages.as_tensor` does; raise `BadInput` also if there are random crops."""
         if self.least_area:
             raise BadInput(
                 "config.trainer.images_on_device: True given, but config.data.images_from='files' cuts random crops out of the "
@@ -91,11 +91,11 @@ class ImageFiles(DiskImages):
         return Order(str(self.folder), [self.paths[row] for row in rows], self.recipe, self.least_area, crops)
 
     def _sent(self, batch: "Tensor | Failure") -> Tensor:
-        """Return a decoded batch on the target device, or raise `BadInput` if it has an image that cannot be read."""
+        """Return a decoded batch on the target device; raise `BadInput` for a `Failure`."""
         if isinstance(batch, Failure):
             raise BadInput(
-                f"{self.folder / batch.path}: {batch.reason}; it could be read when the run began; put it back, and type the same "
-                "command, which resumes the run"
+                f"{self.folder / batch.path}: {batch.reason}; the image could be read when the run began; put it back, "
+                "and type the same command, which resumes the run"
             )
         return batch.to(self.target, non_blocking=True)
 
@@ -106,7 +106,7 @@ class ImageFiles(DiskImages):
 
 
 def existing_files(folder: Path, *fields: Any) -> ImageFiles:
-    """Return `ImageFiles` of a folder and the other fields; raise `OSError` if this machine has no such folder."""
+    """Return `ImageFiles(folder, *fields)`; raise `OSError` if this machine has no such folder."""
     folder.stat()
     return ImageFiles(folder, *fields)
 
@@ -116,7 +116,7 @@ class Order(NamedTuple):
 
     folder: the folder that the B `paths` are relative to.
     recipe, least_area: see `ImageFiles`.
-    crops: (V, B, R) random numbers of the random crops; None to decode without random crops.
+    crops: (V, B, R) random numbers: R for the crop of each image in each of V views; None to decode without random crops.
     """
 
     folder: str
@@ -127,14 +127,14 @@ class Order(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """The path of an image that cannot be decoded, relative to its folder, and the reason."""
+    """An image that cannot be decoded: its path relative to the folder of its order, and the reason."""
 
     path: str
     reason: str
 
 
 def decoded(order: Order) -> Tensor | Failure:
-    """Return the (V, B, C, H, W) uint8 images of an order, or its first image that cannot be decoded.
+    """Return the (V, B, C, H, W) uint8 images of an order, or the `Failure` of the first image that cannot be decoded.
 
     An image that occurs twice with the same random numbers is decoded once.
     """
@@ -180,12 +180,13 @@ def view_pixels(path: Path, recipe: Recipe, least_area: float, uniform: Tensor |
 
 
 def worker_count() -> int:
-    """Return how many worker processes this process uses: IMBALANCE_WORKERS, or one for each core that it may use.
+    """Return the number of worker processes of this process.
 
-    Processes of a launcher on the same machine share its cores.
+    The environment variable IMBALANCE_WORKERS sets the number. The default is the number of cores that this process may
+    use, but at most `MOST_WORKERS`. Processes that a launcher has started on one machine divide the cores equally.
 
     Raises:
-        BadInput: the variable does not hold a whole number.
+        BadInput: IMBALANCE_WORKERS does not hold a whole number.
     """
     text = os.environ.get(WORKERS)
     if text is None:
@@ -199,14 +200,14 @@ def worker_count() -> int:
 
 
 class Decoder(TorchDataset):
-    """Data set of torch whose items are decoded orders."""
+    """Data set of torch that is indexed by orders, and returns the result of `decoded`."""
 
     def __getitem__(self, order: Order) -> Tensor | Failure:
         return decoded(order)
 
 
 class Orders:
-    """Sampler of torch: the orders that the workers decode next."""
+    """Sampler of torch that yields the orders to decode, which `WorkerLoader.decode` sets."""
 
     def __init__(self) -> None:
         self.orders: Iterable[Order] = ()
@@ -245,7 +246,7 @@ class WorkerLoader:
             )
 
     def decode(self, orders: Iterable[Order]) -> Iterator[Tensor | Failure]:
-        """Yield the images of each order, in this order; end early if a later call has taken the workers.
+        """Yield the result of `decoded` for each of `orders`, one after another; end early once a later call uses the workers.
 
         Raises:
             BadInput: a worker process ended, or has too little memory.
@@ -288,12 +289,12 @@ class WorkerLoader:
 
 @functools.cache
 def worker_loader(workers: int, pin_memory: bool) -> WorkerLoader:
-    """Return the `WorkerLoader` of this process; its workers stay alive until the process ends."""
+    """Return the one `WorkerLoader` of this process with these arguments; its workers live until the process ends."""
     return WorkerLoader(workers, pin_memory)
 
 
 def as_it_is(batch: Tensor | Failure) -> Tensor | Failure:
-    """Return `batch`, because a worker decodes whole batches."""
+    """Return `batch` unchanged: the `collate_fn` of a DataLoader whose items are whole batches."""
     return batch
 
 

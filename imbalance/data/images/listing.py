@@ -86,7 +86,7 @@ class Listing:
 
 
 def image_listing(list_images: Callable[..., Listing]) -> Callable[..., Listing]:
-    """Add the key `images_from`, which all data sets of image files have, to a function that lists images."""
+    """Return `list_images` with one more argument, `images_from`, a config key of all data sets of image files."""
 
     @functools.wraps(list_images)
     def listed(*args: Any, images_from: ImagesFrom, **values: Any) -> Listing:
@@ -135,7 +135,7 @@ def original_crop(listing: Listing) -> float:
     """Return the least area of the random crops that are made of the original images; 0.0 if there are none.
 
     Raises:
-        BadInput: images come from their files, and an augmentation other than "flip" comes before the random crop.
+        BadInput: images come from their files, and there are two random crops, or an augmentation other than "flip" comes first.
     """
     crops = [i for i, name in enumerate(listing.augment) if AUGMENTATIONS[name].least_area]
     if listing.images_from == "store" or not crops:
@@ -143,8 +143,8 @@ def original_crop(listing: Listing) -> float:
     if len(crops) > 1 or set(listing.augment[: crops[0]]) - {"flip"}:  # a flip may be done after the crop as well
         raise BadInput(
             f"config.data.augment: {listing.augment} given; with config.data.images_from='files' a random crop is made of the "
-            f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, or use "
-            "config.data.images_from='store'"
+            f"original image, so it must come first, and only once; put {listing.augment[crops[0]]!r} first, without another "
+            "random crop, or use config.data.images_from='store'"
         )
     return AUGMENTATIONS[listing.augment[crops[0]]].least_area
 

@@ -16,8 +16,8 @@ existing one is always complete.
 
 An image file whose stamp equals the saved stamp counts as unchanged. Any other image file is read, and its CRC-32 is
 compared with the saved CRC-32. The stamp has the ctime, because `rsync -t`, `cp -p` and `tar` can give a changed file its old
-mtime, but not its old ctime. Copied image files and new permissions also change the ctime. Then the image files are read
-once, but not decoded again. The inode is not in the stamp, because it changes by itself on many network file systems.
+mtime, but not its old ctime. Copying a file or changing its permissions changes the ctime, too. Such a file is read once,
+but not decoded again. The inode is not in the stamp, because it changes by itself on many network file systems.
 """
 
 import errno
@@ -125,10 +125,11 @@ def find_or_build(
     where: Callable[[int], str],
     kind: str,
 ) -> Path:
-    """Return the folder of the store or index that has the present content of the image files; build it if there is none.
+    """Return the folder of the store or index with the present content of the image files; build it if there is none.
 
     Args:
-        kind: `STORE`, or `INDEX`, for which a store will do, too. The other arguments are those of `open_store`.
+        kind: `STORE` to find or build a store; `INDEX` to find a store or an index, or else build an index. The other
+            arguments are those of `open_store`.
     """
     if np.prod(recipe.shape[1:], dtype=object) > MAX_PIXELS:
         side = recipe.shape[1]
@@ -178,17 +179,17 @@ def json_hash(content: Any) -> str:
 
 
 def existing_stores(base: Path, kind: str) -> list[Path]:
-    """Return the folders of all complete stores whose paths begin with `base`, a result of `store_base`.
+    """Return the folders of all complete stores or indexes whose paths begin with `base`, a result of `store_base`.
 
     Args:
-        kind: `STORE`; or `INDEX`, for the folders of indexes, too.
+        kind: `STORE` for stores only; `INDEX` for stores and indexes.
     """
     kinds = (STORE,) if kind == STORE else (STORE, INDEX)
     return sorted(path.parent for name in kinds for path in base.parent.glob(f"{glob.escape(base.name)}-*/{name}"))
 
 
 def store_with_stamps(base: Path, stamps: np.ndarray, kind: str) -> Path | None:
-    """Return the folder of the store whose saved stamps equal `stamps`, the present stamps of the files; else None.
+    """Return the folder of a store whose saved stamps equal `stamps`, the present stamps of the files; None without one.
 
     A stamp has a file's size and times. Equal stamps show that the image files have not changed since the store was
     built.
@@ -211,9 +212,9 @@ def unchanged_store(
     where: Callable[[int], str],
     kind: str,
 ) -> Path | None:
-    """Return the folder of the store that has the present content of the image files, though not their stamps; else None.
+    """Return the folder of a store with the present content but older stamps of the image files; None without one.
 
-    Only image files whose stamps have changed are read.
+    Only image files whose stamps have changed are read. The returned store gets the new stamps.
 
     Args:
         kind: see `existing_stores`.
@@ -282,12 +283,12 @@ def damage(directory: Path, shape: tuple[int, ...], every_row: bool) -> list[Pro
 
 
 def table_problems(directory: Path, shape: tuple[int, ...], kind: str) -> list[Problem]:
-    """Return the problems of the tables of a store or index: a missing file, or a description that does not match them.
+    """Return the problems of the description of a store or index, and of the two files whose checksums it has.
 
     Args:
         directory: the folder of the store or index.
         shape: the shape (N, C, H, W) that its images must have.
-        kind: `STORE` or `INDEX`, the name of the description.
+        kind: `STORE` or `INDEX`, the name of the file that describes the others.
     """
     try:
         description = read_json(directory / kind)
@@ -310,12 +311,12 @@ def build(
     where: Callable[[int], str],
     kind: str,
 ) -> Path:
-    """Decode the image files `paths` into a new store or index, and return its folder; an interrupted call leaves none.
+    """Decode the image files `paths` into a new store or index, and return its folder; an interrupted call leaves no folder.
 
     The caller must hold the build lock.
 
     Args:
-        kind: `STORE`, or `INDEX` to keep no pixels.
+        kind: `STORE` to build a store; `INDEX` to build an index, which has no pixels.
     """
     for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # a killed process left these
         shutil.rmtree(leftover)
@@ -395,9 +396,9 @@ def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str])
 
 
 def file_statuses(folder: Path, paths: Sequence[str]) -> Iterator[os.stat_result | OSError | ValueError]:
-    """Yield the status of each file, or the error of asking for it; show progress if that takes long.
+    """Yield the result of `os.stat` for each file, or its error; print the progress if that takes long.
 
-    Several threads ask, because a file system on the network answers many questions at once.
+    Several threads call `os.stat`, because a file system on the network answers many questions at once.
     """
 
     def status(path: str) -> os.stat_result | OSError | ValueError:

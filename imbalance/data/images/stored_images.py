@@ -1,4 +1,4 @@
-"""Images on disk, used in `Split.inputs` like a tensor: `DiskImages`, and `StoredImages`, which reads a store of pixels."""
+"""Images on disk, for `Split.inputs` in place of a tensor: the base class `DiskImages`, and `StoredImages` for a store."""
 
 import functools
 import queue
@@ -24,8 +24,8 @@ class Request(NamedTuple):
     """B images to read; an image may occur several times.
 
     index: (B,) int64 positions of the images, or a slice of them; on the CPU.
-    crops: (V, B, R) random numbers of the random crops of V views, on the CPU; None to read the images without a random
-        crop. Only `imbalance.data.images.image_files` makes random crops.
+    crops: (V, B, R) random numbers on the CPU: R for the crop of each image in each of V views; None to read the images
+        without random crops. Only `imbalance.data.images.image_files` makes random crops.
     """
 
     index: Tensor | slice
@@ -33,7 +33,7 @@ class Request(NamedTuple):
 
 
 class DiskImages(ABC):
-    """N images on disk; indexing reads a batch and copies it to the device.
+    """N images on disk; indexing reads a batch and copies it to the device `target`.
 
     checksums: (M,) uint32, the CRC-32 of the pixels of each of the M images on disk.
     rows: (N,) int64, on the CPU: the positions of these N images among the M images on disk.
@@ -55,7 +55,7 @@ class DiskImages(ABC):
     def read(self, requests: Iterable[Request]) -> Iterator[Tensor]:
         """Yield the (V, B, C, H, W) uint8 images of each request on the target device; V is 1 without random crops.
 
-        The images of the next requests are read while the caller uses those that it has.
+        The images of the next requests are read while the caller uses the images of this one.
 
         Raises:
             BadInput: an image cannot be read.
@@ -112,7 +112,7 @@ class DiskImages(ABC):
         return images
 
     def batches(self, indices: Iterable[Tensor | slice]) -> Iterator[Tensor]:
-        """Yield the images at each index, as indexing returns them; read the next batches ahead."""
+        """Yield `self[index]` for each of `indices`; meanwhile read the next batches."""
         return (images[0] for images in self.read(map(Request, indices)))
 
     def subset(self: D, index: Tensor) -> D:
@@ -152,7 +152,7 @@ class StoredImages(DiskImages):
         return self._sent(self._gathered(index))
 
     def _gathered(self, index: Tensor | slice) -> "Tensor | PinnedBlock":
-        """Return a batch on the CPU; if the target is another device, in pinned memory."""
+        """Return the images at `index` on the CPU, in pinned memory if the target is another device."""
         rows = self.rows[index].numpy()
 
         def gather(batch: Tensor) -> None:
@@ -192,7 +192,7 @@ def reader_thread() -> ThreadPoolExecutor:
 
 
 class PinnedBlock(NamedTuple):
-    """A block of pinned memory with a batch: the memory, the event that ends its last copy to a GPU, and the batch."""
+    """A block of pinned memory, the event that tells when its last copy to a GPU has ended, and the batch in the block."""
 
     memory: Tensor
     copied: Any
@@ -200,7 +200,7 @@ class PinnedBlock(NamedTuple):
 
 
 class PinnedCopier:
-    """Copier of batches to a GPU through blocks of pinned memory: one is filled while the GPU copies another.
+    """Copier of batches to a GPU through blocks of pinned memory: one block is filled while the GPU copies another.
 
     The GPU copies pinned memory while the program continues. A block is used again once its copy has ended, because a
     program that never waits for the GPU would otherwise pin the memory of a whole split. Two blocks are usually enough.
@@ -210,7 +210,7 @@ class PinnedCopier:
         self.blocks: queue.SimpleQueue[tuple[Tensor, Any]] = queue.SimpleQueue()
 
     def fill(self, shape: Sequence[int], fill: Callable[[Tensor], None]) -> PinnedBlock:
-        """Let `fill` write to a uint8 tensor of `shape` in pinned memory, and return the block; any thread may call."""
+        """Let `fill` write to a uint8 tensor of `shape` in pinned memory, and return the block; any thread may call this."""
         try:
             memory, copied = self.blocks.get_nowait()
             copied.synchronize()  # the GPU may still copy this block, two batches later; usually it has ended

@@ -51,21 +51,20 @@ def arrays(
 ) -> Dataset:
     """Return the data set of a file whose columns are inputs, classes, groups and splits.
 
-    Numbers are standardised and categories are one-hot encoded, as the training set decides; see
-    `imbalance.data.tables.encoding`.
+    Numbers are standardised and categories are one-hot encoded, by the means, deviations and categories of the training
+    set; see `imbalance.data.tables.encoding`.
 
     Args:
-        file: the file under data_dir. `.csv` (or `.csv.gz`), `.parquet` and `.arrow` have columns, and `.arrow` may be
-            larger than the memory; `.npz` has arrays by
-            name, and so has a folder of `.npy` files; a single `.npy` file must be a structured array. If the
-            only input is a numeric array with more than two dimensions, it goes to the model unchanged. If this array
-            is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
+        file: the file under data_dir. `.csv`, `.csv.gz`, `.parquet` and `.arrow` have columns; an `.arrow` file may be
+            larger than the memory. `.npz`, or a folder of `.npy` files, has arrays by name. A single `.npy` file must be
+            a structured array. If the only input is a numeric array with more than two dimensions, this array goes to the
+            model unchanged. If it is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
         delimiter: the character between the columns of a CSV file.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
             attributes and split are inputs. Then a column is numeric if all its values are numbers, or are named in
             `missing`. A column in which most values, but not all, are numbers is refused.
-        missing: texts that mean a missing value, such as ("", "?"). If "" is among them, nulls count as missing; if
-            "nan" is, the floating-point number nan does.
+        missing: texts that mean a missing value, such as ("", "?"). "" makes nulls missing, too, and "nan" the
+            floating-point number nan.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
         attributes: the columns that are crossed with the target: each combination of a class with values of these
             columns is a group. () if the classes are the groups.
@@ -116,7 +115,7 @@ def columns_dataset(
         encode: function that encodes the table, in memory or on the disk.
 
     Raises:
-        BadInput: the table has a problem; all cells that cannot be read are in one error, see `raise_first`.
+        BadInput: the table has a problem; one error reports all cells that cannot be read, see `raise_first`.
     """
     targets, problems = value_numbers(columns, target, classes)
     group_numbers, group_names = number_groups(

@@ -1,7 +1,10 @@
-"""Chest X-rays of CheXpert and MIMIC-CXR, each alone (No Finding; sex × race) and both together (Pneumonia; hospital).
+"""Chest X-rays of CheXpert and MIMIC-CXR, each alone and both together.
+
+Each set alone has the class No Finding and the attribute sex × race. Both together have the class Pneumonia and the attribute
+hospital.
 
 Irvin et al., "CheXpert", AAAI 2019; Johnson et al., "MIMIC-CXR-JPG", 2019; groups and splits of Yang et al., "Change is Hard:
-A Closer Look at Subpopulation Shift", ICML 2023. Both sets are given out under an agreement only: no part of them may be passed on.
+A Closer Look at Subpopulation Shift", ICML 2023. The user agreements of both sets forbid to pass on any part.
 """
 
 import re
@@ -192,7 +195,7 @@ def mimic_path(row: dict[str, str]) -> str:
 
 
 def pneumonia(text: str) -> int | str:
-    """Return the class for a cell of the column Pneumonia: 1 for 1; 0 for 0, for -1 (uncertain) and for "".
+    """Return the class for a cell of the column Pneumonia: 1 for "1", and 0 for "0", "-1" (uncertain) and "".
 
     For any other cell return a text that says what is wrong.
     """
@@ -212,13 +215,14 @@ def list_cxr_multisite(
 ) -> Listing:
     """List the X-rays of MIMIC-CXR-JPG and CheXpert together; the class is Pneumonia, the attribute is the hospital.
 
-    90 % of the healthy images are of MIMIC-CXR, and 90 % of the others of CheXpert, as SubpopBench draws them. So a network
-    can learn the hospital in place of the illness. 10 % are test and 5 % val, drawn from images and not from patients.
+    90 % of the healthy images are of MIMIC-CXR, and 90 % of the sick ones of CheXpert, as SubpopBench draws them. So a
+    network can learn the hospital in place of the illness. 10 % are test and 5 % val, drawn from images and not from
+    patients, so a patient can be in several splits.
 
     Args:
         test: "same" for test images drawn like those of train. "opposite" for the 16,384 images that SubpopBench calls
-            deploy: only 10 % of the healthy images are of MIMIC-CXR. Sick images of CheXpert are then drawn with
-            replacement, so a test image can occur several times.
+            deploy: only 10 % of the healthy images are of MIMIC-CXR, and only 10 % of the sick ones of CheXpert. The sick
+            ones of CheXpert are drawn with replacement, so a test image can occur several times.
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
@@ -269,7 +273,7 @@ def draw_multisite(targets: np.ndarray, sites: np.ndarray, test: str) -> tuple[n
         if count > len(rows) and not replace:
             raise BadInput(
                 f"config.data_dir: CXRMultisite needs {count:,} images of a class and hospital, but there are {len(rows):,}; "
-                "put the whole of MIMIC-CXR-JPG and CheXpert there"
+                "put all images of MIMIC-CXR-JPG and CheXpert into that folder"
             )
         return rows[np.random.RandomState(42).choice(len(rows), size=count, replace=replace)]
 

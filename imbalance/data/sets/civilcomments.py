@@ -24,8 +24,8 @@ CLASSES = ("not toxic", "toxic")
 def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse", "mentions"]) -> Corpus:
     """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
-    The four groups cross the two classes with "mentions an identity". A comment mentions one of eight identities if at
-    least half of the raters said so.
+    The four groups cross the two classes with whether a comment mentions an identity. A comment mentions one of eight
+    identities if at least half of the raters said so.
 
     The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
 
@@ -33,7 +33,7 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
         evaluation: "fine" evaluates by the sixteen groups of WILDS, each of the eight identities in each class; a
             comment can be in several of these groups or in none. "coarse" evaluates by the four groups. "mentions" is the
             protocol of SubpopBench (CivilCommentsFine): a comment has a row for each identity that it mentions, also in
-            train; a comment without one is left out; and the groups are class × identity.
+            train; a comment without an identity is left out; and the groups are class × identity.
         tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
             folder of pretrained weights, to use their tokenizer.
         vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.

@@ -1,4 +1,4 @@
-"""Data set CMNIST of SubpopBench: is a digit 5 or more? Its colour predicts the label in every split."""
+"""Data set CMNIST of SubpopBench: the label says whether a digit is 5 or more; in every split the colour predicts it."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -19,13 +19,14 @@ DRAW_SEED = 666  # of SubpopBench
 def colored_mnist(data_dir: str, *, label_noise: Fraction, color_noise: Fraction, download: bool) -> Dataset:
     """Return red and green digits of MNIST's training set, to predict whether a digit is 5 or more.
 
-    Arjovsky et al., "Invariant Risk Minimization", 2019; split and drawn as Yang et al., "Change is Hard", ICML 2023, do it,
-    with the same random numbers. The group is 2 · label + green. All three splits have the same correlation of label and
-    colour, so this is no shift of the colour as in the paper of IRM. The run's seed changes nothing.
+    Arjovsky et al., "Invariant Risk Minimization", 2019. Splits, labels and colours are those of Yang et al., "Change is
+    Hard", ICML 2023, with the same random numbers. The colour number is 0 for red and 1 for green, and the
+    group is 2 · label + colour number. Label and colour have the same correlation in all splits; in the paper of IRM the
+    correlation is reversed in test. The run's seed changes nothing.
 
     Args:
         label_noise: the share of labels that are flipped; 0.25 in SubpopBench. The colour follows the flipped label.
-        color_noise: the share of digits that have the other colour than their label; 0.2 in SubpopBench.
+        color_noise: the share of digits whose colour number is not their label; 0.2 in SubpopBench.
         download: download MNIST (12 MB) if it is missing.
     """
     root = next((folder for folder in (Path(data_dir) / "cmnist", Path(data_dir)) if (folder / "MNIST").is_dir()), None)
@@ -33,7 +34,7 @@ def colored_mnist(data_dir: str, *, label_noise: Fraction, color_noise: Fraction
     if len(digits) != sum(SIZES):
         raise BadInput(
             f"config.data_dir: MNIST in {root or data_dir} has {len(digits):,} training images, not the published {sum(SIZES):,}; "
-            "remove it, and set --config.data.download=True"
+            "remove its folder MNIST, and set --config.data.download=True"
         )
     ends = np.cumsum((0, *SIZES)).tolist()
     train, val, test = (

@@ -1,4 +1,4 @@
-"""Store of an encoded table: a memory-mapped folder of features that all runs and processes on a machine share.
+"""Store of an encoded table: a folder of memory-mapped features that all runs and processes on a machine share.
 
 A store is a folder `encoded-<key>` in the folder that `imbalance.data.stores.store_root` returns. The key is a hash of the
 table's content, of everything in the config that the encoding depends on, and of `VERSION`. The files are those of
@@ -38,7 +38,7 @@ Encode = Callable[
 
 
 def encode_in_memory(columns: Columns, features: Features, order: np.ndarray) -> np.ndarray:
-    """Return the (N, D) float32 encoding of the rows `order` of a table, which are all of its rows."""
+    """Return the (N, D) float32 encoding of a table with its rows in the sequence `order`, a permutation of all rows."""
     shape = len(columns), count_features(features)
     check_fits(4 * shape[0] * shape[1], f"{columns.source}: {shape[0]:,} rows with {shape[1]:,} features")
     encoded, positions = np.empty(shape, dtype=np.float32), inverse(order)
@@ -48,7 +48,7 @@ def encode_in_memory(columns: Columns, features: Features, order: np.ndarray) ->
 
 
 def encode_on_disk(path: Path, columns: Columns, features: Features, order: np.ndarray) -> np.ndarray:
-    """Write the result of `encode_in_memory` to the .npy file `path`, some rows at a time, and return a map of the file."""
+    """Write the result of `encode_in_memory` to the .npy file `path`, some rows at a time, and return a memory map of it."""
     width, positions = count_features(features), inverse(order)
     header = {"descr": "<f4", "fortran_order": False, "shape": (len(columns), width)}
     with open(path, "wb") as file:
@@ -144,7 +144,7 @@ def build_store(directory: Path, file: Path, build: Callable[[Encode], Dataset])
 
 
 def forget_checks(data_dir: str) -> None:
-    """Let the next opening of every encoded table compare the checksums of all its rows."""
+    """Remove the records of earlier checks, so that the next opening of each encoded table checks all of its rows."""
     for path in store_root(data_dir).glob(f"encoded-*/{CHECKED}"):
         with suppress(OSError):  # a store that is read-only has no stamps, or those of a complete check
             path.unlink()

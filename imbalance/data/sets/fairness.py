@@ -1,4 +1,4 @@
-"""Published tables of people: COMPAS, law school, credit cards and ACSIncome; each is one line of `TABLES`."""
+"""Published tables of people: COMPAS, law school, credit cards and ACSIncome; each is an entry of `TABLES`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +24,17 @@ class PeopleTable(NamedTuple):
 
     title: the name of the table, for messages.
     files: paths under data_dir at which the file is looked for.
-    numeric, categorical: the columns that are inputs, as the file or `renamed` names them.
-    attributes: the columns that can be attributes, with the names of their values; {} to take the values of the file.
+    numeric, categorical: the columns that are inputs, by their names after `renamed`.
+    attributes: from each column that can be an attribute to names for the values in the file; {} to keep these values.
     classes: the names of the two classes.
-    is_second: function from a row to whether it is of the second class. It raises ValueError for a value that is none.
+    is_second: function from a text in the column `target` to whether the row is of the second class; it raises ValueError
+        for an invalid text.
     target: the column that `is_second` reads.
     keep: function from a row to whether the published table keeps the row.
-    filtered_by: the columns that `keep` reads.
-    counts: the published number of rows in each class × value of the first attribute, in the order above; () if it is
-        not known.
-    renamed: from names of columns in other copies of the file to the names above.
+    filtered_by: the columns that `keep` reads besides inputs and `target`.
+    counts: the published number of rows in each class × value of the first attribute, in the order of `classes`
+        and `attributes`; () if it is not known.
+    renamed: from names of columns in other copies of the file to the names in the fields above.
     """
 
     title: str
@@ -51,7 +52,7 @@ class PeopleTable(NamedTuple):
 
 
 def is_one(text: str) -> bool:
-    """Return whether `text` is 1 and not 0; raise ValueError for any other number or text."""
+    """Return True for "1" or "1.0" and False for "0" or "0.0"; raise ValueError for any other text."""
     return bool(("0", "1").index(text.removesuffix(".0")))
 
 
@@ -163,7 +164,7 @@ def fairness(
     about = TABLES[table]
     if unknown := [name for name in attributes if name not in about.attributes]:
         raise BadInput(
-            f"config.data.attributes: {unknown[0]!r} given; {table!r} has the attributes {', '.join(about.attributes)}"
+            f"config.data.attributes: {unknown[0]!r} given; name attributes of {table!r}: {', '.join(about.attributes)}"
         )
     if not (file or about.files):
         raise BadInput(
@@ -190,7 +191,7 @@ def fairness(
 
 
 def read_people(file: Path, about: PeopleTable) -> Columns:
-    """Return the columns that `about` names, and the column `TARGET` of class names; rows that are not kept are left out.
+    """Return the columns of inputs and attributes, and the column `TARGET` of class names, in the rows that are kept.
 
     If the heading names a column twice, as that of COMPAS does, the first one counts.
 

@@ -78,7 +78,7 @@ def stored_splits(stored: "StoredFeatures", inputs: np.ndarray) -> list[Split]:
     """Return train, val and test of a folder of features.
 
     Args:
-        inputs: (N, D) the features, or what they are turned into.
+        inputs: (N, D) the features themselves, or an encoding of the features.
     """
     tables, examples = stored.tables, stored.description["examples"]
     tensor, ends = torch.from_numpy(inputs), np.cumsum([examples[name] for name in SPLITS]).tolist()
@@ -149,7 +149,7 @@ def open_features(folder: Path, remedy: str = "write it again with imbalance fea
         name = Path(error.filename or folder).name
         raise BadInput(damage_message(folder, remedy, f"{name}: {error.strerror or error}")) from None
     except (KeyError, TypeError, AttributeError) as error:  # a description that was edited by hand
-        raise BadInput(damage_message(folder, remedy, f"store.json: {error}")) from None
+        raise BadInput(damage_message(folder, remedy, f"store.json: an entry is missing or wrong: {error}")) from None
     wrong += ["features"] if values.ndim != 2 or len(values) != rows or values.dtype.kind != "f" else []
     if wrong:
         raise BadInput(damage_message(folder, remedy, f"{wrong[0]}.npy does not match store.json"))

@@ -1,4 +1,4 @@
-"""Tables of the KEEL repository: imbalanced classes, in files of its own format .dat."""
+"""Tables of the KEEL repository, with imbalanced classes, in KEEL's file format .dat."""
 
 import csv
 import re
@@ -70,7 +70,7 @@ def keel(
 
 
 def known_tables() -> dict[str, tuple[int, ...]]:
-    """Return the sizes of the classes, the largest first, of the tables whose counts are known, by name."""
+    """Return, from the name of each table whose counts are known, the sizes of its classes, the largest first."""
     with open(KNOWN, newline="", encoding="utf-8") as file:
         return {row["table"]: tuple(map(int, row["class_sizes"].split())) for row in csv.DictReader(file)}
 
@@ -79,12 +79,12 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
     """Read a file in the format of KEEL.
 
     The head has a line `@attribute` for each column, with its type: real, integer, or its categories in braces.
-    `@outputs` names the column of the class; without such a line it is the last one. After `@data` comes a line for each
-    row, with commas between the values.
+    `@outputs` names the column of the class; without such a line the class is the last column. After `@data` comes a line
+    for each row, with commas between the values.
 
     Returns:
-        The columns; the names of the columns of numbers, and of the columns of categories, both without the class; and the
-        name of the column of the class.
+        A tuple: the columns; the names of the numeric inputs; the names of the categorical inputs; and the name of the
+        class column.
 
     Raises:
         BadInput: the file is not of this format, or a line has a wrong number of values.
@@ -107,8 +107,8 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
             match = ATTRIBUTE.match(line)
             if not match or (name := match[1].strip("'\"")) in kinds:
                 raise BadInput(
-                    f"{file} line {number}: a line @attribute needs a name that no other line has, and real, integer or "
-                    f"categories in braces; {HINT}"
+                    f"{file} line {number}: a line @attribute needs a name that no other line has, and a type: real, "
+                    f"integer, or categories in braces; {HINT}"
                 )
             kinds[name] = match[2].lower()
         elif word in ("@output", "@outputs"):
@@ -118,7 +118,7 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
     target = target or (list(kinds)[-1] if kinds else "")
     if not in_data or target not in kinds:
         what = f"@outputs names {target!r}, which no line @attribute does" if in_data else "no line @data"
-        raise BadInput(f"{file}: {what}; the format of KEEL is needed; {HINT}")
+        raise BadInput(f"{file}: {what}; give a file in KEEL's format; {HINT}")
     raise_first(problems)
     columns = Columns(
         str(file),
@@ -131,7 +131,7 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
 
 
 def dat_lines(file: Path) -> list[str]:
-    """Return the lines of a text file without spaces at their ends; raise `BadInput` if the file cannot be read."""
+    """Return the lines of a text file, each without white space at both ends; raise `BadInput` if the file cannot be read."""
     try:
         with open_regular(file) as content:
             return [line.strip() for line in content.read().decode("utf-8-sig").splitlines()]

@@ -1,7 +1,7 @@
-"""Data set MIMICNotes of SubpopBench: does a patient die in intensive care, predicted from words in the notes of two days?
+"""Data set MIMICNotes of SubpopBench: words in the notes of two days predict whether a patient dies in intensive care.
 
-The files come from a database of MIMIC-III (Johnson et al., Scientific Data 2016), which is given out under an agreement
-only: no part of them may be passed on.
+The files come from the database MIMIC-III (Johnson et al., Scientific Data 2016). Its user agreement forbids to pass
+on any part.
 """
 
 import numpy as np
@@ -20,16 +20,18 @@ HINT = "`imbalance data download mimic_notes` says how to make the files"
 
 
 def mimic_notes(data_dir: str) -> Dataset:
-    """Return the stays of MIMICNotes: 10,000 tf-idf values of the notes of each stay; the groups are death × sex.
+    """Return the data set MIMICNotes: an example is a stay, with 10,000 tf-idf values of its notes; groups are death × sex.
 
-    Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. Inputs and splits are those of the files
-    that its code writes: features.npy, and the table metadata.csv. The pickles that it writes too are not read, because
-    reading a pickle can run code.
+    Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. The authors' code writes the files:
+    features.npy has the inputs, and metadata.csv the labels and splits. The code's pickles are not read, because reading a
+    pickle can run code.
     """
     file = find_path(data_dir, (TABLE,), "the table of MIMICNotes", HINT)
     features = load_array(find_path(data_dir, (f"{FOLDER}/features.npy",), "the features of MIMICNotes", HINT))
     if not isinstance(features, np.ndarray) or features.ndim != 2 or features.dtype.kind != "f":
-        raise BadInput(f"{file.parent.parent / 'features.npy'}: no array of floats with a row for each stay; {HINT}")
+        raise BadInput(
+            f"{file.parent.parent / 'features.npy'}: not an array of floats with a row for each stay; {HINT}"
+        )
     names = ("filename", "split", "y", "a")
     heading, rows, lines, problems = read_csv(file, names)
     positions = [heading.index(name) for name in names]

@@ -149,12 +149,12 @@ def published_listing(
     check_counts: bool,
     classes_may_lack: bool = False,
 ) -> Listing:
-    """Return the list of a set's images; the group is class × attribute.
+    """Return the `Listing` of a published set; the group is class × attribute, or the class without attributes.
 
-    If the counts are not the published ones, the list has a problem that says so.
+    If the counts are not the published ones, the `Listing` has a problem that says so.
 
     Args:
-        images: the images, also those that are left out.
+        images: all images, also those whose split is `LEFT_OUT`.
         steps: the steps that resize and crop an image; see `Recipe`.
         check_counts: `config.data.check_counts`; False accepts other counts.
         classes_may_lack: whether val and test may lack classes.

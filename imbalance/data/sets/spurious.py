@@ -167,8 +167,8 @@ def list_iwildcam(
     is macro F1 (`val/macro_f1`, `test/macro_f1`).
 
     Args:
-        cameras: "other" for the official val and test, of cameras that train does not have; "same" for other days of the
-            cameras of train.
+        cameras: "other" for the official val and test, from cameras that train does not have; "same" for the official val
+            and test from the cameras of train on other days.
         size: the side in pixels of the square images; published runs use 448. 0 to resize and crop as the pretrained
             weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
@@ -194,9 +194,9 @@ def list_iwildcam(
 
 
 def animal_names(file: Path) -> tuple[str, ...]:
-    """Return the names of the classes of iWildCam, from the columns y and name of categories.csv if the file exists.
+    """Return the names of the classes of iWildCam, from the columns y and name of `file`, which may be missing.
 
-    A class without a name, or with a name that another class has, is called by its number.
+    A class without a name, or with the name of an earlier class, gets the name "class <number>".
     """
     names = [f"class {number}" for number in range(IWILDCAM_CLASSES)]
     if not file.exists():

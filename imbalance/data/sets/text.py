@@ -52,7 +52,7 @@ def list_text(
             memory.
         delimiter: the character between the columns of a CSV file.
         text: the column of the texts; two columns for pairs.
-        skip_empty: leave out the rows with an empty text, and say how many; False to refuse them.
+        skip_empty: True to leave out the rows with an empty text, and log their number; False to refuse them.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.
         attributes: the columns that are crossed with the target: each combination of a class with values of these
             columns is a group. () if the classes are the groups.
@@ -193,10 +193,10 @@ def text_columns(columns: Columns, names: Sequence[str], any_type: bool = False)
     """Return the N texts, or pairs of texts, in the columns `names`; those of an Arrow file are read when they are used.
 
     Args:
-        any_type: whether a column of numbers is read as text.
+        any_type: True to read a column of numbers as text.
 
     Raises:
-        BadInput: a column is missing, or holds numbers.
+        BadInput: a column is missing, or holds numbers although `any_type` is False.
     """
     table, rows = columns.values, np.arange(len(columns))
     if isinstance(table, ArrowTable) and all(
@@ -214,7 +214,7 @@ def text_columns(columns: Columns, names: Sequence[str], any_type: bool = False)
 
 
 def is_blank(example: str | tuple[str, str]) -> bool:
-    """Return whether a text, or a text of a pair, is empty or only white space."""
+    """Return whether a text, or either text of a pair, is empty or only white space."""
     return any(not text.strip() for text in ((example,) if isinstance(example, str) else example))
 
 

@@ -1,4 +1,4 @@
-"""Tables in Arrow files, which are memory-mapped: all processes on a machine share them, and none holds a copy.
+"""Tables in Arrow files, which are memory-mapped: all processes on a machine share them, and no process holds a copy.
 
 A column becomes an array only while it is in use, so a table can be larger than the memory. Both formats of Arrow are read:
 the file format, which pyarrow and Feather write, and the stream format, in which the library datasets keeps its tables.
@@ -20,7 +20,7 @@ BLOCK_TEXTS = 8192  # texts that are in memory at a time
 
 
 class ArrowTable(Mapping[str, np.ndarray | Categories]):
-    """Mapping from the name of a column to its N values, as `Columns.values` has them; each access reads them anew.
+    """Mapping from the name of a column to its N values, as `Columns.values` has them; each access reads the values anew.
 
     A null becomes nan in a column of numbers, "" in a column of text, and None in other columns.
 
@@ -60,7 +60,7 @@ class ArrowTable(Mapping[str, np.ndarray | Categories]):
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether `kind`, a type of pyarrow, is one of text."""
+    """Return whether `kind`, a type of pyarrow, is a type of texts."""
     import pyarrow
 
     return pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
@@ -132,5 +132,5 @@ class ArrowTexts(Sequence[Any]):
             yield from self[start : start + BLOCK_TEXTS]
 
     def at(self, rows: np.ndarray) -> "ArrowTexts":
-        """Return the texts at the positions `rows`, in increasing order, without reading them."""
+        """Return the texts at the positions `rows`, which must be in increasing order; read no text yet."""
         return ArrowTexts(self.table, self.names, self.rows[rows])

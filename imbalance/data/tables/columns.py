@@ -36,9 +36,9 @@ class Columns:
     source: the file, for messages.
     values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
     nan_is_missing: True if the reader has already turned missing values into nan, as for a CSV file.
-    find_lines: returns the (N,) number of the line of each row in the file, from 1; None for a file without lines. Then
-        messages give the number of the row, from 0.
-    first: the number of the first row in the table of which these rows are a part.
+    find_lines: returns the (N,) line numbers of the rows in the file, from 1. None for a file without lines: messages then
+        give row numbers, from 0.
+    first: the number of the first of these rows in the whole table, from 0.
     """
 
     source: str
@@ -91,7 +91,7 @@ class Columns:
 
 
 def column_part(column: np.ndarray | Categories, start: int, stop: int) -> np.ndarray | Categories:
-    """Return the values of a column in the rows from `start` to `stop` − 1, which share their memory."""
+    """Return the values of a column in the rows from `start` to `stop` − 1, without copying them."""
     if isinstance(column, Categories):
         return Categories(column.codes[start:stop], column.values)
     return column[start:stop]

@@ -73,8 +73,8 @@ def fit_features(
 def means_and_deviations(arrays: Sequence[np.ndarray]) -> list[tuple[list[float], list[float]]]:
     """Return, for each (N, D) array, the means and the standard deviations of its columns.
 
-    nan is ignored, and a constant column has the deviation 1. Values that differ in their last digits only, which
-    scikit-learn takes for a constant, are standardised too.
+    nan is ignored, and a constant column has the deviation 1. A column whose values differ in their last digits only has
+    its own deviation; scikit-learn takes such a column for a constant.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -108,7 +108,7 @@ def count_features(features: Features) -> int:
 
 
 def transform_parts(columns: Columns, features: Features) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield the rows that are encoded at a time, as a slice, and the result of `transform` for them."""
+    """Encode some rows at a time; yield the slice of these rows, and the result of `transform` for them."""
     for start in range(0, len(columns), ENCODED_ROWS):
         rows = slice(start, min(start + ENCODED_ROWS, len(columns)))
         yield rows, transform(columns.part(rows.start, rows.stop), features)
@@ -159,8 +159,8 @@ def transform(columns: Columns, features: Features, rows: np.ndarray | slice = s
 def decode_row(inputs: Sequence[float], features: Features) -> dict[str, str]:
     """Return the values of one encoded row as texts by column, the inverse of `transform` up to rounding.
 
-    A number that was missing is "missing" if the encoding marks it, and else the mean of train. A category that train
-    does not have is "not in train".
+    A missing number becomes "missing" if the encoding marks missing values of its column, and else the mean of train. A
+    category that is not in train becomes "not in train".
 
     Args:
         inputs: (D,) one row of the result of `transform`.
@@ -305,7 +305,7 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a tuple of lines for the log: the numbers of columns, of encoded features, and of missing training values.
+    """Return a tuple of one line for the log: the numbers of columns and features, and of missing training values by column.
 
     Args:
         train: (N,) bool, the training rows.

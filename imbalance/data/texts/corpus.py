@@ -40,7 +40,7 @@ class Corpus:
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each text in the file, from 0.
     where: returns the file and line of a text, from its number between 0 and N − 1, for messages.
-    eval_group_mask: (N, E) bool, the evaluation groups of each text; None if the evaluation groups are the groups.
+    eval_group_mask: (N, E) bool, the evaluation groups of each text; None if `groups` are the evaluation groups.
     evaluation_names: the names of the E evaluation groups.
     problems: the problems of the file; its rows with a problem are not among the N texts.
     preprocessing: what a trained model must know to read a file, such as the delimiter; the tokenizer is added later.
@@ -196,7 +196,7 @@ def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, ma
 
 
 class TrainingTexts:
-    """The texts of the training set of a corpus, one after another, for several passes; those of a pair follow each other."""
+    """An iterable of the training texts of a corpus, for any number of passes; the two texts of a pair come in succession."""
 
     def __init__(self, corpus: Corpus):
         self.corpus = corpus

@@ -205,7 +205,7 @@ def store_directory(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Path
 
 
 def texts_hash(texts: Iterable[str] | Iterable[tuple[str, str]]) -> str:
-    """Return one SHA-256 of all texts together, in hexadecimal digits: that of a JSON list of the texts."""
+    """Return the SHA-256 of the JSON list of all texts, in hexadecimal digits."""
     digest, separator = hashlib.sha256(b"["), b""
     for text in texts:
         digest.update(separator + json.dumps(text, ensure_ascii=True).encode())
@@ -292,19 +292,17 @@ class GrowingArray:
         self._write_header()
 
     def _write_header(self) -> None:
-        """Write the header; its size does not depend on the length, because NumPy pads it for a growing array."""
+        """Write the header. NumPy pads the header, so that one with a larger length later fits into the same place."""
         self._file.seek(0)
         descr = np.lib.format.dtype_to_descr(self._dtype)
         header = {"descr": descr, "fortran_order": False, "shape": (self._length,)}
         np.lib.format.write_array_header_1_0(self._file, header)
 
     def append(self, array: np.ndarray) -> None:
-        """Append an array of one dimension."""
         self._file.write(array.astype(self._dtype, copy=False).data)
         self._length += len(array)
 
     def clear(self) -> None:
-        """Remove all values."""
         self._length = 0
         self._write_header()
         self._file.truncate()
@@ -318,7 +316,7 @@ class GrowingArray:
 
 @contextmanager
 def growing_array(path: Path, dtype: type) -> Iterator[GrowingArray]:
-    """Return a context manager with a new .npy file, which is complete at the end."""
+    """Return a context manager that opens a new .npy file as a `GrowingArray`, and completes the file at the end."""
     with open(path, "wb") as file:
         array = GrowingArray(file, dtype)
         yield array
@@ -326,7 +324,7 @@ def growing_array(path: Path, dtype: type) -> Iterator[GrowingArray]:
 
 
 def crc_of_file(path: Path) -> int:
-    """Return the CRC-32 of the content of a file, of which only a block is in memory."""
+    """Return the CRC-32 of the content of a file, read one block at a time."""
     crc = 0
     with open_regular(path) as file:
         while block := file.read(BLOCK):

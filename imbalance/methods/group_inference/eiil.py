@@ -26,7 +26,7 @@ def violation(shares: Tensor, slopes: Tensor) -> Tensor:
 def largest_violation(slopes: Tensor) -> Tensor:
     """Return the (N,) environments, 0 or 1, at which `violation` is largest: 1 where the slope is positive.
 
-    The violation is convex in Σ_i q_i(1) s_i, so it is largest where this sum is largest or smallest.
+    `violation` is convex in Σ_i q_i(1) s_i, so it is largest at the largest or the smallest sum; both give the same value.
 
     Args:
         slopes: (N,) as for `violation`.

@@ -1,4 +1,4 @@
-"""SSA: groups from attributes that networks predict, trained on the attributes of val and on their own confident predictions."""
+"""SSA: groups from predicted attributes; networks learn from the attributes of val and their own confident predictions."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -42,9 +42,9 @@ def count_attributes(dataset: Dataset) -> int:
 def attribute_data(dataset: Dataset, section: Mapping[str, Any], seed: int) -> Dataset:
     """Return the data set on which the networks of `AttributeNetworks` train: its classes are the attributes of `dataset`.
 
-    Train has all training examples, without their attributes: their target is 0, which training does not read. After them it
-    has a random part of val with attributes, stratified by group. Val is the rest of val. The group of an example is 2y
-    without and 2y + 1 with its attribute, where y is its class in `dataset`.
+    Train has first all training examples, without attributes; training does not read their target, 0. Then train has a
+    random part of val, stratified by group, with attributes. Val is the rest of val. An example of class y in `dataset` is
+    in group 2y if it has no attribute, and in group 2y + 1 if it has one.
 
     Args:
         section: the section `config.objective` of the run, with `labelled_share`, the share of val that joins train.
@@ -77,7 +77,7 @@ def attribute_data(dataset: Dataset, section: Mapping[str, Any], seed: int) -> D
 
 
 def parts_of(examples: int, seed: int) -> Tensor:
-    """Return the (N,) parts, from 0 to `PARTS` − 1, into which the N training examples are divided at random."""
+    """Divide the N training examples at random into `PARTS` parts; return the (N,) numbers of their parts, from 0."""
     parts = torch.empty(examples, dtype=torch.long)
     parts[torch.randperm(examples, generator=generator(seed, "parts"))] = torch.arange(examples) % PARTS
     return parts
@@ -87,7 +87,7 @@ class Committee(nn.Sequential):
     """Several networks; `forward` returns all logits (B, M, K) in training mode.
 
     In evaluation mode `forward` returns for each example the logits (B, K) of the network that is least sure of its
-    prediction. So an epoch is good only if all networks are; the mean of the logits would hide an untrained network.
+    prediction. So an epoch scores well only if all networks do; the mean of the logits would hide an untrained network.
     """
 
     features: nn.Module
@@ -118,13 +118,13 @@ class AttributeNetworks(Objective):
     Estimation", ICLR 2022. The objective is for the first run of `config.groups.name="ssa"`, whose data set is that of
     `attribute_data`. Network k does not train on the k-th third of the examples without attributes. Each network minimises the
     sum of two means of cross-entropy: over the labelled examples of the batch, and over chosen other examples, whose
-    targets are the predicted attributes. The groups (class, predicted attribute) decide what is chosen. Let g be the
-    group with the fewest labelled examples in train. Of group g, all predictions with a probability of at least
-    `threshold` are chosen, c of them. Of each other group h, the n_g + c − n_h most confident are chosen, where n are the
-    numbers of labelled examples in the batch. So labelled and chosen examples together are balanced by group.
+    targets are the predicted attributes. A group is a class with an attribute, for these examples with the predicted one.
+    Let g be the group with the fewest labelled examples in train, and n_h the number of labelled examples of group h in the
+    batch. All c examples of group g with a probability of at least `threshold` are chosen. Of each other group h, the
+    n_g + c − n_h most confident examples are chosen. So labelled and chosen examples together are balanced by group.
 
-    The code of the package SpuCo compares the threshold with logits, and g is an attribute there; as stored, it leaves
-    out the second mean. Metrics on train are meaningless, because most of train has no attributes.
+    In the code of the package SpuCo, g is an attribute, the threshold is compared with logits, and the second mean is
+    commented out. Metrics on train are meaningless, because most of train has no attributes.
 
     Args:
         threshold: the smallest probability of a chosen prediction of group g; 0.95 in the paper.
@@ -210,7 +210,7 @@ class AttributeNetworks(Objective):
 
 
 def ssa_first_run(config: Experiment) -> dict[str, Any]:
-    """Return the config of the run that `ssa` trains first, the training of the networks, as a dictionary."""
+    """Return the config of the first run of `ssa`, which trains the networks, as a dictionary."""
     groups = config.groups
     values = cross_entropy_baseline(config, groups.first_epochs)
     values["optim"]["lr"] = groups.lr

@@ -165,7 +165,7 @@ def test_an_image_that_cannot_be_read_is_one_line_and_the_workers_go_on(images, 
     bad = replace(images, folder=tmp_path, paths=["bad.png"] * 12 + ["missing.png"] * 12)
     for rows, reason in (([3], r"bad\.png: damaged, or incomplete"), ([20], r"missing\.png: no such file")):
         with pytest.raises(
-            BadInput, match=rf"^{tmp_path}/{reason}.*; it could be read when the run began; put it back"
+            BadInput, match=rf"^{tmp_path}/{reason}.*; the image could be read when the run began; put it back"
         ):
             read(bad, requests(1, rows=torch.tensor(rows)))
     assert torch.equal(read(images, requests(9)), read(replace(images), requests(24)))

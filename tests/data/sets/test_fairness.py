@@ -104,7 +104,7 @@ def test_acs_income_keeps_and_labels_people_as_folktables_does(tmp_path):
 
 
 def test_wrong_attributes_cells_and_columns_are_refused(tmp_path):
-    with pytest.raises(BadInput, match=r"config.data.attributes: 'age' given; 'compas' has the attributes sex, race"):
+    with pytest.raises(BadInput, match=r"config.data.attributes: 'age' given; name attributes of 'compas': sex, race"):
         load(SECTION | dict(table="compas", attributes=("age",)), str(tmp_path), 0)
     with pytest.raises(BadInput, match="COMPAS is not in .*data download compas"):
         load(SECTION | dict(table="compas", attributes=()), str(tmp_path), 0)

@@ -59,5 +59,5 @@ def test_missing_files_and_pickled_features_are_refused(tmp_path):
     with pytest.raises(BadInput, match="features.npy"):
         load({"name": "mimic_notes"}, str(tmp_path), 0)
     np.save(tmp_path / "mimic_notes" / "features.npy", np.arange(4.0))
-    with pytest.raises(BadInput, match="no array of floats with a row for each stay"):
+    with pytest.raises(BadInput, match="not an array of floats with a row for each stay"):
         load({"name": "mimic_notes"}, str(tmp_path), 0)
