@@ -49,8 +49,8 @@ class CorrectNContrast(Objective):
     Zhang, Sohoni, Zhang, Finn and Ré, "Correct-N-Contrast: A Contrastive Approach for Improving Robustness to Spurious
     Correlations", ICML 2022. The contrastive loss moves an example towards examples of its class for which the first
     run predicts another class, and away from examples of other classes with the same prediction; see
-    `correct_n_contrast`. It compares features, the inputs of the last layer, without a projection and with one view of
-    each example. The weights of examples multiply both terms.
+    `correct_n_contrast`. This loss compares the inputs of the last layer, without a projection, for one view of each
+    example. The weights of examples multiply both losses.
 
     The first run is the one that `config.groups` trains, such as "predictions". The authors' code
     (github.com/HazyResearch/correct-n-contrast) draws batches of one prediction: equally many anchors, positives and
