@@ -240,9 +240,9 @@ def ssa(
     attributes that the mean of the three networks predicts, for metrics only. The authors then train group DRO.
 
     In the first run, a batch has equally many examples of each class with and without attributes; the authors' batches are
-    not balanced by class. All three networks are taken from one epoch. This has the best recall of the worst attribute on the
-    part of val that is not trained on; each example counts by its least sure network. The inference reads the groups of
-    val, and no groups of train.
+    not balanced by class. All three networks are taken from the epoch with the best recall of the worst attribute on the
+    part of val that is not trained on. For this recall, the least sure network predicts each example. The inference reads
+    the groups of val, and no groups of train.
 
     Args:
         first_epochs: the number of epochs of the networks; the paper trains 1,000 steps or more.
