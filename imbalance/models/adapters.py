@@ -21,7 +21,7 @@ def none(network: nn.Module) -> nn.Module:
 
 
 def lora(network: nn.Module, *, rank: Count, alpha: Positive, dropout: Fraction, targets: tuple[str, ...]) -> nn.Module:
-    """Train a low-rank change of each (D, d) weight matrix W, which becomes W + (α/r) B A, where B is (D, r) and A is (r, d).
+    """Train a low-rank change of each (D, d) weight matrix W: W becomes W + (α/r) B A, with matrices B (D, r) and A (r, d).
 
     Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. A starts at random and B at zero, so the
     network starts as it is. Weights W, biases and normalisation layers stay as they are. The last layer is trained as a whole.

@@ -2,7 +2,7 @@
 
 A setting is judged by the mean of `config.score` over its seeds, after fixed numbers of epochs, the rungs. Every run
 pauses at a rung, with a checkpoint. Once every run of a setting has reached the rung or has ended, the mean is added to a
-log, and the pruner decides whether the setting continues. So a setting is pruned, never one of its seeds.
+log. The pruner then decides whether the setting continues. So a setting is pruned, never one of its seeds.
 
 The log is a second study in the same storage, `<study> rungs`. Each trial of the log is one entry: a setting, the rung (or
 `END` for its end), and the mean. Optuna numbers the trials of a study atomically, so all workers read the same log. The

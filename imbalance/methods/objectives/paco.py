@@ -134,9 +134,8 @@ class ParametricContrastive(Objective):
 class WithKeys(Projected):
     """A `Projected` with a second copy of features and projection; its weights slowly follow those of the first copy.
 
-    In training mode `forward` takes two views as one batch (2B), and returns logits (B, K) and projections (B, D) of
-    the first view, and the second copy's projections (B, D) of the second view. In evaluation mode it returns the
-    logits of its inputs.
+    In training mode `forward` takes two views as one batch (2B). It returns the logits (B, K) and projections (B, D) of the
+    first view, and the second copy's projections (B, D) of the second view. In evaluation mode it returns logits only.
     """
 
     def __init__(self, model: nn.Module, width: int):
