@@ -241,7 +241,7 @@ def ssa(
 
     In the first run, a batch has equally many examples of each class with and without attributes; the authors' batches are
     not balanced by class. All three networks are taken from the epoch with the best recall of the worst attribute on the
-    untrained part of val. For this recall, the least sure network predicts each example. The inference reads
+    held-out part of val. For this recall, the least sure network predicts each example. The inference reads
     the groups of val, and no groups of train.
 
     Args:
