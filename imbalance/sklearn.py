@@ -55,7 +55,7 @@ Setting = str | Mapping[str, Any] | None
 
 
 def one_value_each(groups: Any) -> np.ndarray:
-    """Return (N,) or (N, 1) values as an (N,) array; raise `BadInput` for any other shape."""
+    """Return `groups`, values of shape (N,) or (N, 1), as an (N,) array; raise `BadInput` for any other shape."""
     try:
         return column_or_1d(groups)
     except ValueError:
@@ -81,8 +81,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
     Args:
         config: config to start from: the name of a config, the path of its file, or a config object.
         sampler, weights, mix, loss, objective, model, adapter, optim, head, trainer, callbacks: changes of sections of
-            `config`. A name, such as "undersample", names another function. A mapping has new values by key, such as
-            `{"lr": 0.01}`; other values stay, unless the mapping names another function. None changes nothing.
+            `config`. A text, such as "undersample", is the name of another function. A mapping has new values by key, such
+            as `{"lr": 0.01}`; other values stay, unless the mapping has the name of another function. None changes nothing.
         validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
             With 0.0 all examples are trained on, and the network of the last epoch is used.
         random_state: seed of the run, and of the draw of the validation examples.

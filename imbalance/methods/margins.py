@@ -24,7 +24,8 @@ def at_least_float32(logits: Tensor) -> Tensor:
 def check_shapes(logits: Tensor, targets: Tensor, counts: Tensor | None = None) -> None:
     """Raise `BadInput` unless logits are (B, K) floats and targets (B,) integers of 32 or 64 bits.
 
-    torch would repeat a single target for all rows, and says nothing of targets if their type is wrong.
+    Without this check, torch would repeat a single target for all rows. Its error for targets of a wrong type would not
+    name the targets.
 
     Args:
         counts: a tensor with one number for each class; None to leave K unchecked.

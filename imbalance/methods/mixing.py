@@ -81,17 +81,17 @@ def glmc(
     alpha: Positive,
     exponent: NonNegative,
 ) -> Mix:
-    """Mix the first view of each image with a partner, as `mixup`, and paste a box of the partner into the second view.
+    """Mix the first view of each image with a partner, like `mixup`, and paste a box of the partner into the second view.
 
-    Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-Tailed Visual Recognitions", CVPR 2023. The
-    objective `glmc` compares the two views. Both have the same partner and the same λ ~ Beta(α, α), which is also the share
-    of the own target. As in the authors' code (github.com/ynu-yangpeng/GLMC), λ does not change if a part of the box of
-    area 1 − λ lies beyond the edge. Partners are drawn from the batch with replacement, with a probability ∝ n^-k for a
-    class of n training examples; the authors draw them from the whole training set.
+    Du et al., "Global and Local Mixture Consistency Cumulative Learning for Long-Tailed Visual Recognitions", CVPR
+    2023. The objective `glmc` compares the two views. Both have the same partner and the same λ ~ Beta(α, α); λ is also
+    the factor on the loss with the own target. As in the authors' code (github.com/ynu-yangpeng/GLMC), λ does not
+    change if a part of the box of area 1 − λ lies beyond the edge. Partners are drawn from the batch with replacement,
+    with a probability ∝ n^-k for a class of n training examples; the authors draw them from the whole training set.
 
     Args:
         alpha: α; 1 in the authors' code.
-        exponent: k; 0, for equal probabilities, for the ratio 100 in the authors' commands.
+        exponent: k; 0 means equal probabilities, as in the authors' commands for the imbalance ratio 100.
 
     Raises:
         BadInput: the inputs are not images.

@@ -109,15 +109,15 @@ def training_prior(
 def class_shares(
     prior: str | Sequence[float] | Array | Tensor, natural: Tensor, names: str = "'natural', 'uniform'"
 ) -> Tensor:
-    """Return the (K,) float64 class shares that `prior` stands for.
+    """Return `prior` as (K,) float64 class shares.
 
     Args:
         prior: "natural" for the shares of the training set, "uniform" for equal shares, or K shares that sum to 1.
         natural: (K,) the class shares of the training set.
-        names: valid names of the caller, for messages.
+        names: the names that the caller accepts, for messages.
 
     Raises:
-        BadInput: `prior` is another name, or is not K numbers that are at least 0 and sum to 1.
+        BadInput: `prior` is an unknown name, or is not K numbers that are at least 0 and sum to 1.
     """
     if isinstance(prior, str):
         if prior not in ("natural", "uniform"):

@@ -42,7 +42,8 @@ class EpochSampler(Sampler[int]):
     """A sampler for a torch DataLoader: `DataLoader(data, 64, sampler=EpochSampler("balanced", targets, by="class"))`.
 
     The rows of an epoch depend on `seed` and the epoch alone; a run with the same config draws the same rows. Call
-    `set_epoch` before each epoch, as with torch's DistributedSampler; a loader prepared by accelerate calls it itself.
+    `set_epoch` before each epoch, as with torch's DistributedSampler; a loader that accelerate has prepared calls
+    `set_epoch` itself.
 
     With several processes, accelerate distributes the batches, so leave `rank` and `world` at their defaults. With
     torch.distributed and without accelerate, pass `rank` and `world`. Then each process gets every `world`-th row. All
@@ -59,8 +60,8 @@ class EpochSampler(Sampler[int]):
         values: the values of `config.sampler` besides the name, such as `by="class"`.
 
     Raises:
-        BadInput: there is no such sampler, or a value is missing or out of range; `rows` raises it for an epoch with
-            fewer rows than processes.
+        BadInput: no sampler has this name, or a value is missing or out of range; `rows` raises `BadInput` for an epoch
+            with fewer rows than processes.
     """
 
     def __init__(

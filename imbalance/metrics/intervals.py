@@ -136,8 +136,8 @@ def quantiles(n: int, family: int = 1) -> np.ndarray:
 
     Args:
         family: the number of intervals that are to cover their true values all at once in 95 % of cases. Each interval then
-            misses in 5 % / `family` of cases (Bonferroni), so some interval misses in at most 5 %, also if the intervals
-            depend on each other.
+            misses in 5 % / `family` of cases (Bonferroni), so all intervals cover in at least 95 % of cases, even if
+            the intervals depend on each other.
     """
     from scipy import special  # not scipy.stats, which takes half a second to import
 

@@ -1,4 +1,4 @@
-"""Judge subgroups by the errors that they hold, against chance, and compare inferred groups with known ones."""
+"""Compare the errors of subgroups with chance, and inferred groups with known groups."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Chance(NamedTuple):
-    """The errors of a subgroup that chance would give.
+    """The number of errors that chance gives a subgroup, and the p-value of the observed number.
 
     expected: the mean number of errors.
     p: the probability of as many errors as observed, or more.
@@ -44,8 +44,9 @@ def agreement(inferred: np.ndarray, known: np.ndarray, targets: np.ndarray) -> f
     """Return how well inferred groups agree with known groups inside the classes, as adjusted mutual information.
 
     The result is the mean over classes, weighted by their numbers of examples. It is 1 if the groups are the same, and 0
-    on average if they are independent. Both kinds of groups usually tell the classes apart, which is why the classes
-    are compared separately. A class with a single known group does not count; None if no class counts.
+    on average if they are independent. Groups of both kinds usually tell the classes apart, so a
+    comparison across classes would show agreement of its own. A class with a single known group does not count. The result
+    is None if no class counts.
 
     Args:
         inferred, known, targets: (N,) int, the inferred group, the known group and the class of each example.
@@ -61,6 +62,9 @@ def agreement(inferred: np.ndarray, known: np.ndarray, targets: np.ndarray) -> f
 
 
 def most_frequent(values: Iterable[int]) -> tuple[int, float] | None:
-    """Return the most frequent of some non-negative integers, and its share; the smallest of several. None for no integers."""
+    """Return the most frequent of some non-negative integers, and its share; None for no integers.
+
+    If several are equally frequent, the smallest is returned.
+    """
     counts = np.bincount(np.fromiter(values, dtype=np.int64))
     return (int(counts.argmax()), float(counts.max() / counts.sum())) if counts.size else None

@@ -1,8 +1,8 @@
 """Adapters: small trained changes of a network whose own weights stay as they are (`config.adapter`).
 
 The package peft adds the layers of an adapter to `features`; the last layer, `head`, is trained as always. At the end of a
-run the changes are added to the weights. So a trained model has the layers of the network without an adapter, and
-`load`, predict, export and features need no peft.
+run the changes are added to the weights. So a trained model has the layers of the network without an adapter:
+`load` and the commands `imbalance predict`, `imbalance export` and `imbalance features` need no peft.
 """
 
 from torch import nn
@@ -21,11 +21,11 @@ def none(network: nn.Module) -> nn.Module:
 
 
 def lora(network: nn.Module, *, rank: Count, alpha: Positive, dropout: Fraction, targets: tuple[str, ...]) -> nn.Module:
-    """Train a change of low rank in place of each weight matrix: W + (α/r) B A, where B is (D, r) and A is (r, d).
+    """Train a low-rank change of each (D, d) weight matrix W: W becomes W + (α/r) B A, with matrices B (D, r) and A (r, d).
 
     Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", ICLR 2022. A starts at random and B at zero, so the
     network starts as it is. Weights W, biases and normalisation layers stay as they are. The last layer is trained as a whole.
-    Dettmers et al. (NeurIPS 2023) find that a change in every linear layer is needed to match full fine-tuning.
+    Dettmers et al. (NeurIPS 2023) need a change in every linear layer to match the training of all weights.
 
     Args:
         rank: r, the rank of each change; 4 to 16 are usual.
@@ -55,14 +55,14 @@ def lora(network: nn.Module, *, rank: Count, alpha: Positive, dropout: Fraction,
         peft.inject_adapter_in_model(config, features)
     except ValueError as error:  # no layer has such a name, or one is of a kind that peft cannot change
         raise BadInput(
-            f"config.adapter.targets: {','.join(targets)} given ({str(error).split('. ')[0][:200]}); the linear layers are "
-            f"{', '.join(linear[:8])}{' …' if len(linear) > 8 else ''}"
+            f"config.adapter.targets: {','.join(targets)} given ({str(error).split('. ')[0][:200]}); name layers that peft "
+            f"can change, such as linear layers ({', '.join(linear[:8]) or 'none'}{', …' if len(linear) > 8 else ''})"
         ) from None
     return network
 
 
 def merge_adapter(network: nn.Module) -> None:
-    """Add the changes of an adapter to the weights of `network`, in place, and put the plain layers back."""
+    """Add the changes of an adapter to the weights of `network`, and replace its layers with plain ones, in place."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     adapted = [(name, module) for name, module in network.named_modules() if isinstance(module, BaseTunerLayer)]

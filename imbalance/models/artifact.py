@@ -77,7 +77,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def with_tuples(value: Any) -> Any:
-    """Return `value` from a JSON file with tuples in place of lists, also in nested sections, as a config has them."""
+    """Return `value`, from a JSON file, with each list as a tuple, as in a config; nested lists become tuples, too."""
     if isinstance(value, dict):
         return {name: with_tuples(item) for name, item in value.items()}
     return tuple(map(with_tuples, value)) if isinstance(value, list) else value

@@ -10,12 +10,12 @@ HEAD = "head"  # name of the last layer, which no parameter of timm's features h
 
 
 def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
-    """Return, for each parameter of `model`, the number of layers above its own; 0 for the last layer, the head.
+    """Return, for each parameter of `model`, the number of layers above its layer; 0 for the head, which is the last layer.
 
     The networks of timm define their layers themselves. In any other network, the layers are the embedding or stem (all
     parameters before the first block), then each block (see `blocks`), then the head. A parameter after a block, such as
     that of a last normalisation, belongs to the layer of this block, as in timm. If a method trains two networks, each
-    has its own layers. Other parts, such as a projection, are layers beside the head.
+    has its own layers. A parameter of another part, such as a projection, counts as one of the head.
     """
     features = model.get_submodule("features")
     above = dict.fromkeys(model.parameters(), 0)
@@ -25,7 +25,7 @@ def layers_above(model: nn.Module) -> dict[nn.Parameter, int]:
 
 
 def features_below_head(features: nn.Module) -> dict[nn.Parameter, int]:
-    """Return, for each parameter of `features`, the number of layers above its own, with the head as a layer."""
+    """Return, for each parameter of `features`, the number of layers above its layer, including the head."""
     named = dict(features.named_parameters())
     depths: dict[str, int]
     if hasattr(features, "group_matcher"):
@@ -55,9 +55,10 @@ def _names_in_blocks(features: nn.Module) -> Iterator[tuple[str, int]]:
 def blocks(model: nn.Module) -> list[nn.Module]:
     """Return the blocks of a model: each member of an `nn.Sequential` or `nn.ModuleList` in it that has parameters.
 
-    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are. Subclasses are no
-    sequences here. So features and head of a network are no blocks: features would be gathered as a whole, and an
-    objective may read the weights of the head.
+    A member that is itself a sequence, such as a stage of a ResNet, is not a block; its members are. A module of a
+    subclass is no sequence here. So `features` and `head` of a network are no blocks. If they were, FSDP would gather
+    `features` as a whole, and an objective that reads the weights of `head` would get sharded
+    weights.
     """
     if is_sequence(model):
         members = [child for child in model.children() if any(True for _ in child.parameters())]
@@ -68,5 +69,5 @@ def blocks(model: nn.Module) -> list[nn.Module]:
 
 
 def is_sequence(module: nn.Module) -> bool:
-    """Return whether a module is an `nn.Sequential` or an `nn.ModuleList`, and of no subclass."""
+    """Return whether the type of a module is `nn.Sequential` or `nn.ModuleList` itself, not a subclass."""
     return type(module) in (nn.Sequential, nn.ModuleList)

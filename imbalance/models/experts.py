@@ -23,7 +23,7 @@ class ExpertFeatures(nn.Module):
     `forward` returns the (B, E · D) features of all experts, divided by E. So the mean of the experts' logits is one linear
     layer of these features, and every method that replaces the last layer works on experts, too.
 
-    section: the section `config.model` for model.json, which builds the same network without loading pretrained weights.
+    section: the section `config.model` to save in model.json; it builds the same network without loading pretrained weights.
     """
 
     section: dict[str, Any]
@@ -38,7 +38,7 @@ class ExpertFeatures(nn.Module):
 
 
 class ExpertLinear(nn.Linear):
-    """A linear last layer of the features of E experts, whose number it keeps for heads."""
+    """A linear last layer of the features of E experts; heads read E in `experts`."""
 
     def __init__(self, experts: int, in_features: int, out_features: int):
         super().__init__(experts * in_features, out_features)
@@ -46,7 +46,7 @@ class ExpertLinear(nn.Linear):
 
 
 class ExpertCosine(CosineLinear):
-    """A last layer whose logits are the mean over experts of the cosines of an expert's features with its weight vectors."""
+    """A last layer whose logits are means over experts of the cosine between an expert's features and weight vector."""
 
     def __init__(self, experts: int, in_features: int, out_features: int):
         self.experts = experts
@@ -62,7 +62,7 @@ class ExpertCosine(CosineLinear):
 
 
 def network_preparation(section: Mapping[str, Any]) -> Preparation | None:
-    """Return the image preprocessing of the pretrained weights of `section.network`, or None if it has none."""
+    """Return the image preprocessing of the pretrained weights of `section.network`; None without such weights."""
     preparation = tags_of(look_up(registries()["model"], section["network"]["name"])).preparation
     return preparation(section["network"]) if preparation else None
 
@@ -80,13 +80,13 @@ def experts(
     """Build several copies of a network, which share their first layers, and whose logits are averaged.
 
     RIDE and SADE train such a model; see `imbalance.methods.objectives.experts`. The experts share the bias of the last
-    layer. The experts of the authors' code are narrower than the network; here they have its width.
+    layer. Experts have the width of the network; in the authors' code they are narrower.
 
     Args:
         network: the section of the network, such as dict(name="resnet32", frozen=False). It must take images or numbers.
         experts: the number of experts; 3 in the papers.
-        shared: the number of layers of the network, from the first, that all experts share. For "resnet32" 13 are the
-            first two of the three stages, as in the papers; 0 shares none.
+        shared: the number of first layers of the network that all experts share. For "resnet32", 13 layers make the first
+            two of its three stages, which the experts of the papers share. 0 shares no layer.
     """
     models, section = registries()["model"], dict(network)
     check_call("model.network", section, models)

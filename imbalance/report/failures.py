@@ -1,21 +1,22 @@
-"""Show which subgroups a finished run fails on: their errors against chance, and examples of them on a page.
+"""Show which subgroups a finished run fails on: compare their errors with chance, and show examples of them on a page.
 
     imbalance failures runs/waterbirds_erm/default/seed=0
     imbalance failures runs/waterbirds_erm/default/seed=0 --reference=runs/waterbirds_xrm/default/seed=0
 
-The page compares these divisions of the test examples into subgroups, as far as the run has them:
+The page shows these divisions of the examples of test (or val, with --split) into subgroups, if the run has them:
 
 - classes, and the known groups of the data.
 - clusters of inputs: for tables and features, k-means in each class on the inputs of the network.
 - clusters of features: k-means in each class on the inputs of the last layer, as SPARE and GEORGE cluster classes.
 - groups that the run itself inferred by `config.groups`, such as xrm or eiil.
-- with --reference, a second finished run on the same data: the groups that it inferred, and the environments that EIIL
-  finds for its predictions. The features are then those of the reference, too.
+- with --reference, a second finished run on the same data: the groups that the reference inferred, and the environments
+  that EIIL finds for its predictions. The clusters of features then use the features of the reference.
 
-Chance means that the same number of errors falls on random examples of the same class. The p-value is the probability
-of as many errors in the subgroup; it is exact, and corrected by Holm's method for the number of all subgroups on the
-page. Clusters are found on a random half of the examples, and judged on the other half. The command trains nothing and
-runs no Python code that the run directories name.
+Chance means that each class keeps its number of errors, but they fall on random examples of the class. The classes
+themselves are compared with random examples of all classes. The p-value is the probability that chance gives the
+subgroup as many errors as it has, or more. It is exact, and corrected by Holm's method for the number of all subgroups
+on the page. Clusters are found on a random half of the examples, and judged on the other half. The command trains
+nothing and runs no Python code that the run directories name.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,7 +61,7 @@ class Division(NamedTuple):
     """A division of N examples into subgroups.
 
     title: name of the division.
-    about: sentences that say how the subgroups were found.
+    about: how the subgroups were found, in sentences for the page.
     names: names of the G subgroups.
     members: (N, G) bool, the subgroups of each example.
     judged: (N,) bool, the examples that were not used to find the subgroups.
@@ -94,7 +95,7 @@ class Subgroup(NamedTuple):
 class Evaluated(NamedTuple):
     """The predictions of a run on a split of N examples.
 
-    saved: content of predictions/<split>.npz.
+    saved: the arrays of predictions/<split>.npz by name.
     wrong: (N,) bool.
     class_names, group_names: the names of the classes and of the evaluation groups.
     """
@@ -118,7 +119,7 @@ def failures(*, run: str, split: str, reference: str | None, clusters: int, outp
         split: "val" or "test".
         reference: directory of another finished run on the same data, whose features and inferred groups are used; None
             for the features of the run itself.
-        clusters: number of clusters of a class. A class gets fewer if clusters would have fewer than ten examples on
+        clusters: number of clusters of each class. A class gets fewer if its clusters would have fewer than ten examples on
             average.
         output: HTML file to write.
 
@@ -182,10 +183,13 @@ FROM_REFERENCE = "The features are those of the reference, which do not decide t
 
 
 def read_evaluated(directory: Path, split: str, flag: str = "run") -> Evaluated:
-    """Read the predictions of a finished run.
+    """Read the predictions of a finished run for a split.
+
+    Args:
+        flag: the argument that named the run, for messages.
 
     Raises:
-        BadInput: the run is not finished, its predictions are damaged, or they have no wrong prediction.
+        BadInput: the run is not finished, has no predictions for the split, or its predictions are damaged or not finite.
     """
     try:
         summary = summary_of(directory)
@@ -206,7 +210,11 @@ def read_evaluated(directory: Path, split: str, flag: str = "run") -> Evaluated:
 
 
 def all_names(summary: dict[str, Any], kind: str, split: str, count: int) -> list[str]:
-    """Return the names of all classes or groups; a number stands for a name that the summary of an old run lacks."""
+    """Return the names of all `count` classes or groups; a number replaces each name that an old run's summary lacks.
+
+    Args:
+        kind: "classes" or "groups".
+    """
     names = list(summary.get(kind, {}).get(split, ()))
     return names + [str(number) for number in range(len(names), count)]
 
@@ -223,12 +231,12 @@ def known_divisions(evaluated: Evaluated) -> Iterator[Division]:
 
 
 def inferred_division(evaluated: Evaluated, directory: Path, who: str) -> list[Division]:
-    """Return the division into the groups that a run inferred, in a list; [] if it inferred none.
+    """Return a list with the division into the groups that a run inferred; [] if the run inferred none.
 
     Args:
-        evaluated: the predictions of that run, on the same examples as those of the judged run.
-        directory: the run directory of that run.
-        who: what the page calls that run.
+        evaluated: the predictions of the run that inferred groups; their examples are those of the judged run.
+        directory: run directory of the run that inferred groups.
+        who: name of this run on the page, such as "the reference".
     """
     if "inferred" not in evaluated.saved:
         return []
@@ -238,7 +246,7 @@ def inferred_division(evaluated: Evaluated, directory: Path, who: str) -> list[D
 
 
 def eiil_division(reference: Evaluated) -> Division:
-    """Return the two environments of EIIL for the logits of the reference, crossed with the classes."""
+    """Return the division into the combinations of a class and one of EIIL's two environments for the reference's logits."""
     import torch
 
     logits, targets = (torch.from_numpy(reference.saved[key]) for key in ("logits", "targets"))
@@ -252,11 +260,11 @@ def eiil_division(reference: Evaluated) -> Division:
 
 
 def by_class(title: str, about: str, labels: np.ndarray, kind: str, evaluated: Evaluated) -> Division:
-    """Return the division whose subgroups are the combinations of class and label.
+    """Return the division whose subgroups are the combinations of a class and a label.
 
     Args:
-        labels: (N,) int.
-        kind: word for a label in the names of subgroups.
+        labels: (N,) int, the label of each example.
+        kind: noun for a label in the names of subgroups, such as "cluster".
     """
     parts, names = [], []
     for target, class_name in enumerate(evaluated.class_names):
@@ -268,11 +276,11 @@ def by_class(title: str, about: str, labels: np.ndarray, kind: str, evaluated: E
 
 
 def cluster_division(title: str, about: str, points: np.ndarray, evaluated: Evaluated, clusters: int) -> Division:
-    """Return the division into clusters of points in each class, found on one half and judged on the other.
+    """Return the division of each class into clusters of points, found on one half of the examples, judged on the other half.
 
     Args:
-        points: (N, D).
-        clusters: number of clusters of a class; see `failures`.
+        points: (N, D), one for each example.
+        clusters: number of clusters of each class; see `failures`.
     """
     targets, rng = evaluated.targets, np.random.default_rng(derived_seed(SEED, "halves"))
     half, judged = stratified_split(targets, 0.5, rng)
@@ -297,7 +305,8 @@ def features_of(directory: Path, dataset: Dataset, split: str) -> np.ndarray:
     """Return the (N, D) inputs of the last layer of a run's network, for the examples of a split.
 
     Raises:
-        BadInput: the network is defined in Python code of the user, it is damaged, or it takes other inputs.
+        BadInput: the network is defined in the user's Python code, is damaged, or takes inputs of another shape or
+            vocabulary.
     """
     try:
         about = read_json(directory / "model.json")
@@ -309,7 +318,9 @@ def features_of(directory: Path, dataset: Dataset, split: str) -> np.ndarray:
     if model.about.get("vocabulary", 0) != dataset.vocabulary or (
         not is_text and model.input_shape != dataset.input_shape
     ):
-        raise BadInput(f"{directory}: the network takes other inputs than these data; name a run on the same data")
+        raise BadInput(
+            f"{directory}: the network takes inputs of another shape or vocabulary; name a run on the same data"
+        )
     parts = [
         model.features(inputs[start : start + BATCH]).float().flatten(1).cpu() for start in range(0, len(inputs), BATCH)
     ]
@@ -317,7 +328,7 @@ def features_of(directory: Path, dataset: Dataset, split: str) -> np.ndarray:
 
 
 def judge(division: Division, evaluated: Evaluated) -> list[Subgroup]:
-    """Return the subgroups of a division that have judged examples, those with the most errors beyond chance first."""
+    """Return the subgroups of a division that have judged examples; the one with the most errors beyond chance comes first."""
     judged, found = division.judged, []
     strata = evaluated.targets if division.within_class else np.zeros_like(evaluated.targets)
     wrong, strata = evaluated.wrong[judged], strata[judged]
@@ -330,10 +341,10 @@ def judge(division: Division, evaluated: Evaluated) -> list[Subgroup]:
 
 
 def describe(division: Division, subgroups: Sequence[tuple[Subgroup, float]], evaluated: Evaluated) -> dict[str, Any]:
-    """Return a division as the page and the printed table show it.
+    """Return what the page and the printed table show of a division, by key.
 
     Args:
-        subgroups: the subgroups of `judge`, each with its corrected p-value.
+        subgroups: what `judge` returns, each subgroup with its corrected p-value.
     """
     judged, targets = division.judged, evaluated.targets
     total, errors = int(judged.sum()), int(evaluated.wrong[judged].sum())
@@ -383,19 +394,19 @@ def describe(division: Division, subgroups: Sequence[tuple[Subgroup, float]], ev
 
 
 def percent(share: float) -> str:
-    """Return a fraction in percent with one decimal."""
+    """Return a fraction as text in percent, with one decimal."""
     return f"{100 * share:.1f} %"
 
 
 def surest_errors(evaluated: Evaluated, rows: np.ndarray, most: int) -> list[int]:
-    """Return the positions of at most `most` wrong predictions among `rows`, the most confident first."""
+    """Return the positions of the wrong predictions among `rows`, the most confident first, at most `most` of them."""
     mistaken = rows[evaluated.wrong[rows]]
     sureness = log_odds(evaluated.saved["logits"][mistaken]).max(1)  # many confidences round to 1
     return mistaken[np.argsort(-sureness, kind="stable")][:most].tolist()
 
 
 def captions(evaluated: Evaluated, rows: set[int]) -> dict[int, dict[str, Any]]:
-    """Return, for each of `rows`, the class, the prediction, its confidence, and the row of the data file."""
+    """Return, for each of `rows`, the class, the prediction, the confidence and the row in the data file, by key."""
     order = sorted(rows)
     logits = evaluated.saved["logits"][order]
     confidence = probabilities(logits).max(1)
@@ -427,5 +438,5 @@ def print_tables(sections: Sequence[dict[str, Any]]) -> None:
 
 
 def is_failures_page(path: Path) -> bool:
-    """Return whether the file is a page that this command wrote."""
+    """Return whether the file is a page of `imbalance failures`."""
     return contains(path, MARK.encode())

@@ -2,11 +2,17 @@
 
     imbalance submit --by="Ada Lovelace" runs/colored_digits_dro/default/seed=*
 
-Runs that differ only in their seed give one row. `imbalance submit` checks every run first: it is finished, all its logits
-are finite, its metrics are those of its saved predictions, its code and package versions are recorded, its data are a known
-data set that this machine can load and compare, its epoch was not selected on test, and its test examples are not in train or
-val. The configs and summaries of the runs are kept as evidence in results/submitted/, and the row has a digest of them. To
-submit the same runs again changes nothing.
+Runs that differ only in their seed give one row. `imbalance submit` first checks every run:
+
+- The run is finished, and no debug run.
+- All logits are finite, and the accuracies are those of the saved predictions.
+- The run recorded its code and its package versions.
+- The data are a known data set, which this machine can load, and which is still the same.
+- The epoch was not selected on test.
+- At most 1 % of the test examples are in train or val.
+
+The configs and summaries of the runs are kept as evidence in results/submitted/, and the row has their digest. Submitting
+the same runs again changes nothing.
 """
 
 import csv
@@ -58,9 +64,9 @@ PUBLISHED_OF = {  # the beginning of the name in docs/literature.csv, by data se
 
 
 def data_text(flat: Mapping[str, Any]) -> str:
-    """Return the data set of a config, such as "cifar10 (draw=stratified)", with the values that are not those of its main config.
+    """Return the data set of a config, with values that differ from its main config, such as "cifar10 (draw=stratified)".
 
-    The main config is the first in configs/ with this data set whose name ends in _erm.
+    The main config is the first config in configs/, by name, that has this data set and whose name ends in _erm.
 
     Args:
         flat: the values of the config by full key, such as "data.name".
@@ -77,7 +83,7 @@ def data_text(flat: Mapping[str, Any]) -> str:
 
 @functools.cache
 def main_data_sections() -> dict[str, dict[str, Any]]:
-    """Return the section `config.data` of the first config in configs/ of each data set whose name ends in _erm."""
+    """Return, by data set, the section `config.data` of its main config; see `data_text`."""
     sections: dict[str, dict[str, Any]] = {}
     for name, path in sorted(config_files_by_name().items()):
         if name.endswith("_erm"):
@@ -98,7 +104,7 @@ PLAIN = {
 
 
 def method_text(flat: Mapping[str, Any]) -> str:
-    """Return the method of a config: its entries that plain training does not have, such as "weights importance by group"."""
+    """Return the method of a config as text: the entries that plain training lacks, such as "weights importance by group"."""
     parts = []
     for section, plain in PLAIN.items():
         name = flat[f"{section}.name"]
@@ -111,7 +117,7 @@ def method_text(flat: Mapping[str, Any]) -> str:
 def labels_in_train(flat: Mapping[str, Any]) -> str:
     """Return "groups" if training reads the groups of train, else "classes".
 
-    A method reads them if it balances by group or counts the groups, and if its groups are those of the data set.
+    Training reads groups if the config's groups are those of the data set, and an entry balances by group or counts groups.
     """
     if flat["groups.name"] != "data":
         return "classes"
@@ -154,7 +160,7 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
 
 
 def result_cells(values: Mapping[int, float]) -> Entry:
-    """Return the cells of the mean over seeds and its 95 % t-interval.
+    """Return the cells of a row that follow from the metric: its mean over seeds, the 95 % t-interval, n and the seeds.
 
     Args:
         values: the metric of each seed, as a fraction; nan for a seed that diverged.
@@ -174,7 +180,7 @@ def read(folder: Path) -> list[Entry]:
     """Return the rows of leaderboard.csv in a folder such as results/; [] if there is no such file.
 
     Raises:
-        Damaged: the file has other columns, or a row has no mean or no n.
+        Damaged: the file is no CSV file, has other columns, or has a mean, n or diverged that is no number.
     """
     path = folder / NAME
     if not path.exists():
@@ -194,13 +200,13 @@ def read(folder: Path) -> list[Entry]:
 
 
 def add(folder: Path, entries: Iterable[Entry], drop: Callable[[Entry], bool] = lambda row: False) -> None:
-    """Add rows to leaderboard.csv; a row replaces one of the same key. The file is sorted.
+    """Add rows to leaderboard.csv, and sort the file; a new row replaces the old row with the same values in `KEY`.
 
     Args:
-        drop: whether an old row is removed first, because the new rows are all of its kind.
+        drop: returns whether to remove an old row first.
 
     Raises:
-        BadInput: the file has a row of the same key with seeds that the new row lacks.
+        BadInput: an old row that would be replaced has seeds that the new row lacks.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "leaderboard.lock"):
@@ -230,10 +236,10 @@ def digest_of(lines: Iterable[str]) -> str:
 
 
 def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the config and the summary of a run that can be on the leaderboard.
+    """Check a run that is to be on the leaderboard; return its config and its summary.
 
     Raises:
-        BadInput: the run fails one of the checks that the docstring of this module lists.
+        BadInput: the run fails a check that the docstring of this module lists, other than those of `check_data`.
     """
     from imbalance.training.state.provenance import check_commit, check_format  # here, because it imports torch
 
@@ -265,7 +271,7 @@ def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_metrics(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless all logits are finite, and the test accuracies are those of the saved predictions."""
+    """Raise `BadInput` unless all logits of val and test are finite, and both accuracies are those of the saved predictions."""
     for split in ("val", "test"):
         saved = read_predictions(directory, split, summary)
         if not np.isfinite(saved["logits"]).all():
@@ -282,7 +288,7 @@ def check_metrics(directory: Path, summary: Mapping[str, Any]) -> None:
 
 
 def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless the run's data can be loaded here, are the same, and share few test examples with train and val."""
+    """Raise `BadInput` unless the run's data can be loaded, are still the same, and have few test examples in train or val."""
     from imbalance.config.resolve import resolve  # these import torch
     from imbalance.data.identity import differences, digest
     from imbalance.training.learner import load_dataset
@@ -297,7 +303,8 @@ def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
     other = differences(summary["data"], digest(dataset))
     if other:
         raise BadInput(
-            f"{directory}: the run's data are not the known data of config.data.name={experiment.data.name!r} ({'; '.join(other)})"
+            f"{directory}: the run's data are not the known data of config.data.name={experiment.data.name!r} "
+            f"({'; '.join(other)}); train on the known data"
         )
     evaluated = dataset.eval_dataset
     seen = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
@@ -309,13 +316,13 @@ def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Return a text that two runs share if their configs differ in the seed and in places of files only."""
+    """Return a text that two configs share if they differ only in the seed, the folders and the logger."""
     ignored = ("seed", "work_dir", "data_dir", "logger")
     return json.dumps({key: value for key, value in config.items() if key not in ignored}, sort_keys=True, default=str)
 
 
 def metric_of(summary: Mapping[str, Any]) -> str:
-    """Return the metric that ranks a data set: that of the worst group, or balanced accuracy if the groups are the classes."""
+    """Return the metric that ranks a data set: worst-group accuracy, or balanced accuracy if the groups are the classes."""
     same = list(summary["groups"]["test"]) == list(summary["classes"]["test"])
     return "balanced accuracy" if same else "worst-group accuracy"
 
@@ -327,8 +334,8 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
     """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
 
     Args:
-        runs: run directories; those that differ only in their seed give one row.
-        by: the name of who ran them.
+        runs: run directories; runs that differ only in their seed are one setting.
+        by: the name of the person who ran them.
         tuning: how the hyperparameters were chosen.
         results: folder that holds leaderboard.csv.
 
@@ -379,14 +386,17 @@ def submitted_entry(
 
     Args:
         of_setting: the directory, the config and the summary of each run.
-        code: the digest of the runs.
+        code: the digest of all these runs.
     """
     run, config, summary = of_setting[0]
     metric = metric_of(summary)
     values = {c["seed"]: s["metrics"][METRIC_KEYS[metric]] for _, c, s in of_setting}
     lacking = [seed for seed, value in values.items() if value is None]
     if lacking:
-        raise BadInput(f"{run}: the {metric} of seed {lacking[0]} is 0/0, because a class or group has no test example")
+        raise BadInput(
+            f"{run}: the {metric} of seed {lacking[0]} is 0/0, because a class or group has no test example; submit "
+            "runs whose test split has examples of every class and group"
+        )
     commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
     name, overrides = run.absolute().parts[-3:-1]
     return ordered(
@@ -398,7 +408,7 @@ def submitted_entry(
 
 
 def ordered(*parts: Mapping[str, str]) -> Entry:
-    """Return the cells of several dictionaries in one row, in the order of COLUMNS; of equal keys the last counts."""
+    """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins."""
     cells = {key: value for part in parts for key, value in part.items()}
     return {column: cells[column] for column in COLUMNS}
 
@@ -407,7 +417,7 @@ def ordered(*parts: Mapping[str, str]) -> Entry:
 
 
 def percent(entry: Mapping[str, str]) -> str:
-    """Return the mean and interval of a row in percent, such as "12.3 ± 0.4"; the mean alone if there is no interval."""
+    """Return the mean and the interval of a row in percent, such as "12.3 ± 0.4"; the mean alone without an interval."""
     value, low, high = (float(entry[key] or "nan") for key in ("mean", "low", "high"))
     if np.isnan(value):
         return "all diverged"
@@ -421,7 +431,7 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
 
 
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows that can be compared with each other, by their values in COMPARABLE; the best row is first."""
+    """Return the rows in blocks that can be compared, by their values in COMPARABLE; the best row of each block is first."""
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
@@ -434,9 +444,9 @@ def rank_text(rank: float) -> str:
 
 
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
-    """Return the tables of each data set as Markdown, with the published values as quotations below them.
+    """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    A table holds rows that can be compared. A second rank is among the methods that read the same labels of train and val.
+    The rows of a table can be compared. A row's second rank is among the methods that read the same labels of train and val.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
@@ -466,7 +476,7 @@ SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by)|model\.\w+|trainer\.(epochs|batch
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a table of comparable rows, the best first."""
+    """Return a Markdown table of comparable rows, which must be sorted, the best first."""
     labels = [(row["labels in train"], row["labels in val"]) for row in rows]
     among = {kind: ranks([row for row, own in zip(rows, labels) if own == kind]) for kind in set(labels)}
     lines = []
@@ -493,7 +503,7 @@ def block_table(rows: Sequence[Entry]) -> str:
 
 
 def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
-    """Return a table of published values, marked as quoted."""
+    """Return a Markdown table of published values, marked as quoted."""
     heads = ["method", "data", "value (quoted)", "source"]
     return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
 
@@ -501,8 +511,8 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
 def overall_table(entries: Sequence[Entry]) -> str:
     """Return a table of the average rank of each method over data sets, with the number of data sets.
 
-    Each data set counts once, with its largest block of comparable rows; a method with several rows there has its best rank.
-    Only methods that are ranked on at least two data sets have a line.
+    Each data set counts once, with the block of comparable rows that has the most methods. A method with several rows in a
+    block has its best rank. Only methods that are ranked on at least two data sets have a line.
     """
     largest: dict[str, list[Entry]] = {}
     for key, rows in blocks(entries).items():
@@ -535,7 +545,7 @@ def overall_table(entries: Sequence[Entry]) -> str:
 
 
 def not_comparable_table(entries: Sequence[Entry]) -> str:
-    """Return a table that says, for each data set, how many tables it has, and in which columns they differ."""
+    """Return a table that says, for each data set, how many tables `board` has, and in which columns these tables differ."""
     by_data: dict[str, list[tuple[str, ...]]] = {}
     for key in blocks(entries):
         by_data.setdefault(key[0], []).append(key)

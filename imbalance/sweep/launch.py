@@ -32,7 +32,7 @@ def launch(
     If no trial is left, start no worker.
 
     Args:
-        search: search space from which Optuna adds trials; None if the study has all its trials already.
+        search: search space from which Optuna adds trials; None if all trials of the study are already in it.
         jobs: number of workers; fewer are started if fewer trials are left.
         stacked: largest number of trials that one worker trains together as one stacked model.
         launcher: "local", or "slurm" for an array of jobs.

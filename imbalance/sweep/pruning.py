@@ -1,13 +1,13 @@
-"""Prune settings: stop a combination of config values early if it is worse than others, by a pruner of Optuna.
+"""Prune settings: let a pruner of Optuna stop a combination of config values early if it is worse than others.
 
 A setting is judged by the mean of `config.score` over its seeds, after fixed numbers of epochs, the rungs. Every run
-pauses at a rung, with a checkpoint. Once all runs of a setting have reached the rung, or have ended, the mean enters a
-log, and the pruner says whether the setting goes on. So a setting is pruned, never one of its seeds.
+pauses at a rung, with a checkpoint. Once every run of a setting has reached the rung or has ended, the mean is added to a
+log. The pruner then decides whether the setting continues. So a setting is pruned, never one of its seeds.
 
-The log is a second study in the same storage, `<study> rungs`. Each of its trials is one entry: a setting, a rung or the
-end, and the mean. Optuna numbers the trials of a study atomically, so all workers read the same log. The decision on an
-entry depends only on the entries before it. So each worker computes the same decisions by itself, from the log, and a
-killed worker loses none.
+The log is a second study in the same storage, `<study> rungs`. Each trial of the log is one entry: a setting, the rung (or
+`END` for its end), and the mean. Optuna numbers the trials of a study atomically, so all workers read the same log. The
+decision on an entry depends only on this entry and those before it. So each worker computes the same decisions from the log
+by itself, and a killed worker loses none.
 """
 
 import json
@@ -50,7 +50,7 @@ class Plan(NamedTuple):
 
     rule: "asha" or "median".
     rungs: numbers of epochs after which settings are compared, ascending.
-    metric: name of the metric that is compared.
+    metric: name of the metric by which settings are compared.
     """
 
     rule: str
@@ -59,13 +59,13 @@ class Plan(NamedTuple):
 
     @property
     def lowest(self) -> float:
-        """Return the smallest possible value of the metric, as which a seed that diverged counts."""
+        """Return the smallest possible value of the metric; it stands for a seed that diverged."""
         return bounds(self.metric)[0]
 
     def values(self, directory: Path) -> dict[str, float]:
-        """Return the metric of a run at each rung that the run has reached, by the number of epochs as text.
+        """Return the metric of a run at each rung that the run has reached; the keys are the rungs as text.
 
-        If a run has ended before a rung, its last evaluation counts there.
+        At a rung beyond the end of a run, the last evaluation of the run counts.
 
         Args:
             directory: run directory.
@@ -94,8 +94,9 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
 
     Args:
         rule: "none", "asha" or "median".
-        first_rung: number of epochs before the first comparison; None for one in nine epochs.
-        configs: configs of all settings; of a search, those of two points.
+        first_rung: number of epochs before the first comparison; None for a ninth of all epochs, rounded up to an
+            evaluation.
+        configs: configs of all settings of a grid, or of two example points of a search.
 
     Raises:
         BadInput: the settings cannot be compared by the rule.
@@ -103,7 +104,7 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
     if rule == "none":
         if first_rung is not None:
             raise BadInput(
-                f"--first_rung={first_rung} has an effect with a pruner only; add --pruner=asha, or leave it out"
+                f"--first_rung={first_rung} has an effect with a pruner only; add --pruner=asha, or leave --first_rung out"
             )
         return None
     first = configs[0]
@@ -116,11 +117,13 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
             )
     epochs, every = first.trainer.epochs, first.trainer.eval_every
     if first.debug:
-        raise BadInput(f"--pruner={rule}: a debug run has one epoch; leave out --config.debug or --pruner")
+        raise BadInput(
+            f"--pruner={rule}: a debug run has one epoch, so nothing can be pruned; leave out --config.debug or --pruner"
+        )
     if needs_scores(first.score) and not needs_scores(first.callbacks.monitor):
         raise BadInput(
-            f"--pruner={rule} reads the score at every evaluation, where {first.score} is computed only if it also selects the "
-            f"epoch; add --config.callbacks.monitor={first.score}"
+            f"--pruner={rule} needs the score at every evaluation; {first.score} is computed there only if it is the "
+            f"monitor, so add --config.callbacks.monitor={first.score}"
         )
     if first_rung is not None and first_rung % every:
         raise BadInput(
@@ -134,8 +137,8 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
         rung *= FACTOR
     if not rungs:
         raise BadInput(
-            f"--pruner={rule}: no setting could be pruned, because the first comparison after {rung} epochs would come at the "
-            f"end ({epochs} epochs); train more epochs, or evaluate more often (--config.trainer.eval_every=1)"
+            f"--pruner={rule}: no setting could be pruned, because the first comparison (after {rung} epochs) would not come "
+            f"before the end ({epochs} epochs); train more epochs, or type a smaller --first_rung or --config.trainer.eval_every=1"
         )
     return Plan(rule, tuple(rungs), first.score)
 
@@ -144,7 +147,7 @@ def keep_plan(study: "Study", plan: Plan | None) -> None:
     """Write the plan into the study.
 
     Raises:
-        BadInput: the study has trials that were pruned by another plan, or by none.
+        BadInput: the study has another plan, or has trials but no plan.
     """
     before = plan_of(study)
     if before == plan:
@@ -170,12 +173,12 @@ def describe(plan: Plan) -> str:
 
 
 def setting_key(point: Mapping[str, Any]) -> str:
-    """Return a text that is equal for the points of one setting, which differ only in the seed."""
+    """Return a text that two points share if they differ only in the seed, so belong to one setting."""
     return json.dumps({key: value for key, value in point.items() if key != "seed"}, sort_keys=True)
 
 
 class Standing(NamedTuple):
-    """What the log says about a setting.
+    """State of a setting according to the log.
 
     rungs: the rungs that the setting has reached, each with the mean of the metric.
     pruned_at: the rung at which the setting was pruned; None if it was not.
@@ -191,11 +194,11 @@ NEW = Standing({}, None, False)
 
 
 class Entry(NamedTuple):
-    """A setting that has reached a rung or its end.
+    """Entry of the log: a setting that has reached a rung or its end.
 
-    setting: key of the setting.
+    setting: key of the setting, see `setting_key`.
     rung: the rung, or `END`.
-    mean: mean of the metric over the seeds there.
+    mean: mean of the metric over the seeds at the rung, or of the final score at the end.
     """
 
     setting: str
@@ -211,7 +214,7 @@ class Entry(NamedTuple):
 class RungLog:
     """Log of the settings that have reached a rung, and the decisions of Optuna's pruner on the entries.
 
-    standings: what the entries read so far say, by the key of the setting.
+    standings: the standing of each setting after the entries read so far, by its key.
     """
 
     def __init__(self, location: StudyLocation, plan: Plan, storage: "BaseStorage | None" = None):
@@ -229,7 +232,7 @@ class RungLog:
         self.standings: dict[str, Standing] = {}
 
     def read(self) -> None:
-        """Read the entries that were added since the last call, and let the pruner decide on each, in their order."""
+        """Read the entries added since the last call, and let the pruner decide on each, in the order of the log."""
         entries = self._log.get_trials(deepcopy=False)
         for entry in entries[self._read :]:
             self._replay(entry.user_attrs["setting"], entry.user_attrs["rung"], entry.values[0])
@@ -258,16 +261,16 @@ class RungLog:
         return next((rung for rung in self.plan.rungs if rung not in reached), None)
 
     def pruned_at(self, setting: str) -> tuple[int, float] | None:
-        """Return the rung at which a setting was pruned, and its mean there; None if it was not pruned."""
+        """Return the rung at which a setting was pruned, and the mean at this rung; None if it was not pruned."""
         standing = self.standings.get(setting, NEW)
         return (standing.pruned_at, standing.rungs[standing.pruned_at]) if standing.pruned_at else None
 
     def due(self, waiting: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
-        """Return the waiting trials whose run goes on now, in the order in which to train them.
+        """Return the waiting trials whose run is to continue now, in the order in which to train them.
 
-        A run that has reached a rung waits for the other runs of its setting. ASHA decides on an entry by the entries
-        before it, so the settings that have reached the fewest rungs come first. The median rule compares with settings
-        that have ended, so the setting that has reached the most rungs is trained alone.
+        A run at a rung waits for the other runs of its setting. ASHA decides on an entry by the entries before it, so the
+        settings that have reached the fewest rungs come first. The median rule compares with settings that
+        have ended, so only the setting that has reached the most rungs is trained.
         """
 
         def setting_of(trial: "FrozenTrial") -> str:
@@ -289,12 +292,13 @@ class RungLog:
     def entry(
         self, setting: str, seeds: Sequence[Mapping[str, float] | None], scores: Sequence[float | None] | None
     ) -> Entry | None:
-        """Return the entry of a setting that is due: the next rung or the end; None if none is due.
+        """Return the next entry of a setting, for its next rung or its end; None if it is pruned, has ended or must wait.
 
         Args:
             setting: key of the setting.
-            seeds: for each seed, the metric at the rungs that its run has reached; None if the run diverged.
-            scores: final score of each seed, None if the run diverged; None unless the runs of all seeds have ended.
+            seeds: for each seed, the metric at the rungs that its run has reached, or None if the run diverged.
+            scores: for each seed, the final score, or None if the run diverged; in place of the list None while a run has
+                not ended.
         """
         standing = self.standings.get(setting, NEW)
         if standing.pruned_at or standing.ended:
@@ -312,7 +316,7 @@ class RungLog:
         )
 
     def add(self, entries: Iterable[Entry]) -> None:
-        """Add entries to the log. Of entries that are due at the same time, ASHA lets one in FACTOR pass."""
+        """Add entries to the log; those of one rung are put in the order of `in_fair_order` for ASHA."""
         by_rung: dict[int, list[Entry]] = {}
         for entry in entries:
             by_rung.setdefault(entry.rung, []).append(entry)
@@ -323,10 +327,10 @@ class RungLog:
 
 
 def in_fair_order(entries: Iterable[Entry], before: Sequence[float]) -> list[Entry]:
-    """Return entries of one rung in an order in which ASHA lets the best of them pass, one in FACTOR.
+    """Return entries of one rung in an order in which ASHA lets the best third of them (one in `FACTOR`) pass.
 
-    ASHA decides on each entry by those before it. If they came in ascending order, all of them would pass, because each
-    is the best so far; in descending order only the first would. So the best entry comes next if it passes, else the worst.
+    ASHA compares an entry with the entries before it. In ascending order all would pass, because each is the best so far;
+    in descending order only the first would. So the best entry left comes next if it passes, else the worst one left.
 
     Args:
         before: means of the entries that the rung has already.
@@ -342,10 +346,10 @@ def in_fair_order(entries: Iterable[Entry], before: Sequence[float]) -> list[Ent
 
 
 def mark_pruned(directory: Path, epoch: int) -> Summary | None:
-    """Set the status of a paused run to "pruned" in its summary.json, and return the content; None without such a run.
+    """Set the status of a paused run to "pruned" in its summary.json, and return the summary; None if it cannot be read.
 
     Args:
-        directory: run directory; on a machine that did not train the run there is none.
+        directory: run directory; it is missing on a machine that did not train the run.
         epoch: number of epochs after which the setting was pruned.
     """
     try:

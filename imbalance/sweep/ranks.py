@@ -1,4 +1,4 @@
-"""Train one run in several processes (ranks) of this machine, which the launcher behind torchrun starts."""
+"""Train one run in several processes (ranks) of this machine; the launcher behind torchrun starts the processes."""
 
 import contextlib
 import logging

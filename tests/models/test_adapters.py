@@ -73,8 +73,16 @@ def test_only_the_changes_and_the_last_layer_are_trained():
 @pytest.mark.parametrize(
     ("make", "targets", "message"),
     [
-        (two_layers, ("query",), r"targets: query given \(.*\); the linear layers are 1, 3$"),
-        (two_layers, ("2",), r"targets: 2 given \(.*ReLU.*\); the linear layers are 1, 3$"),
+        (
+            two_layers,
+            ("query",),
+            r"targets: query given \(.*\); name layers that peft can change, such as linear layers \(1, 3\)$",
+        ),
+        (
+            two_layers,
+            ("2",),
+            r"targets: 2 given \(.*ReLU.*\); name layers that peft can change, such as linear layers \(1, 3\)$",
+        ),
         (lambda: with_head(nn.Flatten(), 5, 2), (), r"targets: \(\) given, .* and the model has none"),
     ],
 )

@@ -313,7 +313,7 @@ def test_tpe_learns_from_what_was_pruned(place, stub):
         ("--grid=optim.lr=1,2 --config.score=val/auroc", r"add --config.callbacks.monitor=val/auroc"),
         ("--grid=optim.lr=1,2 --config.trainer.epochs=1", "no setting could be pruned"),
         ("--grid=optim.lr=1,2 --first_rung=7", "type a multiple of 10"),
-        ("--grid=optim.lr=1,2 --first_rung=2000", "would come at the end"),
+        ("--grid=optim.lr=1,2 --first_rung=2000", "would not come before the end"),
         ("--grid=optim.lr=1,2 --config.debug=True", "a debug run has one epoch"),
     ],
 )

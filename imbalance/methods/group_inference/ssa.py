@@ -186,12 +186,12 @@ class AttributeNetworks(Objective):
         return value
 
     def choose(self, logits: Tensor, classes: Tensor, candidates: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (B,) booleans of the examples whose predictions are targets, and all (B,) predicted attributes.
+        """Return (B,) booleans, true for examples whose prediction is used as target, and the (B,) predicted attributes of all.
 
         Args:
-            logits: (B, A) of one network.
+            logits: (B, A) logits of one network for the A attributes.
             classes: (B,) classes of the examples.
-            candidates: (B,) booleans of the examples that may be chosen.
+            candidates: (B,) booleans, true for the examples that may be chosen.
             counts: (G,) numbers of labelled examples of each group in the batch.
         """
         confidence, guesses = logits.softmax(1).max(1)
@@ -232,23 +232,24 @@ def ssa(
     threshold: Probability,
     labelled_share: Fraction,
 ) -> GroupAssignment:
-    """Infer groups: the combinations of class and attribute, which networks predict that learn attributes from val.
+    """Infer groups: combinations of the class and an attribute, which networks trained on val's attributes predict.
 
     Nam, Kim, Lee and Shin, "Spread Spurious Attribute: Improving Worst-group Accuracy with Spurious Attribute
     Estimation", ICLR 2022. A first run trains three networks (`AttributeNetworks`). The train split is divided into thirds, and
     each third gets its attributes from the network that is not trained on it. Val keeps its own attributes. Test gets the
     attributes that the mean of the three networks predicts, for metrics only. The authors then train group DRO.
 
-    The first run has batches with equally many examples with and without attributes of each class; the authors' are not
-    balanced by class. All three networks are taken from the same epoch: that with the best recall of the worst attribute,
-    predicted for each example by the least sure network, on the part of val that they are not trained on. The inference
-    reads the groups of val, and no groups of train.
+    In the first run, a batch has equally many examples of each class with and without attributes; the authors' batches are
+    not balanced by class. All three networks are taken from the epoch with the best recall of the worst attribute on the
+    held-out part of val. For this recall, the least sure network predicts each example. The inference reads
+    the groups of val, and no groups of train.
 
     Args:
         first_epochs: the number of epochs of the networks; the paper trains 1,000 steps or more.
         lr: the learning rate of the networks; 0.001 in the paper.
-        threshold: the smallest probability of a prediction of the rarest group to train on; 0.95 in the paper.
-        labelled_share: the share of val on which the networks train; the rest selects their epoch. 0.5 in the paper.
+        threshold: the smallest probability at which a prediction of the rarest group becomes a target; 0.95 in the paper.
+        labelled_share: the share of val on which the networks train; the other examples select their epoch. 0.5 in the
+            paper.
     """
     attributes = count_attributes(dataset)
     splits = {name: torch.zeros_like(getattr(dataset, name).targets) for name in ("train", "test")}

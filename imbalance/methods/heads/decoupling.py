@@ -62,7 +62,7 @@ def vanilla_crt(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train a new last layer by cross-entropy on the training set as it is, as `crt` does without its balanced samples.
+    """Train a new last layer by cross-entropy, like `crt`, but on the training set as it is, without balanced sampling.
 
     VanillaCRT of SubpopBench (Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023). It shows how
     much of the effect of `crt` comes from a second training of the layer alone.
@@ -93,11 +93,11 @@ def reweight_crt(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Train a new last layer by cross-entropy with importance weights, as `crt` does with balanced samples.
+    """Train a new last layer by cross-entropy, like `crt`, but with importance weights in place of balanced sampling.
 
     ReWeightCRT of SubpopBench (Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023). An example
-    has the weight 1 / n, where n is the number of training examples of its class or group. Here the weights have mean 1;
-    the released code lets the weights of the classes or groups sum to their number.
+    has the weight 1 / n, where n is the number of training examples of its class or group. Here the mean weight
+    of all examples is 1; in the released code, the mean weight of the classes or groups is 1.
 
     Args:
         by: "class" to count the examples of classes, "group" to count those of groups.
@@ -144,7 +144,7 @@ def _retrained(
     momentum: float,
     weight_decay: float,
 ) -> nn.Module:
-    """Return a new last layer, trained by cross-entropy with these weights on the rows that `draw` returns each epoch."""
+    """Return a new last layer, trained by cross-entropy with `weights` on the rows that `draw` returns for each epoch."""
     inputs = features("train")
 
     def fresh() -> nn.Linear:

@@ -1,10 +1,13 @@
 """Heads by name: functions that replace the last layer, after training and before evaluation.
 
-The arguments of a head come from the run, see `imbalance.methods.context`, and from the section `config.head`. `head`
-is the trained last layer, and `features(split)` computes the (N, D) features of a split in evaluation mode. The
-function `augmented_features(split)` returns the features of two augmented views of each example. The
-function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If that module is not a
-linear layer, the tag `module` of the function builds an untrained one when a run is loaded.
+The arguments of such a function come from the run (see `imbalance.methods.context`) and from the section `config.head`:
+
+- `head` is the trained last layer.
+- `features(split)` computes the (N, D) features of a split in evaluation mode.
+- `augmented_features(split)` computes the features of two augmented views of each example.
+
+The function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If this module is not a linear
+layer, the function needs the tag `module`, which builds an untrained module when a run is loaded.
 """
 
 from collections.abc import Mapping

@@ -40,14 +40,14 @@ def test_time(
     momentum: Fraction,
     weight_decay: NonNegative,
 ) -> nn.Module:
-    """Replace the mean of the experts' logits with a weighted mean, whose shares are learned from the inputs of test.
+    """Replace the mean of the experts' logits with a weighted mean; the experts' shares are learned from the inputs of test.
 
     Zhang, Hooi, Hong and Feng, "Self-Supervised Aggregation of Diverse Experts for Test-Agnostic Long-Tailed Recognition",
     NeurIPS 2022 (SADE), section 4.3, as in the authors' code (github.com/Vanint/SADE-AgnosticLT). The shares are
     softmax(v), and all v start at 1/E. SGD maximises the mean cosine between the class probabilities for two augmented
-    views of each test example. It ends after an epoch in which a share falls below 0.05. An expert that suits the classes
-    of test predicts more steadily, so it gets a larger share. The labels of test are not read, but its inputs are, so the
-    head is fitted to one test set. The views have the augmentations of training.
+    views of each test example. The descent ends after an epoch in which a share falls below 0.05. An expert that suits
+    the classes of test predicts alike for both views, so it gets a larger share. The head reads no labels of test. But it
+    reads the inputs, so it is fitted to one test set. The views have the augmentations of training.
 
     Args:
         epochs: the largest number of epochs; 5 in the authors' code.

@@ -16,7 +16,7 @@ Environments = Literal["group", "attribute"]
 
 
 class Objective(nn.Module):
-    """A method: it builds the model, computes tensors with one row for each example, and reduces them to the objective.
+    """A method: it builds the model, computes tensors with a row for each example, and reduces these tensors to the objective.
 
     The loop calls `network` once, `terms` on each micro-batch of each process, and `value` on the terms of the whole
     batch.

@@ -17,8 +17,8 @@ def correct_n_contrast(
 ) -> Tensor:
     """Return the mean contrastive loss of the anchors of a batch, or 0 if the batch has no anchor.
 
-    Let f be the feature vectors, scaled to length 1. The positives P(a) of an example a have the class of a and another
-    prediction. Its negatives N(a) have another class and the prediction of a. An anchor is an example whose prediction
+    Let f be the feature vectors, scaled to length 1. The positives P(a) of an example a have the class of a, but another
+    prediction. The negatives N(a) of a have another class, but the prediction of a. An anchor is an example whose prediction
     is its class, and that has a positive and a negative in the batch. The loss is
 
         mean over anchors a of w_a · mean over p in P(a) of −log(exp(⟨f_a, f_p⟩/τ) / Σ_{b in P(a) ∪ N(a)} exp(⟨f_a, f_b⟩/τ)).
@@ -49,8 +49,8 @@ class CorrectNContrast(Objective):
     Zhang, Sohoni, Zhang, Finn and Ré, "Correct-N-Contrast: A Contrastive Approach for Improving Robustness to Spurious
     Correlations", ICML 2022. The contrastive loss moves an example towards examples of its class for which the first
     run predicts another class, and away from examples of other classes with the same prediction; see
-    `correct_n_contrast`. It compares features, the inputs of the last layer, without a projection and with one view of
-    each example. The weights of examples multiply both terms.
+    `correct_n_contrast`. This loss compares the inputs of the last layer, without a projection, for one view of each
+    example. The weights of examples multiply both losses.
 
     The first run is the one that `config.groups` trains, such as "predictions". The authors' code
     (github.com/HazyResearch/correct-n-contrast) draws batches of one prediction: equally many anchors, positives and

@@ -19,8 +19,9 @@ from imbalance.methods.objectives.base import Objective, features_of, head_of
 def expert_logits(head: nn.Module, features: Tensor, experts: int) -> Tensor:
     """Return the (B, E, K) logits of E experts, whose mean is `head(features)`.
 
-    The logits of the last layer are a sum over experts, plus a bias that the experts share. So the part of an expert is what
-    the layer computes if the features of all other experts are 0.
+    The logits of the last layer are a sum over experts, plus a bias that the experts share. So an expert's part of the sum
+    is what the layer computes without bias if the features of all other experts are 0. The logits
+    of this expert are E times its part, plus the bias.
 
     Args:
         head: the last layer of the model "experts" or "experts_cosine".
@@ -34,7 +35,7 @@ def expert_logits(head: nn.Module, features: Tensor, experts: int) -> Tensor:
 
 
 class WithExperts(nn.Sequential):
-    """A model of experts that returns the logits of every expert, (B, E, K), in training mode, and their mean in evaluation."""
+    """A model of E experts; in training mode it returns their logits (B, E, K), in evaluation mode the mean logits (B, K)."""
 
     features: nn.Module
     head: nn.Module
@@ -49,12 +50,12 @@ class WithExperts(nn.Sequential):
 
 
 class Experts(Objective):
-    """Base class of objectives for the model "experts"; each expert has a loss of its own, and their sum is minimised.
+    """Base class of objectives for the model "experts"; the objective adds up the losses of the experts.
 
     Args:
         name: the name of the objective in a config, for messages.
         scale: s, the factor of the logits of the experts.
-        needed: the number of experts that the model must have; 0 for any number from 2 on.
+        needed: the number of experts that the model must have; 0 means two or more.
     """
 
     tags = Tags(batched=False)
@@ -107,25 +108,25 @@ class RIDE(Experts):
     """The sum of the experts' mean weighted losses, minus a factor times the divergence of the experts from their mean (RIDE).
 
     Wang, Lian, Miao, Liu and Yu, "Long-tailed Recognition by Routing Diverse Distribution-Aware Experts", ICLR 2021, as in
-    the authors' code (github.com/frank-xwang/RIDE-LongTailRecognition), without the second stage, which trains a router
-    that leaves experts out to save time, and without distillation. For the logits z_e of expert e, multiplied by s, and
+    the authors' code (github.com/frank-xwang/RIDE-LongTailRecognition). Distillation and the second stage are missing; that
+    stage trains a router that leaves experts out to save time. For the logits z_e of expert e, multiplied by s, and
     their mean z̄, the divergence is the mean over examples of Σ_e T̄² · KL(softmax(z̄ / T) ‖ softmax(z_e / T)). No gradient
-    flows through z̄. From epoch `start_epoch` on, the temperature of class k is
+    flows through z̄. Before epoch `start_epoch`, every class has the temperature T; from then on, class k has
 
         T_k = T · (ρ·K·π_k + 1 − ρ) / max_j (ρ·K·π_j + 1 − ρ),
 
-    before it T. π are the class shares of the training set, and T̄ is the mean of the temperatures. In evaluation the
+    where π are the class shares of the training set. T̄ is the mean of the temperatures. In evaluation the
     logits of the experts are averaged.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
-        diversity: the factor of the divergence; 0.45 for CIFAR-100-LT, 0.2 for other data in the authors' commands, which
-            write it as a negative factor.
+        diversity: the factor of the divergence; 0.45 for CIFAR-100-LT and 0.2 for other data in the authors' commands, where
+            it has a minus sign.
         temperature: T; 1 in the authors' commands.
         tempering: ρ; 0.05 in the authors' code. 0 for equal temperatures.
         start_epoch: the first epoch with temperatures by class, counted from 0; 160 of 200 epochs in the authors' code.
-        scale: s, the factor of the logits in the divergence. 30 for cosine logits, to which the loss `ldam` applies the
-            same factor; 1 for a linear last layer.
+        scale: s, the factor of the logits in the divergence. 30 for cosine logits, like the factor of the
+            loss `ldam`; 1 for a linear last layer.
     """
 
     columns = ("expert_logits", "epoch")
@@ -166,7 +167,7 @@ class SADE(Experts):
 
         ℓ(z_1),   ℓ(z_2 + log π),   ℓ(z_3 + log π − τ log π̃),
 
-    where π̃ has the shares of π in reverse order: the most frequent class gets the smallest share. So expert 1 is good at
+    where π̃ reverses the shares π: the most frequent class gets the smallest share, and so on. So expert 1 is good at
     frequent classes, expert 2 at all classes equally, and expert 3 at rare classes. The loss ℓ of the config is
     cross-entropy in the paper. In evaluation the logits of the experts are averaged. The head `test_time` then weights the
     experts by the inputs of test.

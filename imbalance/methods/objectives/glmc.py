@@ -49,7 +49,7 @@ class TwoHeads(nn.Sequential):
 
 @checked
 class GlobalLocalMixtureConsistency(Objective):
-    """Two mean losses of two last layers, whose shares change over the epochs, plus a consistency term (GLMC).
+    """The mean losses of two last layers, with factors that change over the epochs, plus a consistency term (GLMC).
 
     Du, Yang, Jia, Nan, Chen and Yang, "Global and Local Mixture Consistency Cumulative Learning for Long-Tailed Visual
     Recognitions", CVPR 2023, as in the authors' code (github.com/ynu-yangpeng/GLMC). The mixing `glmc` mixes the pixels of
@@ -58,15 +58,16 @@ class GlobalLocalMixtureConsistency(Objective):
 
         w · (α Σ_v ℓ(z'_v) + (1 − α) Σ_v c_y ℓ(z_v) − λ (cos(p_1, g_2) + cos(p_2, g_1))).
 
-    z' are the logits of a last layer that is used in training only, and z those of the evaluated one. Class y has the
-    weight c_y = n_y^-κ / mean over classes of n_k^-κ; for a mixture, each of the two losses has the weight of its class. No
-    gradient flows through g. The projection and the predictor are perceptrons with one hidden layer.
+    w is the weight of an example. z' are the logits of a last layer that is used in training only, and z those of the last
+    layer that is evaluated. For n_y examples of class y, c_y = n_y^-κ / mean over classes k of n_k^-κ. The loss of a mixture
+    combines the losses with the classes of the example and of the partner, each with the c of its class. No gradient flows
+    through g. The projection and the predictor are perceptrons with one hidden layer.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
         epochs: the number of epochs of the run.
         penalty: λ; 4 for CIFAR-100-LT in the authors' commands.
-        exponent: κ; 1.2 for the ratio 100 in the authors' commands.
+        exponent: κ; 1.2 for the imbalance ratio 100 in the authors' commands.
         width: D, the number of outputs of the projection.
     """
 

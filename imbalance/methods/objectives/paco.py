@@ -1,4 +1,4 @@
-"""PaCo and GPaCo: supervised contrastive learning in which the classes' logits are compared in the same softmax."""
+"""PaCo and GPaCo: supervised contrastive learning whose softmax also has the logits of the classes."""
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
@@ -43,7 +43,7 @@ def parametric_contrastive(
         samples: (M, D) vectors f of length 1.
         classes: (M,) classes of the samples; a sample of class -1 is left out.
         alpha, beta, gamma, temperature: α, β, γ and τ.
-        smoothing: ε; the centre of the class of a then has m = β(1 − ε), each other centre βε / (K − 1).
+        smoothing: ε; with ε > 0, m is β(1 − ε) for the centre of the class of a, and βε / (K − 1) for each other centre.
     """
     anchors, centres = logits.shape
     points = at_least_float32(samples)
@@ -63,7 +63,7 @@ class ParametricContrastive(Objective):
     """Base class of PaCo and GPaCo: the parametric contrastive loss with a queue of feature vectors of earlier batches.
 
     The logits of the anchors plus the logarithms of the class shares are the similarities to the centres; see
-    `parametric_contrastive`. So the contrastive loss trains the last layer, too, and `config.loss` is not used.
+    `parametric_contrastive`. So the contrastive loss also trains the last layer, and `config.loss` is not used.
 
     Args:
         name: the name of the objective in a config, for messages.
@@ -85,7 +85,7 @@ class ParametricContrastive(Objective):
         super().__init__()
         if not isinstance(loss, CrossEntropy):
             raise BadInput(
-                f"config.objective.name: {name!r} has a loss of its own, and does not use config.loss; use config.loss.name="
+                f"config.objective.name: {name!r} has a loss of its own, and does not use config.loss; set config.loss.name="
                 "'cross_entropy'"
             )
         self.width, self.values = width, values
@@ -121,7 +121,7 @@ class ParametricContrastive(Objective):
         return (weights * losses.unflatten(0, (-1, views)).mean(1)).mean()
 
     def enqueue(self, keys: Tensor, classes: Tensor) -> None:
-        """Replace the oldest vectors of the queue with `keys` (B, D); of more than Q keys take the last Q."""
+        """Replace the oldest vectors of the queue with the last Q of the `keys` (B, D)."""
         size = len(self.queue)
         keys, classes = keys[-size:], classes[-size:]
         places = (self.next_place + torch.arange(len(keys), device=keys.device)) % size
@@ -132,10 +132,10 @@ class ParametricContrastive(Objective):
 
 
 class WithKeys(Projected):
-    """A `Projected` with a second copy of features and projection, whose weights follow those of the first copy slowly.
+    """A `Projected` with a second copy of features and projection; its weights slowly follow those of the first copy.
 
-    In training mode `forward` takes two views as one batch (2B), and returns logits (B, K) and projections (B, D) of the first
-    view, and projections (B, D) of the second view by the copy. In evaluation mode it returns the logits of its inputs.
+    In training mode `forward` takes two views as one batch (2B). It returns the logits (B, K) and projections (B, D) of the
+    first view, and the second copy's projections (B, D) of the second view. In evaluation mode it returns logits only.
     """
 
     def __init__(self, model: nn.Module, width: int):
@@ -155,7 +155,7 @@ class WithKeys(Projected):
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """Move each weight of the copy towards that of the first copy: weight ← m · weight + (1 − m) · weight of the first."""
+        """Move each weight u of the second copy towards the same weight v of the first copy: u ← m·u + (1 − m)·v."""
         for name in ("features", "projection"):
             pairs = zip(self.keys[name].parameters(), cast(nn.Module, getattr(self, name)).parameters(), strict=True)
             for key, query in pairs:
@@ -177,12 +177,11 @@ class PaCo(ParametricContrastive):
 
     Cui, Zhong, Liu, Yu and Jia, "Parametric Contrastive Learning", ICCV 2021. The anchors are the projections of the first
     views. They are compared with each other, with the keys of the second views, with the keys of earlier batches in a
-    queue, and with the classes; see `parametric_contrastive`. A copy of the network computes the keys; after every step its
-    weights are a moving average of those of the network. No gradient flows through keys.
+    queue, and with the classes; see `parametric_contrastive`. A copy of the network computes the keys; its weights
+    are a moving average of the network's, updated in every step. No gradient flows through keys.
 
-    Unlike the authors' code (github.com/dvlab-research/Parametric-Contrastive-Learning), the queue has no vectors at first;
-    there it starts with random vectors and random classes. The copy follows the weights before the optimiser step, there
-    those after it.
+    Two things differ from the authors' code (github.com/dvlab-research/Parametric-Contrastive-Learning). The queue is empty
+    at first; theirs has random vectors and random classes. The copy is updated before the optimiser step; theirs after it.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
@@ -237,10 +236,10 @@ class GPaCo(ParametricContrastive):
     """The mean weighted parametric contrastive loss of both views, without a second network (GPaCo).
 
     Cui, Zhong, Tian, Liu, Yu and Jia, "Generalized Parametric Contrastive Learning", TPAMI 2023. The anchors are the
-    projections of both views, and each view has its own logits. They are compared with each other, with projections of the
-    second views of earlier batches in a queue, and with the classes; see `parametric_contrastive`. Both views go through the
-    model as one batch of 2B. Unlike the authors' code (github.com/dvlab-research/Parametric-Contrastive-Learning), the queue
-    has no vectors at first; there it starts with random vectors and random classes.
+    projections of both views, and each view has its own logits. The anchors are compared with each other, with
+    projections of the second views of earlier batches in a queue, and with the classes; see `parametric_contrastive`.
+    Both views go through the model as one batch of 2B. The queue is empty at first; that of the authors' code
+    (github.com/dvlab-research/Parametric-Contrastive-Learning) has random vectors and random classes.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.

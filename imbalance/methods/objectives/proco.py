@@ -27,7 +27,12 @@ DEBYE = (
 
 
 def debye(order: float, squares: Tensor) -> Tensor:
-    """Return log(I_ν(κ) / κ^ν) for a large order ν and κ² = `squares`, by Debye's uniform expansion (DLMF 10.41.3)."""
+    """Return log(I_ν(κ) / κ^ν) of the modified Bessel function I_ν, by Debye's uniform expansion (DLMF 10.41.3).
+
+    Args:
+        order: ν, which must be large.
+        squares: κ².
+    """
     root = (1 + squares / order**2).sqrt()
     t, series = 1 / root, torch.ones_like(root)
     for k, (coefficients, divisor) in enumerate(DEBYE, start=1):
@@ -40,8 +45,8 @@ def debye(order: float, squares: Tensor) -> Tensor:
 def log_bessel(order: float, squares: Tensor) -> Tensor:
     """Return log(I_ν(κ) / κ^ν) of the modified Bessel function I_ν, for κ² = `squares`; it is finite at κ = 0.
 
-    For a small order ν it starts from Debye's expansion at a large order, and goes down by the recurrence
-    h_{n−1} = 2n h_n + κ² h_{n+1} of h_n = I_n(κ) / κ^n (DLMF 10.29.1), in which all terms are positive.
+    For a small order ν, Debye's expansion gives the value at a large order. The recurrence h_{n−1} = 2n h_n + κ² h_{n+1}
+    of h_n = I_n(κ) / κ^n (DLMF 10.29.1) then goes down to ν; all its terms are positive.
     """
     steps = max(0, math.ceil(LOWEST_ORDER - order))
     top = order + steps
@@ -57,9 +62,9 @@ def log_bessel(order: float, squares: Tensor) -> Tensor:
 def contrast_logits(features: Tensor, means: Tensor, temperature: float) -> Tensor:
     """Return the (N, K) logarithms of the expected exp(⟨f, z⟩/τ), where z has the von Mises–Fisher distribution of a class.
 
-    The distribution of a class with the mean ρ of its feature vectors of length 1 in D dimensions has the direction ρ/|ρ|
-    and the concentration κ = D R / (1 − R²), R = |ρ|, at most 100,000. A class without feature vectors has ρ = 0, and its
-    distribution is uniform.
+    Let ρ be the mean of the feature vectors of a class, which have length 1 and D dimensions, and R = |ρ|. The
+    distribution of this class has the direction ρ/R and the concentration κ = D R / (1 − R²), at most 100,000. A class
+    without feature vectors has ρ = 0, and its distribution is uniform.
 
     Args:
         features: (N, D), f; vectors of length 1.
@@ -81,17 +86,18 @@ class ProbabilisticContrastive(Objective):
     """The mean weighted loss of the first view, plus `penalty` times the probabilistic contrastive loss of two views (ProCo).
 
     Du, Wang, Song and Huang, "Probabilistic Contrastive Learning for Long-Tailed Visual Recognition", TPAMI 2024. The
-    features of both views go through a projection as in `SupervisedContrastive`. The projections of a class are taken to
-    have a von Mises–Fisher distribution, whose parameters follow from their running mean; see `contrast_logits`. The
-    contrastive loss is cross-entropy of these logits plus log π, the class shares of the training set, averaged over both
-    views. It is the limit of the supervised contrastive loss for infinitely many examples of every class. With the loss
-    `balanced_softmax` the sum is the objective of the paper. The weights of examples multiply both terms.
+    features of both views go through a projection as in `SupervisedContrastive`. The projections of a class are taken
+    to have a von Mises–Fisher distribution, whose parameters follow from their running mean; see `contrast_logits`. The
+    contrastive loss is the cross-entropy of these logits plus log π, averaged over both views; π are the class shares
+    of the training set. This loss is the limit of the supervised contrastive loss for infinitely many examples of every
+    class. With the loss `balanced_softmax` the sum is the objective of the paper. The weights of examples multiply both
+    terms.
 
-    As in the authors' code (github.com/LeapLabTHU/ProCo), the means of the last epoch are used, which the current epoch goes
-    on to update, while new means are gathered for the next epoch. A batch updates the means before its loss is computed.
-    The authors' code computes Bessel functions by a recurrence that starts at a too low order; for 128 dimensions log I is
-    wrong by 1.2 at κ = 20,000, and its gradient is clipped. Here the values are exact to about ten digits. The authors
-    compute the loss ℓ on a third view; here it is computed on the first of the two views.
+    As in the authors' code (github.com/LeapLabTHU/ProCo), the loss uses running means over the epoch before and the current
+    epoch up to this batch, including it. The next epoch starts from the means over the current epoch alone.
+    The authors' code computes Bessel functions by a recurrence that starts at too low an order. For 128 dimensions its log I
+    is wrong by 1.2 at κ = 20,000, and the gradient of log I is clipped. Here the values are exact to about ten digits. The
+    authors compute the loss of the config on a third view, this class on the first of the two views.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.
@@ -128,7 +134,7 @@ class ProbabilisticContrastive(Objective):
         return {"losses": batch.losses(loss, logits), "logits": logits, "projections": projections}
 
     def update(self, points: Tensor, classes: Tensor, epoch: int) -> None:
-        """Add feature vectors to the means; in the first batch of an epoch, first take the means of the epoch before.
+        """Add feature vectors to the running means; a new epoch first drops what came before the last epoch.
 
         Args:
             points: (N, D) vectors of length 1.

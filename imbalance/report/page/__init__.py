@@ -1,9 +1,8 @@
-"""Build one HTML page about many runs; the page needs no other file and no network.
+"""Build one HTML page about many runs; the page needs no other file and no internet connection.
 
-failures.html.j2 is another page, that of `imbalance failures`. `contents` reads what the page shows of each run, `overview` collects the data about all runs together, and `run_details`
-the data about each run. The other files in this
-folder draw these data in the browser: index.html.j2, style.css, and the scripts, which use D3 and Observable Plot (vendor/, ISC
-licence).
+`contents` reads what the page shows of each run. `overview` collects the data for comparing all runs, and `run_details` the
+data about each single run. index.html.j2, style.css and the scripts draw these data in the browser; the scripts use D3 and
+Observable Plot (vendor/, ISC licence). failures.html.j2 is another page, that of `imbalance failures`.
 """
 
 import base64
@@ -72,7 +71,7 @@ def page(
 
 
 def read_template(name: str) -> "Template":
-    """Return the template `name` of this folder; it escapes all texts that are not marked as safe.
+    """Return the template `name` of this folder; the template escapes every text that is not marked as safe.
 
     Raises:
         BadInput: jinja2 is not installed.

@@ -24,7 +24,7 @@ Example = dict[str, Any]
 
 
 def read_eval_dataset(directory: Path) -> tuple["Dataset | None", str | None]:
-    """Read the data that a run was evaluated on; return (data set, None), or (None, error message) if that fails.
+    """Read the data on which a run was evaluated; return (data set, None), or (None, error message) if they cannot be read.
 
     Args:
         directory: run directory.
@@ -42,8 +42,10 @@ def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -
         preprocessing: `Dataset.preprocessing` of the data set.
 
     Returns:
-        {"picture": data URL} for an image; {"text": text} for a text, as its tokens spell it; {"cells": {column: value}}
-        for a row of named columns; otherwise {"row": list of numbers}, with the total in the key "columns".
+        {"picture": data URL} for an image; {"text": text} for a text, decoded from its tokens. For a row of named
+        columns {"cells": {column: value}, "columns": total number of columns}, where "cells" has the first columns
+        only. Otherwise {"row": list of the first numbers, "columns": total of numbers}; for a text without a tokenizer
+        {"row": {name: list}}.
     """
     batch = split.inputs[row : row + 1]
     if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
@@ -65,12 +67,12 @@ def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -
 
 @functools.lru_cache(maxsize=2)
 def cached_tokenizer(text: str) -> Any:
-    """Return the tokenizer whose JSON is `text`; a large vocabulary takes long to parse, so two are kept."""
+    """Return the tokenizer whose JSON is `text`; the last two are cached, because a large vocabulary takes long to parse."""
     return from_json(text)
 
 
 def shortened(text: str) -> str:
-    """Return `text`, cut after `CHARACTERS` characters."""
+    """Return `text`, cut to `CHARACTERS` characters."""
     return text if len(text) <= CHARACTERS else text[: CHARACTERS - 1] + "…"
 
 

@@ -196,7 +196,7 @@ def method_names(firsts: list[Row]) -> list[str]:
 
 
 def chosen_by_val(rows: Sequence[Row], setting_of_run: list[int], name_and_task: list[tuple[str, str]]) -> set[int]:
-    """Return the indices of the settings with the best mean val score, one for every config file and task.
+    """Return, for every config file and task, the index of the setting with the best mean val score.
 
     A setting is a config file with overrides, and a task is a data set with its options. The mean is over the seeds
     that all settings of the config file and task have in common. If they have none in common, it is over all seeds of

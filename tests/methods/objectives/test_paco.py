@@ -109,6 +109,6 @@ def test_keys_have_no_gradient_and_follow_the_network():
 
 def test_another_loss_is_refused():
     with pytest.raises(
-        BadInput, match="'paco' has a loss of its own, and does not use config.loss; use config.loss.name="
+        BadInput, match="'paco' has a loss of its own, and does not use config.loss; set config.loss.name="
     ):
         PaCo(COUNTS, BalancedSoftmax(COUNTS), momentum=0.9, **SETTINGS)
