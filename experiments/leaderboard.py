@@ -2,9 +2,10 @@
 
     imbalance leaderboard    # rewrites these rows; `imbalance findings` then writes the page
 
-Each row has one method, one setting and one selection rule; no rule reads test. The digest of a row is a hash of the rows of
-results that it was computed from. The rows of submitted runs stay as they are. The studies of pairs of classes (pairs, leads) and of limits
-(limit_on_features, limit_descent) are left out: they compare two losses over many small tasks, and have pages of their own.
+Each row has one method, one setting and one selection rule; no rule reads test. The digest of a row is a hash of the rows
+of results that it was computed from. The rows of submitted runs stay as they are. The studies of pairs of classes (pairs,
+leads) and of limits (limit_on_features, limit_descent) are left out: they compare two losses over many small tasks, and
+have pages of their own.
 """
 
 import csv
@@ -80,7 +81,7 @@ METRICS = {"worst-group accuracy": "worst_group_accuracy", "balanced accuracy": 
 
 
 def metric_for(rows: Sequence[Row]) -> str:
-    """Return the metric that ranks methods on the data set of `rows`; all but colored digits have classes as groups."""
+    """Return the metric that ranks methods on the data set of `rows`: of groups for colored digits, else of classes."""
     return "worst-group accuracy" if rows[0]["set"] == "colored_digits" else "balanced accuracy"
 
 

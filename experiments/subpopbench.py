@@ -469,7 +469,7 @@ def subpopbench(
 
 
 def print_kept(data: Sequence[str], methods: Sequence[str], attributes: str, seeds: int, folder: Path) -> None:
-    """Print the tables of these data sets and methods from subpopbench.csv.gz in a folder; no methods stand for all."""
+    """Print the tables of these data sets and methods from subpopbench.csv.gz in a folder; no `methods` means all."""
     for name in methods:
         check_one_of("--methods", name, list(METHODS))
     found = comparisons(kept_results.read(STUDY, folder))

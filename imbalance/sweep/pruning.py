@@ -94,8 +94,8 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
 
     Args:
         rule: "none", "asha" or "median".
-        first_rung: number of epochs before the first comparison; None for one in nine epochs.
-        configs: configs of all settings; of a search, those of two points.
+        first_rung: number of epochs before the first comparison; None for a ninth of all epochs.
+        configs: config of each setting of a grid; for a search, of points that show its values of the keys in EQUAL.
 
     Raises:
         BadInput: the settings cannot be compared by the rule.

@@ -57,9 +57,9 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
 def train_rank(
     config: dict[str, Any], directory: str, pause: int | None
 ) -> tuple[dict[str, Any], BaseException | None]:
-    """Train a run as one of several processes, and return the content of summary.json and None.
+    """Train a run as one of several processes, and return a pair: the content of summary.json, and None.
 
-    After an error, return {} and the error. To raise it would make the launcher kill all other processes.
+    After an error the pair is {} and the error: if a process raised its error, the launcher would kill the others.
     """
     from imbalance.training.loop import train
 

@@ -22,7 +22,7 @@ same time, the study has two trials for this attempt. The trial with the lower n
 `imbalance.sweep.pruning` says how settings are compared and pruned. A trial has these user attributes:
 
 - `point`: the config, the overrides and the seed;
-- `identity`: the key of the point, the number of the attempt, and a key that trials have in common which can be stacked;
+- `identity`: the key of the point, the number of the attempt, and a key that is equal for trials that can be stacked together;
 - `worker`: the name of the worker that holds the trial;
 - `rungs`: the values by which the pruner compares the trial's setting;
 - `result`, once the trial has ended: status, run directory, seconds, and the digest of the data. In a trial of an older
@@ -137,7 +137,7 @@ class Outcome(NamedTuple):
     directory: run directory; None if the run has not begun.
     number: number of the trial in its study.
     data: digest of the run's data; None for a trial that has not ended.
-    pruned: for a pruned trial, the epochs after which its setting was pruned, and the setting's mean over seeds then.
+    pruned: for a pruned trial, the epoch after which its setting was pruned, and the setting's mean over seeds then.
     """
 
     status: str

@@ -150,7 +150,7 @@ def plan_for(pruner: str, first_rung: int | None, points: Iterable[Point], work_
 def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
     """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `EQUAL`.
 
-    The points have `example` and, for each axis in `EQUAL`, every value of a list or both ends of a range.
+    The points are `example` and, for each axis in `EQUAL`, a point with each value of a list or each end of a range.
 
     Args:
         space: the search space, as `Search` takes it.

@@ -272,7 +272,7 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with an own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
+    """Build `sgd` with its own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
 
     A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
 
@@ -305,7 +305,7 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with an own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
+    """Build `adamw` with its own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
 
     A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
     AdamW multiplies weight decay by the learning rate, so the factors also multiply the decay of their layers.

@@ -38,6 +38,6 @@ def check_launch() -> None:
         socket.getaddrinfo(address, None)
     except (OSError, UnicodeError) as error:  # torch would look the name up for half an hour, and end on no signal
         raise BadInput(
-            f"MASTER_ADDR: {address!r} given in the environment, but it names no host ({getattr(error, 'strerror', error)}); for "
+            f"MASTER_ADDR: {address!r} given in the environment, but no host has this name ({getattr(error, 'strerror', error)}); for "
             f"one process, unset {', '.join(several)}; {instead}"
         ) from None

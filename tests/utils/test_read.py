@@ -184,5 +184,5 @@ def test_variables_that_an_ended_launcher_left_are_one_line(monkeypatch, capsys)
             patch.setenv("MASTER_ADDR", "no host")  # torch would look for it for half an hour
             assert call(["list", "data"]) == 2
             assert capsys.readouterr().err.startswith(
-                "MASTER_ADDR: 'no host' given in the environment, but it names no host"
+                "MASTER_ADDR: 'no host' given in the environment, but no host has this name"
             )
