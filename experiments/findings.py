@@ -88,7 +88,7 @@ def code_table(folder: Path) -> str:
 
 
 def of_leaderboard(table: Callable[[list[leaderboard.Entry]], str]) -> Callable[[Path], str]:
-    """Return a function that reads leaderboard.csv in a folder, and returns `table(rows)`."""
+    """Return a function from a folder to the `table` of the rows of leaderboard.csv in this folder."""
     return lambda folder: table(leaderboard.read(folder))
 
 

@@ -2,9 +2,10 @@
 
     imbalance leaderboard    # rewrites these rows; `imbalance findings` then writes the page
 
-Each row is a method, a setting and a selection rule that does not read test. Its digest is a hash of the rows of results that
-it was computed from. The rows of submitted runs stay as they are. The studies of pairs of classes (pairs, leads) and of limits
-(limit_on_features, limit_descent) are left out: they compare two losses over many small tasks, and have pages of their own.
+Each row has one method, one setting and one selection rule; no rule reads test. The digest of a row is a hash of the rows
+of results that it was computed from. The rows of submitted runs stay as they are. The studies of pairs of classes (pairs,
+leads) and of limits (limit_on_features, limit_descent) are left out: they compare two losses over many small tasks, and
+have pages of their own.
 """
 
 import csv
@@ -31,9 +32,9 @@ IGNORED = ("trainer.eval_splits", "trainer.eval_every", *KEPT)  # change no resu
 
 
 def config_of(row: Row) -> dict[str, Any]:
-    """Return the values of the config of a row of results by full key.
+    """Return the config values of a row of results by full key, such as "optim.lr".
 
-    A tuple stands in the name of a run directory with + between its values.
+    The overrides of a row have + between the values of a tuple.
     """
     changes = dict(part.split("=", 1) for part in row["overrides"].split(",") if "=" in part)
     texts = {key: OverrideText(value.replace("+", ",")) for key, value in changes.items() if key not in IGNORED}
@@ -54,7 +55,7 @@ def entry(
     Args:
         table: the name of the table of results that has `rows`.
         values: the metric of each seed; nan for a seed that diverged.
-        about: cells that do not follow from the config.
+        about: cells that the config does not determine, by column.
         config: the values of the config by full key.
     """
     evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
@@ -69,7 +70,7 @@ def entry(
 
 
 def by_setting(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    """Return the rows of each setting: those of the same config with the same overrides."""
+    """Yield the rows of each setting; rows with the same config and overrides have the same setting."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["name"], row["overrides"]), []).append(row)
@@ -80,17 +81,17 @@ METRICS = {"worst-group accuracy": "worst_group_accuracy", "balanced accuracy": 
 
 
 def metric_for(rows: Sequence[Row]) -> str:
-    """Return the metric that ranks the data of these rows; only the groups of colored digits are not the classes."""
+    """Return the metric that ranks methods on the data set of `rows`: of groups for colored digits, else of classes."""
     return "worst-group accuracy" if rows[0]["set"] == "colored_digits" else "balanced accuracy"
 
 
 def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
-    """Return the test metric at the epoch that the config selects, by seed."""
+    """Return the test metric of each row, at the epoch that its config selects, by seed."""
     return {int(row["seed"]): score(row, "test", METRICS[metric]) for row in rows}
 
 
 def default_entries(table: str, folder: Path) -> Iterator[Entry]:
-    """Return a row for each setting of a table whose hyperparameters are those of its configs."""
+    """Yield a row for each setting of a table of results whose hyperparameters were not tuned."""
     for rows in by_setting(kept_results.read(table, folder)):
         metric = metric_for(rows)
         yield entry(
@@ -99,7 +100,7 @@ def default_entries(table: str, folder: Path) -> Iterator[Entry]:
 
 
 def long_tail_entries(folder: Path) -> Iterator[Entry]:
-    """Return two rows for each setting on long-tailed CIFAR-10: at the last epoch, and at the best epoch on val."""
+    """Yield two rows for each setting on long-tailed CIFAR-10: of the last epoch, and of the epoch that is best on val."""
     for rows in by_setting(kept_results.read("long_tails", folder)):
         last = {"rule": "last epoch", "labels in val": "none"}
         best = {"rule": "best balanced accuracy", "labels in val": "classes"}
@@ -110,7 +111,7 @@ def long_tail_entries(folder: Path) -> Iterator[Entry]:
 
 
 def protocol_entries(folder: Path) -> Iterator[Entry]:
-    """Return a row for each data set, batch size and loss of the tuning protocol, at its best learning rate on val."""
+    """Yield a row for each data set, batch size and loss of the tuning protocol, at the learning rate best on val."""
     every = kept_results.read("protocol", folder)
     for data, (_, metric_name) in (protocol.SMALL_DATA | protocol.IMAGES).items():
         for size in ("64", "512"):
@@ -126,7 +127,7 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
 
 
 def subpopbench_entries(folder: Path) -> Iterator[Entry]:
-    """Return a row for each comparison by the protocol of SubpopBench, method, and rule that reads val."""
+    """Yield a row for each method and each rule that reads val, in each comparison by the protocol of SubpopBench."""
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
         data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
         settings = 1 + max(int(row["setting"]) for row in rows)

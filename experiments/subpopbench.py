@@ -6,9 +6,9 @@
     imbalance reproduce subpopbench --data=colored_digits --no-train    # the tables of the kept runs in results/
 
 The protocol is that of Yang et al., "Change is Hard: A Closer Look at Subpopulation Shift", ICML 2023. Each method is trained
-at seed 0 with the default setting and 15 random settings, drawn as in the released code. A selection rule chooses a setting
-and a checkpoint. The chosen setting is trained with two more seeds, and the tables show its test metrics. Published values
-stand beside them as quotations. With --keep the runs are added to results/subpopbench.csv.gz.
+at seed 0 with the default setting and 15 random settings, drawn as in the released code. Each selection rule chooses a
+setting and a checkpoint. The chosen setting is trained with two more seeds. The tables show its test metrics, and quote the
+published values beside them. With --keep the runs are added to results/subpopbench.csv.gz.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,7 +58,7 @@ class Rule(NamedTuple):
     """A rule that chooses a setting and a checkpoint.
 
     split: the split that the rule reads.
-    value: function from the predictions at each checkpoint to the values of which the rule takes the largest.
+    value: function from the predictions at all checkpoints to a value for each checkpoint; the rule chooses the largest.
     """
 
     split: str
@@ -88,7 +88,7 @@ def read_checkpoints(directory: Path, final_only: bool) -> Checkpoints:
     """Return the checkpoints of a finished run.
 
     Args:
-        final_only: whether only the final predictions count, because a last layer was fitted after training.
+        final_only: whether to return the final predictions alone, because a last layer was fitted after training.
     """
     if not final_only:
         logits = list(read_logits(directory, "test").values())
@@ -127,10 +127,11 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
 
 
 def row_of(directory: Path, about: Mapping[str, Any], final_only: bool) -> Row:
-    """Return the row of a run: that of `kept_results` without its selection rules, the cells `about`, and the choice of each rule.
+    """Return the row of a run for the table of results.
 
-    For each rule, "<rule>: value" is the value by which the rule chooses, at its best checkpoint, and "<rule>: <metric>" is a
-    test metric there. A diverged run has no such cells.
+    The row has the cells of `kept_results.row_of` except those of selection rules, and the cells `about`. For each rule in
+    RULES, the row also has cells of the checkpoint that the rule chooses, unless the run diverged. "<rule>: value" is the
+    value by which the rule chooses, and "<rule>: <metric>" is a test metric.
     """
     row = kept_results.row_of(directory)
     assert row is not None, "called for a run that is done or diverged"
@@ -152,7 +153,7 @@ def row_of(directory: Path, about: Mapping[str, Any], final_only: bool) -> Row:
 
 
 class Comparison(NamedTuple):
-    """What all rows of a table have in common.
+    """Data set, budget, changes and attributes that all rows of a table have in common.
 
     data: name of the data set.
     budget: number of training steps of every run.
@@ -166,13 +167,13 @@ class Comparison(NamedTuple):
     attributes: str
 
     def has(self, row: Row) -> bool:
-        """Return whether a row belongs to this comparison. A row without attributes belongs to "known" and to "unknown"."""
+        """Return whether a row belongs to this comparison; a row whose attributes are "" fits both "known" and "unknown"."""
         values = row["protocol data"], int(row["budget"]), row["changes"]
         return values == self[:3] and row["attributes"] in ("", self.attributes)
 
 
 class Outcome(NamedTuple):
-    """What a rule gives for a method.
+    """Setting that a rule chooses for a method, and the runs of this setting.
 
     setting: number of the chosen setting; None if every run of the search diverged.
     runs: the rows of the chosen setting, by seed; a diverged run has a row.
@@ -214,11 +215,11 @@ def outcomes(rows: Sequence[Row], rule: str, seeds: int) -> dict[str, Outcome]:
 
 
 def joint_means(by_method: Mapping[str, Mapping[int, float]], reference: str) -> dict[str, tuple[str, str]]:
-    """Return two texts for each method: the joint interval of its mean, and that of its difference from `reference`.
+    """Return two texts for each method: joint intervals of its mean, and of its mean difference from `reference`.
 
-    All intervals of the first kind contain the true means at once in at least 95 % of cases, and so do all intervals of the
-    second kind: each has the level 1 − 0.05 / m, where m is the number of intervals (Bonferroni). That holds whatever the
-    spreads of the methods, and whatever the seeds have in common.
+    In at least 95 % of cases all intervals of means contain the true means at once. The same is true of the intervals of
+    differences. Each interval has the level 1 − 0.05 / m, where m is the number of methods or differences (Bonferroni).
+    The methods may have different spreads, and share seeds.
 
     Args:
         by_method: the values of each method, by seed; nan for a diverged run.
@@ -241,7 +242,7 @@ def range_text(value: Mean) -> str:
 
 
 def main_table(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
-    """Return a table with a line for each method: its worst group by each rule, with joint intervals for the first.
+    """Return a table of each method's worst-group accuracy by each rule, with joint intervals for the rule of QUOTED_RULE.
 
     Args:
         rows: the rows of the comparison.
@@ -275,7 +276,7 @@ def main_table(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
 
 
 def full_table(rows: Sequence[Row], rule: str, seeds: int) -> str:
-    """Return a table of all metrics in COLUMNS for each method, by one rule.
+    """Return a table of all metrics in COLUMNS for each method, at the setting and checkpoint that `rule` chooses.
 
     Args:
         rows: the rows of one comparison.
@@ -291,7 +292,7 @@ def full_table(rows: Sequence[Row], rule: str, seeds: int) -> str:
 
 
 def summarise(values: Mapping[int, float]) -> str:
-    """Return the mean over seeds and its own 95 % interval as text, in percent."""
+    """Return the mean over seeds and its 95 % interval, which is not a joint one, as text, in percent."""
     return mean(list(values.values()) or [nan], 0, 1).percent()
 
 
@@ -319,7 +320,7 @@ def description(rows: Sequence[Row], comparison: Comparison, seeds: int) -> str:
 
 
 def parse_changes(text: str) -> dict[str, OverrideText]:
-    """Return the overrides in the text of a comparison, such as "model.hidden=64,64 model.name=mlp", by key."""
+    """Return by key the overrides in `text`, such as "model.hidden=64,64 model.name=mlp"."""
     return {key: OverrideText(value) for key, value in (part.split("=", 1) for part in text.split())}
 
 
@@ -330,7 +331,7 @@ LEGEND = (
 
 
 def kept_table(data: str, folder: Path) -> str:
-    """Return the main table of each comparison on a data set whose runs are in results/subpopbench.csv.gz.
+    """Return the main tables of a data set: one for each of its comparisons in subpopbench.csv.gz in a folder.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
@@ -347,7 +348,10 @@ SEEDS = 3  # of the protocol
 
 
 def comparisons(rows: Sequence[Row]) -> dict[Comparison, list[Row]]:
-    """Return the rows of each comparison that has some; one with methods that read attributes comes under "known"."""
+    """Return the rows of each comparison that has a row with its own attributes, "known" or "unknown".
+
+    Rows whose attributes are "" come under both.
+    """
     keys = {(row["protocol data"], int(row["budget"]), row["changes"]) for row in rows}
     kinds = [Comparison(*key, attributes) for key in sorted(keys) for attributes in QUOTED_RULE]
     found = {comparison: [row for row in rows if comparison.has(row)] for comparison in kinds}
@@ -390,10 +394,10 @@ def subpopbench(
     Args:
         data: keys of DATA, or names of other data sets that have a config <name>_erm.
         methods: keys of METHODS; if none, all that can be trained with these `attributes` and data.
-        attributes: "known" or "unknown" in training; they are always known in val and test.
+        attributes: "known" or "unknown" in training; the attributes of val and test are always known.
         trials: number of settings for each method, the default setting included.
-        steps: number of training steps of every run; 0 for those of the protocol.
-        dry_run: print the number of runs and of steps, train nothing.
+        steps: number of training steps of every run; 0 for the number of the protocol.
+        dry_run: print the numbers of runs, steps and hours, and train nothing.
         train: False to train nothing, and print the tables of the runs in results/subpopbench.csv.gz.
         keep: add a row for each run to results/subpopbench.csv.gz.
         results: folder that holds the tables of results, such as results/.
@@ -465,7 +469,7 @@ def subpopbench(
 
 
 def print_kept(data: Sequence[str], methods: Sequence[str], attributes: str, seeds: int, folder: Path) -> None:
-    """Print the tables of the runs in results/subpopbench.csv.gz, for these data sets and methods."""
+    """Print the tables of these data sets and methods from subpopbench.csv.gz in a folder; no `methods` means all."""
     for name in methods:
         check_one_of("--methods", name, list(METHODS))
     found = comparisons(kept_results.read(STUDY, folder))
@@ -473,15 +477,15 @@ def print_kept(data: Sequence[str], methods: Sequence[str], attributes: str, see
         mine = {c: rows for c, rows in found.items() if c.data == name and c.attributes == attributes}
         if not mine:
             raise BadInput(
-                f"--data={name}: {kept_results.file_of(STUDY, folder)} has no runs with {attributes} attributes; leave --no-train "
-                "out, and add --keep"
+                f"--data={name}: {kept_results.file_of(STUDY, folder)} has no runs with {attributes} attributes; to train "
+                "and keep some, type --keep in place of --no-train"
             )
         for comparison, rows in mine.items():
             print_tables([row for row in rows if not methods or row["method"] in methods], comparison, seeds)
 
 
 def methods_for(methods: Sequence[str], attributes: str, data_sets: Mapping[str, DataSet]) -> list[str]:
-    """Return the methods to train: `methods`, or all that can be trained if there are none.
+    """Return the methods to train: `methods` or, if it is empty, all that can be trained.
 
     Raises:
         BadInput: a method is unknown, is given twice, or cannot be trained with these attributes or data.
@@ -501,20 +505,20 @@ def methods_for(methods: Sequence[str], attributes: str, data_sets: Mapping[str,
                     f"leave {name} out, or type --attributes=known"
                 )
             raise BadInput(
-                f"--methods={name}: the method cannot be trained on texts, as {texts} has; leave {name} out, or type another --data"
+                f"--methods={name}: the method cannot be trained on the texts of {texts}; leave {name} out, or type another --data"
             )
         check_one_of("--methods", name, usable)
     return list(methods) or usable
 
 
 def check_one_of(flag: str, name: str, valid: Sequence[str]) -> None:
-    """Raise `BadInput` if `name`, given with a flag, is not valid."""
+    """Raise `BadInput` if `name`, which was typed with `flag`, is not in `valid`."""
     if name not in valid:
         raise BadInput(f"{flag}: {name!r} given; valid: {', '.join(valid)}")
 
 
 def check_names(flag: str, names: Sequence[str]) -> None:
-    """Raise `BadInput` if one of `names`, the value of a flag, is repeated."""
+    """Raise `BadInput` if `names`, which were typed with `flag`, has the same name twice."""
     for i, name in enumerate(names):
         if name in names[:i]:
             raise BadInput(f"{flag}: {name!r} given twice; type it once")
@@ -529,10 +533,10 @@ def plan(
     work_dir: str,
     jobs: int,
 ) -> str:
-    """Return a table of the runs, steps and hours that the protocol takes, by data set and method.
+    """Return a table of the most runs, steps and hours that the protocol takes, by data set and method.
 
-    The rules can choose up to three settings, each of which is trained with the seeds after 0. The time of a step is the
-    mean over the finished runs of the data set under `work_dir`, set-up and evaluation included.
+    Each of the three rules can choose another setting; a chosen setting is trained with all seeds above 0. The time of a
+    step is the mean over the finished runs of the data set under `work_dir`, with set-up and evaluation.
 
     Args:
         searched: the points of the search, by data set, method, setting and seed.

@@ -21,9 +21,9 @@ from imbalance.sweep.study import Point
 class DataSet(NamedTuple):
     """A data set of the protocol.
 
-    config: the config whose network and data are used.
-    size: number of training examples; 0 to load the data and count them.
-    steps: number of training steps.
+    config: name of the config whose network and data are used.
+    size: number of training examples; 0 if the data must be loaded to count them.
+    steps: number of training steps of a run.
     check: number of steps from one checkpoint to the next.
     kind: "image", "text" or "tabular", which decides the ranges of the hyperparameters.
     changes: config values by key in which the protocol differs from the config.
@@ -85,9 +85,9 @@ CHECKPOINTS = 20  # of a data set that the protocol does not name
 class Range(NamedTuple):
     """The values of a hyperparameter.
 
-    default: its value in setting 0.
-    random: draws its value in another setting.
-    text: the distribution of the random values, for people.
+    default: value in setting 0.
+    random: function that draws the value in any other setting.
+    text: distribution of the random values, to be shown.
     """
 
     default: Any
@@ -183,9 +183,9 @@ class Method(NamedTuple):
     title: name in the published tables.
     overrides: config values by key; the value BY becomes "group" or "class".
     ranges: the name of a hyperparameter in OWN, by the config key that it sets.
-    needs_attributes: whether the method cannot be used if attributes are unknown, because it would then be ERM, or not the
-        published method.
-    texts: whether texts can be trained with the method; they cannot be mixed, and cRT has no AdamW.
+    needs_attributes: whether the method is left out if attributes are unknown: without them it would equal ERM, or differ
+        from the published method.
+    texts: whether the method can be trained on texts. Methods that mix inputs cannot; cRT cannot, because it has no AdamW.
     """
 
     title: str

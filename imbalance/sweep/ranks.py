@@ -22,11 +22,11 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
     Args:
         config: validated config, as a dictionary.
         directory: run directory.
-        ranks: number of processes. Each sees the devices in CUDA_VISIBLE_DEVICES of this process, and uses its own.
+        ranks: number of processes. Each process uses one of the devices in CUDA_VISIBLE_DEVICES of this process.
         pause: number of epochs after which the run pauses; None to train to the end.
 
     Raises:
-        RuntimeError: a process was killed, or crashed; the text has its traceback.
+        RuntimeError: a process was killed or crashed; after a crash the text has the traceback.
         Other errors: those of `imbalance.training.loop.train`.
     """
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -57,9 +57,9 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
 def train_rank(
     config: dict[str, Any], directory: str, pause: int | None
 ) -> tuple[dict[str, Any], BaseException | None]:
-    """Train a run as one of several processes; return a tuple: the content of summary.json, and the error or None.
+    """Train a run as one of several processes, and return a pair: the content of summary.json, and None.
 
-    An error is returned because the launcher kills the other processes as soon as one raises.
+    After an error the pair is {} and the error: if a process raised its error, the launcher would kill the others.
     """
     from imbalance.training.loop import train
 
@@ -74,7 +74,7 @@ def train_rank(
 
 @contextlib.contextmanager
 def signals_forwarded() -> Iterator[None]:
-    """Return a context manager in which a signal that asks this process to stop is passed on to its child processes."""
+    """Return a context manager in which this process passes signals that ask it to stop on to its child processes."""
 
     def forward(signum: int, _frame: object) -> None:
         for child in multiprocessing.active_children():

@@ -218,7 +218,7 @@ def train_quietly(runs: Sequence[Run], pause: int | None = None, processes: int 
     """Train one run, or several as one stacked model, and return the content of each summary.json.
 
     Nothing is printed on stdout; the output of a run is in its log.txt. A diverged run has a summary too. If the memory
-    is too small for all runs at once, train one half after the other, from their checkpoints.
+    is too small for all runs at once, train half of them to the end, then the other half, each from its checkpoint.
 
     Args:
         pause: number of epochs after which a run pauses, with the status "interrupted"; None to train to the end.
@@ -255,8 +255,8 @@ def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
     than workers, several workers share a GPU. With more GPUs than workers, some GPUs stay idle.
 
     Args:
-        processes: number of processes that train a run of a worker together. With more than one, each worker sees as
-            many GPUs, which no other worker sees.
+        processes: number of processes that train a run of a worker together. If it is above 1 and the machine has GPUs,
+            each worker sees this number of GPUs, and shares them with no other worker.
 
     Raises:
         BadInput: the machine has too few GPUs, or too few cores if it has no GPU, for the processes of all workers.
@@ -283,8 +283,8 @@ def _begin(counter, gpus: list[str]) -> None:
     """Set up a worker process: choose its GPU, and end the worker when its parent ends.
 
     Args:
-        counter: number shared by all workers, which counts the workers that have begun.
-        gpus: values of CUDA_VISIBLE_DEVICES, which workers take in turn.
+        counter: number of workers that have begun, shared by all workers.
+        gpus: values of CUDA_VISIBLE_DEVICES, of which each worker takes the next, and after the last the first again.
     """
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
@@ -307,10 +307,12 @@ def _end_with_parent() -> None:
 
 
 def shares_of_gpus(gpus: Sequence[str], workers: int, processes: int) -> list[str]:
-    """Return the values of CUDA_VISIBLE_DEVICES that workers take in turn; [] without GPUs.
+    """Return a list of values of CUDA_VISIBLE_DEVICES, of which each worker takes the next; [] without GPUs.
+
+    A value names one GPU for each of the `processes`. If the list is shorter than `workers`, it starts over.
 
     Args:
-        gpus: ids of the GPUs of this machine.
+        gpus: ids of the GPUs that this process sees.
         workers: number of workers.
         processes: number of processes that train a run of a worker together.
 

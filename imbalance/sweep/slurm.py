@@ -56,9 +56,9 @@ def run(
     parameters: Sequence[str],
     processes: int = 1,
 ) -> None:
-    """Submit `jobs` Slurm jobs with a worker each, and wait until all have ended.
+    """Submit an array of `jobs` Slurm jobs, each with one worker, and wait until all have ended.
 
-    If an array of this study is still queued or running, wait for that array, and submit no other. Ctrl-C ends the
+    If an earlier array of this study is queued or running, wait for that array, and submit none. Ctrl-C ends the
     wait, but not the jobs.
 
     Args:
@@ -142,8 +142,8 @@ def submit(
     gpus = next((settings[key] for key in ("gpus_per_node", "slurm_gpus_per_node") if key in settings), processes)
     if isinstance(gpus, int) and gpus < processes:
         raise BadInput(
-            f"--processes_per_run={processes}: a job with --slurm=gpus_per_node={gpus} has too few GPUs; type "
-            f"--slurm=gpus_per_node={processes}"
+            f"--processes_per_run={processes}: a job with --slurm=gpus_per_node={gpus} has too few GPUs, because each process "
+            f"needs one; type --slurm=gpus_per_node={processes}"
         )
     try:
         executor = submitit.AutoExecutor(folder=folder_of(location), cluster="slurm")

@@ -3,25 +3,30 @@
 The workers can be on several machines, which need not share files. A trial is one run: a config, overrides and a
 seed, which together are its "point". A trial has the same run directory as under `imbalance train`.
 
-A worker takes a trial by setting its state from WAITING to RUNNING, which only one worker can do. The trial then names
-the worker, whose lease says whether the worker lives (`imbalance.sweep.lease`). If the worker has died, another worker
-sets the trial to FAIL, which only one worker can do, and adds the next attempt at the same point. An attempt resumes
-from the checkpoint of the attempt before, since both have the same run directory. If two workers add the same attempt
-at the same time, the attempt with the lower number counts, and the other is called its twin.
+A worker takes a trial by setting the state of the trial from WAITING to RUNNING. Optuna lets only one worker do so. The
+trial then names the worker, whose lease says whether the worker lives (`imbalance.sweep.lease`). If the worker has died,
+one other worker sets the trial to FAIL, and adds a new trial: the next attempt at the same point. An attempt resumes from
+the checkpoint of the attempt before, since both have the same run directory. If two workers add the same attempt at the
+same time, the study has two trials for this attempt. The trial with the lower number counts; the other trial is its twin.
 
 | trial | state in Optuna | `status` |
 |---|---|---|
 | finished | COMPLETE, with its score | done |
 | loss not finite | PRUNED: TPE ranks it below all others | diverged |
-| its setting was pruned | PRUNED, with the mean of the setting as intermediate value | pruned |
+| its setting was pruned | PRUNED, with the setting's mean over seeds as intermediate value | pruned |
 | ended by an error of the program | FAIL, with the traceback as `error`; `add` adds the next attempt | crashed |
 | its worker died | FAIL; a worker adds the next attempt | lost |
-| twin of another attempt | FAIL | duplicate |
+| twin of another trial | FAIL | duplicate |
 | stopped, or paused until its setting is compared with others | WAITING again | unfinished |
 
-`imbalance.sweep.pruning` says how settings are compared and pruned. The user attributes of a trial are `point`; `identity`, with the key of the point, the number of the attempt, and the
-key of the trials that can be stacked with it; `worker`; `rungs`, with the values by which its setting is compared; and
-at the end `result`, with status, run directory, seconds, and the digest of the data. Trials of older versions have the entries of `result` as attributes of their own.
+`imbalance.sweep.pruning` says how settings are compared and pruned. A trial has these user attributes:
+
+- `point`: the config, the overrides and the seed;
+- `identity`: the key of the point, the number of the attempt, and a key that is equal for trials that can be stacked together;
+- `worker`: the name of the worker that holds the trial;
+- `rungs`: the values by which the pruner compares the trial's setting;
+- `result`, once the trial has ended: status, run directory, seconds, and the digest of the data. In a trial of an older
+  version these entries are user attributes themselves.
 """
 
 import hashlib
@@ -132,7 +137,7 @@ class Outcome(NamedTuple):
     directory: run directory; None if the run has not begun.
     number: number of the trial in its study.
     data: digest of the run's data; None for a trial that has not ended.
-    pruned: for a pruned trial, the number of epochs after which its setting was pruned, and the mean of the setting then.
+    pruned: for a pruned trial, the epoch after which its setting was pruned, and the setting's mean over seeds then.
     """
 
     status: str
@@ -165,7 +170,7 @@ class Attempts(NamedTuple):
     """Trials of a study, divided into those that count and all others.
 
     newest: for each point, by its key, a pair: the newest attempt at the point, and the number of this attempt.
-    duplicates: twins of other attempts, which do not count.
+    duplicates: twins of other trials; twins do not count.
     nameless: trials for which Optuna has not chosen a point.
     """
 
@@ -218,15 +223,15 @@ def count_left(location: StudyLocation, search: Search | None) -> int:
 def add(location: StudyLocation, points: Sequence[Point], plan: Plan | None = None) -> None:
     """Add an attempt at every point that the study does not have yet, and at every point whose newest attempt crashed.
 
-    A point whose trial is finished gets another attempt if the data have changed since. So a score always belongs to
-    the data as they are now.
+    A point whose trial is finished gets another attempt if the data have changed since then. So a score always belongs
+    to the present data.
 
     Args:
         points: for each run, a dictionary with its config, overrides and seed.
-        plan: plan by which settings are pruned; None if none are.
+        plan: plan by which settings are pruned; None without pruning.
 
     Raises:
-        BadInput: a point is not a valid run, or the study has another plan. No trial is added.
+        BadInput: a point is not a valid run, or the study has another plan; then no trial is added. Or `renew` raises it.
     """
     runs = [run_of(point, location.work_dir) for point in points]  # raises before anything is added
     study = open_study(location)
@@ -244,9 +249,9 @@ def add(location: StudyLocation, points: Sequence[Point], plan: Plan | None = No
 
 
 def renew(study: "Study", location: StudyLocation) -> None:
-    """Add another attempt at each point whose newest attempt crashed, or finished on data that have changed since.
+    """Add another attempt at each point whose newest attempt crashed, or finished before its data changed.
 
-    If the data of a trial cannot be read any more, they count as unchanged.
+    Data that cannot be read any more count as unchanged.
 
     Raises:
         BadInput: the data have changed, and the study has pruned settings by their scores on the former data.
@@ -260,8 +265,8 @@ def renew(study: "Study", location: StudyLocation) -> None:
                 continue
             if plan:
                 raise BadInput(
-                    f"study {location.name} has pruned settings by scores on other data than those of now; restore the data, "
-                    "or type another name, --study=<name>, and another --work_dir"
+                    f"study {location.name} has pruned settings by scores on data that have changed since; restore the data, "
+                    "or begin another study with --study=<new name> --work_dir=<new folder>"
                 )
         if ended in ("done", "diverged", "crashed"):
             study.add_trial(_next_attempt(trial, key, attempt))
@@ -346,15 +351,15 @@ def run_of(point: Point, work_dir: str) -> Run:
 def work(
     location: StudyLocation, search: Search | None, wait: bool, workers: int, stacked: int, processes: int = 1
 ) -> None:
-    """Train trials until none is left.
+    """Train the trials of a study until none is left.
 
-    A trial whose run another process is training is tried again later.
+    If another process is training the run of a trial, try the trial again later.
 
     Args:
         search: search space from which Optuna adds trials; None if the study has all its trials already.
         wait: True to wait until the trials of other workers end too, and to resume the trials of workers that die.
-            False to wait only until it is certain that all workers with running trials live.
-        workers: number of workers that share the trials, this one included.
+            False to return once it is certain that every worker with a running trial is alive.
+        workers: number of workers that share the trials, with this worker.
         stacked: largest number of trials that a worker trains together as one stacked model, if that is faster.
         processes: number of processes that train each trial together.
 
@@ -475,7 +480,7 @@ class Worker:
         return self.rungs and self.rungs.next_rung(setting_key(trial.user_attrs["point"]))
 
     def _compare_settings(self, attempts: Attempts) -> bool:
-        """Let the pruner decide on the settings whose runs have all reached a rung, and prune the trials of the losers.
+        """Let the pruner compare the settings whose runs have all reached a rung, and prune trials of the settings it rejects.
 
         Return whether a trial was pruned.
         """
@@ -508,11 +513,11 @@ class Worker:
         return pruned
 
     def _prune(self, trial: "FrozenTrial", epoch: int, mean: float) -> None:
-        """Set a waiting trial to PRUNED, and the status of its run to "pruned", if the run is on this machine.
+        """Set a waiting trial to PRUNED. If its run directory is on this machine, set the run's status to "pruned" too.
 
         Args:
-            epoch: number of epochs after which its setting was pruned.
-            mean: mean of the setting after these epochs.
+            epoch: number of epochs after which the trial's setting was pruned.
+            mean: the setting's mean over seeds after these epochs.
         """
         directory, trial_id = run_of(point_of(trial), self.location.work_dir).directory, self._id(trial)
         mark_pruned(directory, epoch)

@@ -7,15 +7,15 @@ A setting is a combination of config values; its runs differ only in the seed.
 
 After a kill, type the same command again: it skips the finished runs, and resumes the unfinished runs from their
 checkpoints. Typed on several machines that share their files, the command runs one sweep on all of them. With
---launcher=slurm the workers are an array of Slurm jobs. A larger grid adds trials to the study. Optuna's dashboard shows
-the study:
+--launcher=slurm the workers are an array of Slurm jobs. The same command with a larger grid adds trials to the study.
+Optuna's dashboard shows the study:
 
     pip install optuna-dashboard && optuna-dashboard runs/sweeps/digits_poly/study.journal
 
---pruner=asha or median stops settings early whose mean over seeds is worse than that of other settings. A run on several
-GPUs takes --processes_per_run.
+--pruner=asha, or --pruner=median, stops a setting early if its mean over seeds is worse than that of other settings. To
+train each run on several GPUs, add --processes_per_run=<number of GPUs>.
 
-Without Optuna a grid is trained too, but on one machine and without a study: the run directories say what is finished.
+Without Optuna a grid is trained on one machine, without a study: the run directories show which runs are finished.
 """
 
 import functools
@@ -78,19 +78,19 @@ def sweep(
         config: config files or names; with several, the grid is trained for each.
         overrides: config values by key, for all trials.
         grid: axes of the grid as typed, such as "optim.lr=0.01,0.1"; see `parse_axis`.
-        search: axes or ranges that `sampler` searches at seed 0, until it has tried `trials` points.
+        search: axes or ranges from which `sampler` draws points, at seed 0; not together with `grid`.
         sampler: "random" or "tpe".
-        trials: total number of points of `search` in the study, with those of earlier calls; a grid does not count.
+        trials: total number of points of `search` in the study, with points of earlier calls; points of grids do not count.
         seeds: number of seeds of each point of the grid.
         work_dir: folder of the run directories.
         jobs: number of workers.
         stacked: largest number of trials that one worker trains together as one stacked model.
-        study: name of the Optuna study; if None, the names of the configs and the overrides, see `study_name`.
+        study: name of the Optuna study; None for the name that `study_name` makes of configs, overrides and pruner.
         storage: "journal:<file>", or the URL of a database; "" for a file under `work_dir`.
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
         pruner: rule by which settings end early: "none", "median" or "asha".
-        first_rung: number of epochs after which settings are compared for the first time; None for one in nine epochs.
+        first_rung: number of epochs after which settings are compared for the first time; None for a ninth of all epochs.
         processes_per_run: number of processes, each with its own GPU if there are GPUs, that train a run together.
 
     Returns:
@@ -142,13 +142,15 @@ def sweep(
 
 
 def plan_for(pruner: str, first_rung: int | None, points: Iterable[Point], work_dir: str) -> Plan | None:
-    """Return the plan by which the settings of these points are pruned; None for the pruner "none"."""
+    """Return the plan by which `pruner` prunes the settings of `points`; None for the pruner "none"."""
     used = pruner != "none"
     return make_plan(pruner, first_rung, [studies.run_of(point, work_dir).config for point in points if used])
 
 
 def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
-    """Return points of a search that have every value, or both ends, of the axes that a pruner does not allow.
+    """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `EQUAL`.
+
+    The points are `example` and, for each axis in `EQUAL`, a point with each value of a list or each end of a range.
 
     Args:
         space: the search space, as `Search` takes it.
@@ -177,13 +179,13 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
 
 
 def study_name(point: Point, config: Sequence[str], common: Iterable[str], plan: Plan | None) -> str:
-    """Return the default name of a study: the names of its configs, the overrides that all its trials share, the pruner.
+    """Return the default name of a study, made of its configs' names, the overrides that its trials share, and the pruner.
 
     Args:
         point: any point of the study.
         config: config files or names.
         common: keys of the overrides that all trials share.
-        plan: plan by which settings are pruned; None if none are.
+        plan: plan by which settings are pruned; None without pruning.
     """
     overrides = (override_text(key, point[key]) for key in sorted(common))
     pruner = [f"pruner={plan.rule}"] if plan else []
@@ -322,10 +324,12 @@ def split_values(text: str) -> list[str]:
 class Setting(NamedTuple):
     """Combination of config values, with the scores of its trials, which differ only in the seed.
 
-    score: mean score over the seeds that did not diverge; nan if there are none. rank: number by which combinations are
-    compared: the mean score, with each diverged seed as the lowest possible score. best: run directory of the run with
-    the best score; None without any. pruned: for a pruned setting, which is never the best, the number of epochs after
-    which it was pruned, and its mean then.
+    score: mean score over the seeds that did not diverge; nan if there are none.
+    rank: number by which settings are compared: the mean score, if each diverged seed gets the lowest possible score.
+    seeds: number of trials with a score.
+    diverged: number of diverged trials.
+    best: run directory of the run with the best score; None if no run has a score.
+    pruned: number of epochs after which the setting was pruned, and its mean over seeds then; None if it was not pruned.
     """
 
     values: dict[str, Any]
@@ -362,7 +366,7 @@ def setting_of(values: Mapping[str, Any], trials: Sequence[Outcome], lowest: flo
 
 
 def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
-    """Return the setting with the best rank, of those that were not pruned, as a dictionary for JSON."""
+    """Return the unpruned setting with the best rank as a dictionary for JSON; its values are None if no run has a score."""
     best = max(unpruned(settings), key=lambda setting: setting.rank, default=None)
     if best is None or not best.seeds:
         nothing: dict[str, Any] = {"setting": None, "score": None, "seeds": 0, "diverged": 0, "best": None}
@@ -378,7 +382,7 @@ def best_setting(settings: Sequence[Setting]) -> dict[str, Any]:
 
 
 def unpruned(settings: Iterable[Setting]) -> list[Setting]:
-    """Return the settings that were not pruned. The score of a pruned setting is an early one, so it is never selected."""
+    """Return the settings that were not pruned: the score of a pruned setting is of an early epoch, not to be selected."""
     return [setting for setting in settings if not setting.pruned]
 
 
@@ -401,7 +405,7 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan 
     Args:
         trials: every point with the outcome of its trial.
         url: the study's storage, to print; None without a study.
-        plan: plan by which settings were pruned; None if none were.
+        plan: plan by which settings were pruned; None without pruning.
 
     Raises:
         BadInput: trials were trained on different data.

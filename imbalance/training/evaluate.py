@@ -40,10 +40,10 @@ BLOCK_BYTES = 2**26  # bytes of logits of all processes that are collected at a 
 
 
 class LogitsSink(Protocol):
-    """Place for the logits of a split, which the main process gets in blocks of consecutive examples."""
+    """Sink for the logits of a split, to which the main process appends blocks of consecutive examples."""
 
     def append(self, block: Tensor, /) -> None:
-        """Take the (B, K) float32 logits, on the CPU, of the B examples after those of the block before."""
+        """Take a block: the (B, K) float32 logits of the next B examples, on the CPU."""
         ...
 
     def clear(self) -> None:
@@ -93,8 +93,8 @@ class Evaluation(NamedTuple):
 def evaluate(runs: Sequence[Run], name: str, sinks: Sequence[LogitsSink] = ()) -> list[Outcome]:
     """Evaluate the model of each run on the split `name`, and return an outcome for each.
 
-    Several models are evaluated at a time. Each process evaluates a part of the batches, and the counts are added up,
-    so no example is counted twice. The host waits for the device only after all batches are queued, except when it
+    Several models are evaluated at a time. Each process evaluates its own part of the batches, and the counts of all
+    processes are added up. The host waits for the device only after all batches are queued, except when it
     copies many logits.
 
     Args:
@@ -202,8 +202,7 @@ def forward_split(
 ) -> Outputs:
     """Evaluate the model of each run on this process's batches of the run's split, and return the outputs.
 
-    Stop early if a signal comes. Logits go to the main process after several rounds, so that they need little memory on
-    any process.
+    Stop early if a signal comes. Send the logits to the main process every few rounds, so that no process holds many.
 
     Args:
         splits: split of each run.
@@ -247,10 +246,10 @@ def forward_split(
 
 
 def rounds_per_block(run: Run, logits: int) -> int:
-    """Return the number of rounds after which logits are collected; see `KEPT_BATCHES` and `BLOCK_BYTES`.
+    """Return the number of rounds after which logits are collected, within `KEPT_BATCHES` and `BLOCK_BYTES`.
 
     Args:
-        logits: number of logits of an example, of all models.
+        logits: number of logits that all models together give for one example.
     """
     row_bytes = 4 * logits * run.learner.accelerator.num_processes
     return max(1, min(KEPT_BATCHES, BLOCK_BYTES // (row_bytes * run.learner.eval_batch_size)))
@@ -259,14 +258,15 @@ def rounds_per_block(run: Run, logits: int) -> int:
 def collect_logits(
     runs: Sequence[Run], size: int, first: int, rounds: int, kept: list[Tensor], sinks: Sequence[LogitsSink]
 ) -> bool:
-    """Append the logits of some rounds of all processes to the sinks of the main process.
+    """Gather the logits of some rounds from all processes, and append them to the sinks on the main process.
 
     Return whether a signal came to any process.
 
     Args:
         size: number of examples in the split.
-        first, rounds: the first of these rounds, and their number.
-        kept: (M, B, K) logits of this process's batches in these rounds, for M models.
+        first, rounds: number of the first of these rounds, and how many there are; see `count_rounds`.
+        kept: for each batch of this process in these rounds, the (M, B, K) logits of M models.
+        sinks: a sink for the logits of each model.
     """
     accelerator, step = runs[0].learner.accelerator, runs[0].learner.eval_batch_size
     world, start = accelerator.num_processes, first * step * accelerator.num_processes
@@ -306,7 +306,7 @@ def stacked_labels(splits: Sequence[Split], *names: str) -> tuple[Tensor, ...]:
 def make_forward(
     runs: Sequence[Run], splits: Sequence[Split], batches: Sequence[slice]
 ) -> Callable[[slice], tuple[Tensor, Tensor]]:
-    """Return a function from a slice of row numbers to the logits (M, B, K) and the losses (M, B) of M models.
+    """Return a function that evaluates M models: it maps a slice of row numbers to logits (M, B, K) and losses (M, B).
 
     Args:
         splits: split of each run.
@@ -518,7 +518,7 @@ def compute_metrics(datasets: Sequence[Dataset], counts: Counts) -> list[dict[st
 def measure_scores(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
 
-    Top-k accuracies are among them if `config.callbacks.monitor` or `config.score` names one. The main process, which has
+    A top-k accuracy is among them if `config.callbacks.monitor` or `config.score` names it. The main process, which has
     the logits, computes the metrics for all processes.
 
     Args:
@@ -540,12 +540,12 @@ def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(
     """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
 
     Args:
-        view: 0 for the inputs without augmentation; any other number for the inputs under the augmentations of training,
-            whose random numbers depend on the seed of the run and this number.
+        view: 0 for inputs without augmentation; another number for inputs under the augmentations of training, whose
+            random numbers are drawn from the seed of the run and this number.
         rows: row numbers of the examples, without a step; all by default.
 
     Raises:
-        BadInput: a view is asked for, and the data set has no augmentations.
+        BadInput: `view` is not 0, and the data set has no augmentations.
         Diverged: a feature is not finite.
     """
     model = learner.evaluated_network.eval()
@@ -554,8 +554,8 @@ def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(
     names = learner.dataset.augmentations if view else ()
     if view and not names:
         raise BadInput(
-            "config.data.augment: this data set has no augmentations, so all views of an example are equal; give some, or use "
-            "another head than 'test_time'"
+            "config.data.augment: this data set has no augmentations, so all views of an example are equal; type names of "
+            "augmentations there, or use another head than 'test_time'"
         )
     drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
 

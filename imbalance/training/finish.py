@@ -57,9 +57,9 @@ def finish(run: Run) -> dict[str, Any]:
 
 
 def predictions_file(run: Run, name: str) -> AbstractContextManager[LogitsSink]:
-    """Return a context manager with the file predictions/<name>.npz, a sink for the logits of the split `name`.
+    """Return a context manager that gives a sink for the logits of the split `name`.
 
-    If the run writes no files, the sink is in memory.
+    The sink is the file predictions/<name>.npz; it is in memory if the run writes no files.
     """
     split: Split = getattr(run.learner.dataset.eval_dataset, name)
     if not run.log.writes:
@@ -133,7 +133,7 @@ def record_split(run: Run, name: str, outcome: Outcome, sink: LogitsSink) -> dic
 
     Args:
         outcome: result of evaluating the split, with logits.
-        sink: sink that has the logits, from `predictions_file`; nothing is written to a sink in memory.
+        sink: sink that has the logits, from `predictions_file`; nothing is added to a sink in memory.
 
     Raises:
         Diverged: an output of the model is not finite.
@@ -194,7 +194,7 @@ def write_early_summary(run: Run, status: str, reason: str) -> dict[str, Any]:
 
     Args:
         status: "diverged" or "interrupted".
-        reason: why the run ends.
+        reason: text that says why the run ends.
     """
     summary = summarise(run, status=status, score=None, reason=reason)
     with run.log.attempt(run.log.directory / "summary.json", "the earlier summary.json stays"):
@@ -203,7 +203,7 @@ def write_early_summary(run: Run, status: str, reason: str) -> dict[str, Any]:
 
 
 def write_pause(run: Run) -> dict[str, Any]:
-    """Write summary.json of a run that pauses between two epochs, after its checkpoint; return the content."""
+    """Write summary.json of a run that pauses between two epochs and has written its checkpoint; return the content."""
     reason = f"paused after epoch {run.progress.epoch} of {run.epochs}; the same command {RESUME_HINT}"
     return write_early_summary(run, Interrupted.status, reason)
 
@@ -211,7 +211,7 @@ def write_pause(run: Run) -> dict[str, Any]:
 def new_head_state(run: Run) -> dict[str, Tensor]:
     """Fit the last layer that `config.head` asks for, and return its `state_dict`, on every process.
 
-    The main process fits the layer. All processes compute the features that it is fitted to, a batch each in turn.
+    The main process fits the layer. All processes compute the features that the fit needs, each one batch at a time.
 
     Raises:
         BadInput: the layer is no `nn.Module`, or its state does not fit into the layer that `untrained_head` makes.
@@ -240,8 +240,8 @@ def fitted_head_state(run: Run, features_of: Callable[..., Tensor]) -> dict[str,
     """Fit the last layer that `config.head` asks for, and return its `state_dict`; only the main process may call this.
 
     Args:
-        features_of: returns the (N, D) features of the examples of a split, given its name and the number of a view, see
-            `features`; view 0 by default.
+        features_of: function from the name of a split, and the number of a view (0 by default), to the (N, D) features of
+            the split's examples; see `features`.
     """
     config, learner, dataset = run.config, run.learner, run.learner.dataset.for_methods
     old_head = cast(nn.Linear, learner.evaluated_network.head)

@@ -139,8 +139,8 @@ def unwrap(model: nn.Module) -> nn.Module:
 def load_dataset(config: Experiment, accelerator: Accelerator | None = None) -> Dataset:
     """Load the data set of `config.data` with the seed of the config, on the CPU.
 
-    Only the main process lists image files and looks at each of them, and sends the list to all other processes. A
-    process on a machine that has other folders loads the data set itself.
+    Only the main process lists image files and checks each of them; it sends the data set to all other processes. A
+    process on a machine that lacks a folder of the main process loads the data set itself.
 
     Args:
         accelerator: the accelerator of the run; None to load in this process alone.

@@ -136,8 +136,8 @@ def train(
     Args:
         directory: run directory; by default `run_directory(config)`.
         dataset: data set, if `config.data.name` is "in_memory".
-        pause: number of epochs after which the run writes a checkpoint and ends with the status "interrupted", unless
-            it ends by itself before; None to train to the end. A later call goes on from there.
+        pause: number of epochs after which the run writes a checkpoint and returns with the status "interrupted", so that
+            a later call can resume it; None to train to the end. A run that ends earlier does not pause.
     """
     config = validate(config)
     directory = run_directory(config) if directory is None else checked_directory(directory)
@@ -222,10 +222,10 @@ def begin(config: Experiment, learner: Learner, log: RunLog, interrupt: Interrup
 
 
 def fit(run: Run, pause: int | None = None) -> None:
-    """Train the remaining epochs, and save a checkpoint at the end.
+    """Train the remaining epochs, or those before the pause, and save a checkpoint at the end.
 
     Args:
-        pause: number of epochs after which training stops; None to train to the end.
+        pause: number of epochs of the run after which training stops; None to train to the end.
 
     Raises:
         Diverged: a step made a value non-finite.
@@ -248,7 +248,7 @@ def fit(run: Run, pause: int | None = None) -> None:
 
 
 def is_paused(run: Run, pause: int | None) -> bool:
-    """Return whether a run has trained the `pause` epochs after which it pauses, and has not ended by itself."""
+    """Return whether a run has trained `pause` epochs, and has epochs left to train; False if `pause` is None."""
     return pause is not None and pause <= run.progress.epoch < run.epochs and not run.progress.ended
 
 

@@ -62,13 +62,13 @@ def by_part(
     weight_decay: float,
     decayed: Decayed,
 ) -> list[dict[str, Any]]:
-    """Split parameters as `by_decay` does, and give each layer another learning rate.
+    """Split parameters as `by_decay` does, and give each layer its own learning rate.
 
     Args:
         head_parameters: parameters of the last layer.
         head_factor: factor on the learning rate of the last layer.
-        layer_decay: factor on the learning rate for each layer above a parameter's own.
-        layers_above: function that returns, for each parameter, the number of layers above its own.
+        layer_decay: factor on the learning rate from a layer to the layer below it.
+        layers_above: function that returns, for each parameter, the number of layers above the parameter's layer.
 
     Raises:
         BadInput: the model has no last layer called `head`, or no other layer.
@@ -272,16 +272,16 @@ def sgd_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.SGD:
-    """Build `sgd` with another learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
+    """Build `sgd` with its own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
 
     A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
 
     Args:
         lr: the learning rate that the factors multiply.
         head_factor: factor on the learning rate of the last layer. 10 is usual for a pretrained network (Long et al.,
-            "Deep Adaptation Networks", ICML 2015); 1 gives `sgd` if layer_decay is 1, too.
-        layer_decay: the factor on the learning rate from a layer to the layer below it; 1 for the same learning rate in all
-            layers before the last. Bao et al. (BEiT, ICLR 2022) and timm do so.
+            "Deep Adaptation Networks", ICML 2015). If head_factor and layer_decay are 1, this is `sgd`.
+        layer_decay: the factor on the learning rate from a layer to the layer below it, as in Bao et al. (BEiT, ICLR 2022)
+            and timm; 1 for the same learning rate in all layers before the last.
         momentum: the momentum; 0 for none.
         weight_decay: the factor of weight decay; 0 for none.
         decayed: "all": weight decay acts on all parameters; "weights": on all but biases and normalisation layers.
@@ -305,14 +305,14 @@ def adamw_apart(
     weight_decay: NonNegative,
     decayed: Decayed,
 ) -> torch.optim.AdamW:
-    """Build `adamw` with another learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
+    """Build `adamw` with its own learning rate for each layer: head_factor · lr for the last layer, less for lower layers.
 
     A layer with n layers above it has the learning rate layer_decay^n · lr; see `imbalance.models.depth.layers_above`.
     AdamW multiplies weight decay by the learning rate, so the factors also multiply the decay of their layers.
 
     Args:
         lr: the learning rate that the factors multiply.
-        head_factor: factor on the learning rate of the last layer; 1 gives `adamw` if layer_decay is 1, too.
+        head_factor: factor on the learning rate of the last layer. If head_factor and layer_decay are 1, this is `adamw`.
         layer_decay: the factor on the learning rate from a layer to the layer below it; 1 for the same learning rate in all
             layers before the last. Bao et al. (BEiT, ICLR 2022) use 0.65 to 0.85 for vision transformers; Sun et al. (2019)
             use 0.95 for BERT.

@@ -1,7 +1,7 @@
 """Read the images of an epoch's next batches from disk while a step computes.
 
-The images that a step needs are those of its examples, and with mixing those of their partners. They are read at once and
-kept until the next step, so that micro-batches and further forward passes of a step read nothing again.
+A step needs the images of its examples, and with mixing the images of their partners. All of them are read together and
+kept until the next step. So a step with micro-batches or several forward passes reads each image once.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,8 +23,8 @@ class ReadAhead:
     Args:
         images: images of all examples of the training split.
         order: (M,) rows of the training split in the order in which the epoch draws them.
-        parts: for each part that a step needs (examples, partners) the (M,) positions of its images in `order`.
-        crops: random numbers of the crops; None without random crops of original images.
+        parts: the (M,) positions in `order` of the examples and, with mixing, those of their partners.
+        crops: random numbers of the random crops of original images; None without such crops.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ReadAhead:
         self.held, self.views = range(0), torch.empty(0)
 
     def start(self, slices: Iterable[slice]) -> None:
-        """Read the images of the examples in each of `slices`, in this order; `advance` takes them."""
+        """Start to read the images of the examples in each of `slices`, in this order; `advance` takes them."""
         self.slices, requested = tee(slices)
         self.batches = self.images.read(map(self.request, requested))
 
@@ -62,12 +62,13 @@ class ReadAhead:
         return Request(self.order[positions], self.crops and self.crops.draw(positions))
 
     def read(self, batch_slice: slice, part: int) -> tuple[Tensor, ...]:
-        """Return the (B, C, H, W) uint8 images of each view of the examples in a slice, or of their partners.
+        """Return the (B, C, H, W) uint8 images of the examples in a slice, or of their partners: a tensor for each view.
 
-        If they are not held, because the slice is no part of the last one of `advance`, hold them first.
+        Without random crops, return one tensor for all views. If the slice is no part of the slice that `advance` took
+        last, call `advance` first.
 
         Args:
-            part: number of the part among `parts`.
+            part: index into `parts`: 0 for the examples, 1 for their partners.
         """
         positions = range(len(self.order))[batch_slice]
         if len(positions) and not (
@@ -80,7 +81,7 @@ class ReadAhead:
 
 
 def batch_reader(inputs: Tensor | DiskImages | Tokens, slices: Iterable[slice]) -> Callable[[slice], Inputs]:
-    """Return a function from a slice of a split to its batch, which reads batches from disk ahead.
+    """Return a function from a slice of a split to the inputs of its examples; images on disk are read ahead.
 
     Args:
         inputs: inputs of all examples of the split.
@@ -95,13 +96,13 @@ def batch_reader(inputs: Tensor | DiskImages | Tokens, slices: Iterable[slice]) 
 
 
 class Crops:
-    """Random numbers of the random crops of an epoch, drawn for a batch at a time.
+    """Random numbers of an epoch's random crops, drawn one batch at a time.
 
-    The numbers are those that `imbalance.data.images.augment.draws` draws for the same augmentation.
+    The numbers equal those that `imbalance.data.images.augment.draws` draws for the same augmentation.
 
     Args:
         seeds: seed of each view.
-        name: name of the augmentation.
+        name: name of the random crop in `AUGMENTATIONS`.
         indices: (M,) index of each drawn example, on the CPU.
         ids: (M,) numbers from `draw_ids`, on the CPU.
     """

@@ -31,19 +31,20 @@ from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 @dataclass(frozen=True)
 class Images:
-    """Function from a slice of the examples that an epoch draws to a tuple of inputs of the model (B, …), one for each view.
+    """Function from a slice of an epoch's examples to a tuple with the inputs (B, …) of the model for each view.
 
-    For S stacked epochs of the same data the inputs are (S·B, …). Once an epoch, rows are moved to the device, and the
-    random numbers of augmentations are drawn. If every step did so, each copy would wait for the device to finish its
-    work, and the random numbers would take a hundred small operations.
+    For S stacked epochs of the same data the inputs are (S·B, …). Row numbers are moved to the device, and random numbers
+    of augmentations are drawn, once an epoch. In each step the copy would wait for the device, and the draws would take
+    a hundred small operations.
 
     inputs: inputs of all examples of the training split.
     rows: (M,) or (S, M) drawn row numbers of the training split, on the device of `inputs`: the CPU for images on disk
         and for texts.
-    drawn: for each view and each of `augmentations`, the R random numbers of each example, (M, R) or (S, M, R).
+    augmentations: names of the augmentations, in the order in which they are applied.
+    drawn: for each view, and in it for each augmentation, R random numbers of each example, (M, R) or (S, M, R).
     normalise: function from a batch of `inputs` to the input of the model.
     read_ahead: reader of images on disk, which replaces `inputs` and `rows`; None for other inputs and for stacked epochs.
-    part: number of the part of `read_ahead` that has these images.
+    part: index of these images among the `parts` of `read_ahead`.
     """
 
     inputs: Tensor | DiskImages | Tokens
@@ -75,10 +76,12 @@ class Epoch:
     rows: (M,) rows of the training split.
     targets, groups, weights: (M,) labels and importance weights of the examples.
     images: function from a slice of the examples to the inputs of the model.
-    mixed: None without mixing, else five values: the partners of the examples, with fields (M,); a function from a
-        slice of the examples to the inputs of their partners; the (M,) shares of the examples' own inputs; the (M, 4) boxes
-        of pixels that come from the partners, or None if all pixels are mixed by the shares; and the number of the first
-        view that gets boxes.
+    mixed: None without mixing, else a tuple of five values:
+        the partners of the examples, with fields (M,);
+        a function from a slice of the examples to the inputs of their partners;
+        the (M,) shares of the examples' own inputs;
+        the (M, 4) boxes of pixels that come from the partners, or None if all pixels are mixed by the shares;
+        the number of the first view that gets boxes.
     read_ahead: reader of the images of the next steps; None if the inputs are in memory.
     """
 
@@ -152,7 +155,7 @@ def draw_epoch(learner: Learner, number: int) -> Epoch:
 
 
 def view_seeds(learner: Learner) -> list[int]:
-    """Return the seed of each view's augmentations: that of the run, and for further views seeds derived from it."""
+    """Return a seed for the augmentations of each view: the run's seed, then seeds derived from the run's seed."""
     return [learner.seed, *(derived_seed(learner.seed, "view", view) for view in range(1, learner.objective.views))]
 
 
@@ -162,7 +165,7 @@ def draw_reading(learner: Learner, number: int, order: Tensor, partners: Sequenc
     Args:
         number: number of the epoch, counted from 0.
         order: (M,) row numbers of the training split that the epoch draws, on the CPU.
-        partners: with mixing a list with the (M,) positions of the partners in `order`; else an empty list.
+        partners: with mixing, a list of one tensor, the (M,) positions of the partners in `order`; else an empty list.
     """
     train = learner.dataset.train
     if not isinstance(train.inputs, DiskImages):
@@ -174,11 +177,10 @@ def draw_reading(learner: Learner, number: int, order: Tensor, partners: Sequenc
 
 
 def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read_ahead: ReadAhead | None) -> Images:
-    """Draw the random numbers of an epoch's augmentations.
+    """Draw the random numbers of an epoch's augmentations, and return the `Images` of the epoch.
 
-    Return a function from a slice of the epoch's examples to their inputs. The first view uses the seed of the run, and
-    each further view a seed derived from that seed. A random crop of the original images is left out, because
-    `read_ahead` makes it.
+    Each view uses its seed of `view_seeds`. No numbers are drawn for a random crop of the original images, because
+    `read_ahead` makes the crop.
 
     Args:
         order: (M,) row numbers of the training split that the epoch draws, on the CPU.
@@ -193,7 +195,7 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read
 
 
 def original_crop(dataset: Dataset) -> Augmentation | None:
-    """Return the random crop that is made of the original images; None if there is no such crop."""
+    """Return the name of the random crop that is cut from the original image files; None if there is no such crop."""
     if not isinstance(dataset.train.inputs, ImageFiles):
         return None
     return next((name for name in dataset.augmentations if AUGMENTATIONS[name].least_area), None)

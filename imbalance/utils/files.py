@@ -30,7 +30,7 @@ def write_atomic(path: Path, data: bytes | memoryview, previous: Path | None = N
 
 @contextmanager
 def atomic_file(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """Return a context manager with a new file, open for bytes, that becomes `path` once its content is whole.
+    """Return a context manager that opens a new file for bytes, and moves it to `path` when the body ends.
 
     If the body raises an error, the old file at `path` is kept.
 

@@ -27,17 +27,17 @@ def check_launch() -> None:
     )
     if not several:
         return
-    instead = "and for several start the command with torchrun"
+    instead = "for several, start the command with torchrun"
     address = os.environ.get("MASTER_ADDR")
     if address is None:
         raise BadInput(
-            f"{several[0]}: {os.environ[several[0]]} given in the environment, as for several processes, but no MASTER_ADDR; "
-            f"for one process unset {', '.join(dict.fromkeys(('RANK', 'WORLD_SIZE', 'LOCAL_RANK', *several)))}, {instead}"
+            f"{several[0]}: {os.environ[several[0]]} given in the environment, as for several processes, but MASTER_ADDR is "
+            f"not set; for one process, unset {', '.join(dict.fromkeys(('RANK', 'WORLD_SIZE', 'LOCAL_RANK', *several)))}; {instead}"
         )
     try:
         socket.getaddrinfo(address, None)
     except (OSError, UnicodeError) as error:  # torch would look the name up for half an hour, and end on no signal
         raise BadInput(
-            f"MASTER_ADDR: {address!r} given in the environment, which names no host ({getattr(error, 'strerror', error)}); for "
-            f"one process unset {', '.join(several)}, {instead}"
+            f"MASTER_ADDR: {address!r} given in the environment, but no host has this name ({getattr(error, 'strerror', error)}); for "
+            f"one process, unset {', '.join(several)}; {instead}"
         ) from None

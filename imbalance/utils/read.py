@@ -100,7 +100,7 @@ def read_bytes(path: str | Path, digest: str | None = None, most: int | None = N
 
 
 def hash_file(file: BinaryIO) -> str:
-    """Return the `short_hash` of a file that is open for reading; memory holds a block of the file at a time."""
+    """Return the `short_hash` of the content of an open file; read one block at a time, to save memory."""
     digest = hashlib.sha256()
     file.seek(0)
     while block := file.read(BLOCK):
@@ -109,7 +109,7 @@ def hash_file(file: BinaryIO) -> str:
 
 
 def check_digest(file: BinaryIO, path: str | Path, digest: str | None) -> None:
-    """Raise `Damaged` if the open file at `path` has another `hash_file` than `digest`; None if none was recorded."""
+    """Raise `Damaged` if `digest` is not the `hash_file` of the open file at `path`; do nothing if `digest` is None."""
     if digest is not None and hash_file(file) != digest:
         raise Damaged(path, OTHER_CONTENT)
 
@@ -127,7 +127,7 @@ def read_json(path: str | Path, digest: str | None = None, unique_keys: bool = F
 
     Args:
         digest: as for `read_bytes`.
-        unique_keys: refuse an object that has a key twice, as a file edited by hand may.
+        unique_keys: whether to raise `Damaged` for an object with the same key twice, as after an edit by hand.
     """
     values = parse_json(read_text(path, digest), path, without_repeats if unique_keys else None)
     if values.pop(DIGEST, None) not in (None, _digest_of(values)):
@@ -150,7 +150,7 @@ def parse_json(
     """Return the object that `text`, read from the file `path`, holds as JSON.
 
     Args:
-        object_of: function from the members of each object to its value; None for `dict`.
+        object_of: function from the members of a JSON object to the value that stands for it; None for `dict`.
     """
     try:
         values = json.loads(text, object_pairs_hook=object_of)
@@ -208,7 +208,7 @@ def read_arrays(path: str | Path, digest: str | None = None) -> "np.ndarray | di
 
 
 def map_npz(path: str | Path, digest: str | None = None) -> "dict[str, np.ndarray]":
-    """Return the arrays of an .npz file without compression, by name, as memory maps that all processes share.
+    """Return the arrays of an uncompressed .npz file by name, as memory maps; processes that map it share its memory.
 
     The arrays can be changed, but changes stay in this process. Memory holds only the parts that are in use. Digest and
     checksums are compared as by `read_npz`.
@@ -263,8 +263,8 @@ def read_torch(path: str | Path, digest: str | None = None, stamp: str | None = 
     compared here. No pickled code is run.
 
     Args:
-        stamp: result of `archive_stamp` in another process, which has compared the checksums; only the stamp is compared
-            then. None to compare the checksums.
+        stamp: result of `archive_stamp` in another process that has compared the checksums. Then only the stamp is
+            compared. None to compare the checksums.
     """
 
     def load() -> Any:

@@ -128,7 +128,7 @@ def test_without_attributes_methods_balance_classes_and_others_are_refused(tmp_p
         (arguments("--methods=erm,erm"), "given twice"),
         (
             arguments("--methods=mixup", data="multinli"),
-            "--methods=mixup: the method cannot be trained on texts, as multinli",
+            "--methods=mixup: the method cannot be trained on the texts of multinli",
         ),
         (arguments(data="nonesuch"), "--data: 'nonesuch' given; valid: colored_digits, dominoes, waterbirds"),
         (arguments(data="digits", steps=0), "--data=digits: the protocol gives this data set no number of steps"),

@@ -249,7 +249,7 @@ def test_scores_on_data_that_have_changed_prune_nothing(place, stub, monkeypatch
     studies.add(place, points([0.3], 1), PLAN)
     studies.work(place, None, False, 1, 1)
     monkeypatch.setattr(studies.PresentData, "digest", lambda data, point, work_dir: "other data")
-    with pytest.raises(BadInput, match="study test has pruned settings by scores on other data than those of now"):
+    with pytest.raises(BadInput, match="study test has pruned settings by scores on data that have changed since"):
         studies.add(place, points([0.3, 0.1], 1), PLAN)
 
 

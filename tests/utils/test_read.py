@@ -175,12 +175,14 @@ def test_variables_that_an_ended_launcher_left_are_one_line(monkeypatch, capsys)
             patch.delenv("MASTER_ADDR", raising=False)
             assert call(["list", "data"]) == 2
             error = capsys.readouterr().err
-            assert error.startswith(f"{name}: 2 given in the environment, as for several processes, but no MASTER_ADDR")
+            assert error.startswith(
+                f"{name}: 2 given in the environment, as for several processes, but MASTER_ADDR is not set"
+            )
             assert name in error.partition("unset ")[2]
             patch.setenv("MASTER_ADDR", "localhost")
             assert call(["list", "data"]) == 0
             patch.setenv("MASTER_ADDR", "no host")  # torch would look for it for half an hour
             assert call(["list", "data"]) == 2
             assert capsys.readouterr().err.startswith(
-                "MASTER_ADDR: 'no host' given in the environment, which names no host"
+                "MASTER_ADDR: 'no host' given in the environment, but no host has this name"
             )

@@ -63,18 +63,19 @@ class Heartbeat:
     """Thread that tells the other processes that this one is alive, and reports silent processes on stderr.
 
     A beat is an entry in torch's store: the number of the beat, and the last exchange that the process has reached. A
-    process beats every INTERVAL seconds while it computes. A process does not beat once it has ended or been stopped, or
-    its machine is gone; each silence is reported once. If a stopped process continues (SIGCONT), the run goes on.
+    process beats every INTERVAL seconds while it computes or waits. It falls silent once it has ended or been stopped
+    (SIGSTOP), or its machine is gone; each silence is reported once. If a stopped process continues (SIGCONT), the run
+    goes on.
 
-    number: number of exchanges that this process has reached.
+    number: number of exchanges (see the module) that this process has reached.
     what: description of the last exchange that this process has reached.
-    since: time at which this process reached its current exchange; None between exchanges.
+    since: time at which this process reached the exchange in which it waits; None between exchanges.
     has_lost_peer: whether an exchange has failed because of another process.
 
     Args:
         store: key-value store of torch.distributed, which all processes share.
         rank, world: number of this process, and number of processes.
-        aborts: True if torch kills a process that has waited too long, False if torch raises an error in the process.
+        aborts: whether torch kills a process that has waited too long; otherwise torch raises an error in that process.
     """
 
     def __init__(self, store: Any, rank: int, world: int, aborts: bool):
@@ -92,7 +93,7 @@ class Heartbeat:
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread, and wait for its end."""
+        """End the thread, and wait for its end, at most MOST_AT_EXIT seconds."""
         self._closed.set()
         self._thread.join(MOST_AT_EXIT)
 
@@ -203,9 +204,10 @@ def watch_processes(rank: int, world: int) -> None:
 
 
 def leave_processes(watch: Heartbeat) -> None:
-    """End the heartbeat and torch's process group at the end of this process, unless another process has been lost.
+    """End the heartbeat at the end of this process, and torch's process group unless another process has been lost.
 
-    Otherwise a thread of torch can still run when Python ends, and the process then aborts although its work is done.
+    A process group that is not ended has a thread that can still run when Python ends. Then this process aborts,
+    although its work is done.
     """
     from torch.distributed import destroy_process_group, is_initialized
 

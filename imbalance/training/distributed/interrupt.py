@@ -67,7 +67,7 @@ class Interrupt:
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Return a context manager inside `at_once` in which a signal is recorded, and raises `Interrupted` at the end."""
+        """Return a context manager, for use inside `at_once`, that records signals and raises `Interrupted` when it ends."""
         before, self._deferred = self._deferred, True
         try:
             yield

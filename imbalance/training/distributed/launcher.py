@@ -37,7 +37,8 @@ def check_settings(config: Experiment) -> None:
     for name in (*FLAGS, *ENGINES):
         if os.environ.get(name, "false").lower() not in TRUE + FALSE:
             raise BadInput(
-                f"{name}: {os.environ[name]!r} given in the environment; accelerate takes only true or false; unset it"
+                f"{name}: {os.environ[name]!r} given in the environment; accelerate takes only true or false; "
+                "set it to one of them, or unset it"
             )
     for name, (engine, instead) in ENGINES.items():
         if os.environ.get(name, "").lower() in TRUE:

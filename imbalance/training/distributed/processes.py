@@ -107,15 +107,14 @@ def from_main_with_help(
 ) -> T:
     """Call `function` on the main process, and return its result, or raise its error, on every process.
 
-    The other processes compute tensors for `function` meanwhile.
+    While `function` runs, all processes compute tensors for it.
 
     Args:
-        function: takes a function from a list of requests to an iterator over `compute(request)` of each, in their
-            order. The processes compute one request each at the same time, and the tensors are then on the CPU. A
-            single process computes one request after the other.
+        function: takes one argument, `compute_all`, which maps a list of requests to an iterator over their tensors, in
+            order. With several processes, each computes one request at a time, and the tensors are on the CPU.
         compute: returns the tensor that a request asks for; every process has the same model and data.
-        uninterrupted: makes a context manager in which a signal raises no error, because the other processes would wait
-            for this one.
+        uninterrupted: returns a context manager in which a signal raises no error. If the main process raised one while
+            it exchanges tensors, all other processes would wait for it.
     """
     world, rank = accelerator.num_processes, accelerator.process_index
     if world == 1:
@@ -203,7 +202,7 @@ def across_processes(
 
 
 def on_every_process(accelerator: Accelerator, function: Callable[[], T]) -> T:
-    """Call `function` on every process, and return its result there; if it raises an error on one, raise that on all."""
+    """Call `function` on every process, and return the result of this process; an error on one process is raised on all."""
     if accelerator.num_processes == 1:
         return function()
     result, error = None, None
@@ -233,7 +232,7 @@ def totals(accelerator: Accelerator, sums: dict[str, Tensor], maxima: dict[str, 
 
 
 def gather_on_main(accelerator: Accelerator, block: Tensor) -> list[Tensor]:
-    """Return the blocks of all processes, in the order of the ranks, on the main process; an empty list on the others.
+    """Return on the main process a list of the blocks of all processes, in the order of the ranks; [] on the others.
 
     Args:
         block: tensor with the same shape on every process.

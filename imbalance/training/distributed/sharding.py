@@ -2,8 +2,8 @@
 
 torch's `fully_shard` turns every parameter into a DTensor, of which each rank holds a part. Before a block of the model
 computes, its parameters are gathered from all ranks, and freed again afterwards. Each rank writes its parts to a
-checkpoint (`imbalance.training.state.sharded`). At the end of a run the model is gathered, so that every reader of
-trained models stays as it is.
+checkpoint (`imbalance.training.state.sharded`). At the end of a run the model is gathered, so code that
+reads trained models needs nothing for sharding.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Write predictions/<split>.npz while a split is evaluated, because its logits can take more than the memory."""
+"""Write predictions/<split>.npz while the split is evaluated, because all logits of a split may not fit in memory."""
 
 import zipfile
 from contextlib import suppress
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 class PredictionsFile:
-    """File of predictions, a sink for logits: the logits come first, block by block, and other arrays when it is complete.
+    """File of predictions, a sink for logits: `append` writes the logits block by block, then `complete` all other arrays.
 
     The file has the bytes that `numpy.savez` writes. Nothing is compressed, because compressing logits takes 40 times as
     long as writing them, and saves little.
 
     Args:
-        file: open file, to read and write bytes, at whose beginning the archive starts.
+        file: file open for reading and writing bytes; the archive is written from its beginning.
         rows: number of examples.
     """
 
@@ -37,14 +37,14 @@ class PredictionsFile:
         self._begin()
 
     def close(self) -> None:
-        """End the archive as it is; a ZipFile that is not closed would write to the file when it is deleted."""
+        """End the archive as it is, because an open ZipFile would write to the file when the ZipFile is deleted."""
         with suppress(OSError, ValueError):
             if self._logits:
                 self._logits.close()
             self._archive.close()
 
     def append(self, block: Tensor) -> None:
-        """Write the (B, K) float32 logits, on the CPU, of the B examples after those of the block before."""
+        """Write a block: the (B, K) float32 logits of the next B examples, on the CPU."""
         array = np.ascontiguousarray(block.numpy())
         if self._logits is None:
             self._classes = array.shape[1]

@@ -362,7 +362,7 @@ class RunLog:
 
     @contextmanager
     def predictions(self, split: str, rows: int) -> Iterator[PredictionsFile]:
-        """Return a context manager with the file predictions/<split>.npz, which its body fills and completes.
+        """Return a context manager that opens predictions/<split>.npz; the body must write the logits and complete the file.
 
         Args:
             rows: number of examples.

@@ -187,9 +187,11 @@ def wandb_settings(config: Experiment) -> Any:
         try:
             check_value()
         except ValidationError as error:
-            raise BadInput(f"{name}: {value!r} given; {error.errors()[0]['msg']}") from None
+            raise BadInput(
+                f"{name}: {value!r} given, which wandb refuses: {error.errors()[0]['msg']}; type another value"
+            ) from None
         except wandb.Error as error:
-            raise BadInput(f"{name}: {value!r} given; {error}") from None
+            raise BadInput(f"{name}: {value!r} given, which wandb refuses: {error}; type another value") from None
     return wandb.Settings(
         mode=mode, save_code=False, disable_git=True, console="off", silent=True, init_timeout=15,
         finish_timeout=30, x_disable_stats=True, x_disable_machine_info=True, x_save_requirements=False,

@@ -43,7 +43,7 @@ def save_run(run: Run, wait: bool = True) -> None:
     If writing fails, as on a full disk, the previous checkpoint stays, the log has a warning, and training goes on.
 
     Args:
-        wait: whether to return only once the checkpoint is whole. A sharded run can write it while training goes on.
+        wait: False to let a sharded run go on while its checkpoint is written. All other runs always wait.
     """
     log = run.log
     with run.clock.saving():
@@ -116,10 +116,10 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
 
 
 def restore_learner(learner: Learner, state: dict[str, Any], path: Path) -> None:
-    """Restore the stateful parts of a learner from the content of a checkpoint; either may be sharded.
+    """Restore the stateful parts of a learner from a checkpoint; the learner, the checkpoint or both may be sharded.
 
     Args:
-        state: content of the checkpoint. If it is sharded, the weights of the best epoch are read into it.
+        state: content of the checkpoint. This function adds the weights of the best epoch if the checkpoint is sharded.
         path: path of last.pt.
     """
     parts = dict(learner.parts)
@@ -134,10 +134,10 @@ def restore_learner(learner: Learner, state: dict[str, Any], path: Path) -> None
 
 
 def state_of_process(state: Mapping[str, Any], accelerator: Accelerator) -> dict[str, Any]:
-    """Return a tuple: the progress and the random state that this process restores from a checkpoint.
+    """Return a dictionary with the progress and the random state that this process restores from a checkpoint.
 
     Only the main process restores the predictions and margins of the current epoch, which were gathered from all
-    processes. A process that did not exist when the checkpoint was written gets None as its random state.
+    processes. A process that did not exist when the checkpoint was written gets no random state.
 
     Args:
         state: content of the checkpoint.
@@ -176,13 +176,13 @@ def as_bytes(state: dict[str, Any]) -> memoryview:
 
 
 def undamaged_checkpoint(path: Path, log: RunLog) -> tuple[Path, str] | None:
-    """Return the path and the stamp of the checkpoint at `path`; if it is damaged, warn, and return the previous one's.
+    """Return the path and the `archive_stamp` of the checkpoint at `path` or, if it is damaged, of the previous checkpoint.
 
-    Return None if there is no checkpoint.
+    Log a warning for each damaged checkpoint. Return None if there is no checkpoint.
 
     Raises:
-        BadInput: all checkpoints are damaged, or another version of this program wrote the last.
-        OSError: there are checkpoints, but none can be read.
+        BadInput: both checkpoints are damaged, or another version of this program wrote them.
+        OSError: no checkpoint is whole, and one cannot be read.
     """
     candidates = [candidate for candidate in (path, previous(path)) if candidate.exists()]
     read_error = None
@@ -216,7 +216,7 @@ def load_checkpoint(path: Path, stamp: str) -> dict[str, Any]:
         stamp: stamp of the file on the main process.
 
     Raises:
-        BadInput: this process cannot read the file, or it is another file.
+        BadInput: this process cannot read the file, or the file has another stamp.
     """
     try:
         return read_torch(path, stamp=stamp)

@@ -236,7 +236,7 @@ def check_config(saved: Mapping[str, Any], config: Experiment, path: Path) -> No
     if changed := sorted(key for key in now if now[key] != before.get(key)):
         raise BadInput(
             f"{path}: config.{changed[0]} is {now[changed[0]]!r}, but the step was taken with {before.get(changed[0])!r}; "
-            "restore the file"
+            "restore that value in the file"
         )
 
 
@@ -253,7 +253,8 @@ def check_rows(saved: Mapping[str, Any], learner: Learner, rows: Tensor, directo
         )
     if not torch.equal(rows.cpu(), saved["rows"].cpu()):
         raise BadInput(
-            f"{directory}: with this config.json and these data the step draws other examples than in the run; restore both"
+            f"{directory}: with this config.json and these data the step draws other examples than in the run; restore the "
+            "config.json and the data of the run"
         )
 
 
@@ -261,12 +262,11 @@ def replay(directory: Path) -> str:
     """Replay the step at which the run in `directory` diverged, and return a report.
 
     The replay starts from the state and the random numbers before the step. If several processes shared the
-    batch, their shares are replayed one after the other. On the same machine, device and packages the losses equal those
-    of the run bit for bit; the report says whether they do.
+    batch, their shares are replayed one after the other. On the same machine and device, with the same packages, the
+    losses equal those of the run bit for bit. The report says whether they do.
 
     Raises:
-        BadInput: the run did not diverge, or diverged outside a training step; or its config or its data were changed
-            since.
+        BadInput: the run did not diverge in a training step, or its config or data have changed since.
     """
     if not (directory / FILE).is_file():
         raise BadInput(f"{directory}: {reason_without_step(directory)}")

@@ -51,8 +51,8 @@ def restore(parts: Mapping[str, Stateful], states: Mapping[str, Any], last_use: 
     """Load the state of every part from `states`, which is not changed.
 
     Args:
-        last_use: whether nothing reads `states` afterwards. Then a module, which copies the values that it loads, gets no
-            copy of its own, so that its state is in memory once.
+        last_use: whether nothing reads `states` after this call. Then modules load `states` without a further copy,
+            because a module copies the values that it loads.
     """
     for name, part in parts.items():
         # An optimiser keeps the tensors that it loads, and changes them in its next step, so load a copy.

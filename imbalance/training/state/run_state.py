@@ -20,7 +20,7 @@ class Run:
     first_scale: scale of fp16 gradients before the first step; 1 without gradient scaling.
     head_warnings: warnings given while the head was fitted; each begins with "config.head".
     remembered: finite state that the last call of `remember` copied, by the names of `parts`.
-    writing: end of the checkpoint that a sharded run is writing; None if there is none.
+    writing: future of the checkpoint that a sharded run is writing; None if no checkpoint is being written.
     """
 
     config: Experiment

@@ -2,9 +2,9 @@
 
 `torch.distributed.checkpoint` (DCP) writes the model, the optimiser's state and the weights of the best epoch into a new
 folder `sharded.<n>` beside `last.pt`. Once all ranks have written their files, the main process writes `last.pt`, which
-holds the rest of the state and names the folder. Until then `last.pt` names the folder before, so a process that is
-killed during a save loses nothing but this save. DCP reads such a folder into any number of ranks, and into a model
-that is not sharded.
+holds the rest of the state and names the folder. Until then `last.pt` names the folder of the previous
+checkpoint, so a process that is killed during a save loses only this save. DCP reads such a folder into any number of
+ranks, and into a model that is not sharded.
 
 DCP stores its table of contents with pickle, so resume only from run directories that you trust. Trained models are read
 from `selected.pt`, which needs no pickle.
@@ -40,7 +40,7 @@ def start_saving(run: Run, state: dict[str, Any], save: Callable[[Path, dict[str
     """Start to write a checkpoint of a sharded run; `finish_saving` waits for its end. Every process must call this function.
 
     Args:
-        state: content of an ordinary checkpoint. Its model and optimiser are read from the learner instead.
+        state: content of an unsharded checkpoint. Its model and optimiser are not used: they are read from the learner.
         save: function that writes last.pt, from its path and its content.
     """
     from torch.distributed.checkpoint.state_dict import get_state_dict
@@ -107,7 +107,9 @@ def finish_saving(run: Run) -> None:
 
 
 def remove_folders(*checkpoints: Path) -> None:
-    """Remove all folders of sharded checkpoints but those that one of the files `checkpoints` names.
+    """Remove the folders of sharded checkpoints that none of the files `checkpoints` names.
+
+    If one of these files is damaged, remove no folder.
 
     Args:
         checkpoints: last.pt and last.previous.pt, which may be missing.
@@ -135,8 +137,8 @@ def number_of(path: Path) -> int:
 def group_of_checkpoints() -> Any:
     """Return the process group in which checkpoints are written.
 
-    The group is apart from that of training, because both exchange messages at the same time, and it uses gloo, because
-    the files are written from copies on the CPU.
+    The group is not that of training, because checkpoints and training exchange messages at the same time. The group
+    uses gloo, because the files are written from copies on the CPU.
     """
     return torch.distributed.new_group(backend="gloo", timeout=heartbeat.torch_timeout())
 
@@ -146,7 +148,7 @@ def check_folder(path: Path, about: Mapping[str, Any]) -> None:
 
     Args:
         path: path of the last.pt that names the folder.
-        about: its entry "sharded".
+        about: entry "sharded" of this last.pt.
     """
     folder = path.with_name(about["folder"])
     try:
@@ -159,7 +161,7 @@ def check_folder(path: Path, about: Mapping[str, Any]) -> None:
 
 
 def restore_sharded(learner: Learner, about: Mapping[str, Any], folder: Path) -> dict[str, torch.Tensor]:
-    """Load model and optimiser from a sharded checkpoint, whatever the number of ranks, and return the best weights.
+    """Load model and optimiser from a sharded checkpoint of any number of ranks, and return the best epoch's weights.
 
     Args:
         about: entry "sharded" of last.pt.
@@ -189,7 +191,7 @@ def restore_sharded(learner: Learner, about: Mapping[str, Any], folder: Path) ->
     except CheckpointException as error:
         reason = " ".join(str(next(iter(error.failures.values()))[0]).split())[:200]
         raise BadInput(
-            f"{folder}: damaged ({reason}); remove {folder.with_name('last.pt')} to resume from the checkpoint before it"
+            f"{folder}: damaged ({reason}); remove {folder.with_name('last.pt')} to resume from the previous checkpoint"
         ) from None
     state = {"state": states["optimizer"], "param_groups": about["groups"]}
     with own_fused(learner.optimizer):
@@ -204,7 +206,7 @@ def restore_sharded(learner: Learner, about: Mapping[str, Any], folder: Path) ->
 
 
 def restore_whole(network: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
-    """Load an ordinary checkpoint, which holds whole tensors, into a sharded model and its optimiser.
+    """Load an unsharded checkpoint, which holds whole tensors, into a sharded model and its optimiser.
 
     Args:
         state: content of the checkpoint.
@@ -226,7 +228,7 @@ def restore_whole(network: nn.Module, optimizer: torch.optim.Optimizer, state: M
 
 
 def by_name(state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Return the state of an optimiser with the names of the parameters in place of their numbers, as DCP needs it."""
+    """Return the state of an optimiser with names of parameters in place of their numbers, because DCP needs names."""
     name_of = {parameter: name for name, parameter in network.named_parameters()}
     names = [name_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     groups = [group | {"params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
@@ -235,9 +237,9 @@ def by_name(state: dict[str, Any], network: nn.Module, optimizer: torch.optim.Op
 
 @contextmanager
 def own_fused(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Return a context manager that keeps the optimiser's values of `fused` while a state is loaded.
+    """Return a context manager that restores the optimiser's values of `fused` after its body, which loads a state.
 
-    Only this run knows the right value, because torch has no fused SGD for sharded parameters.
+    The loaded values may be wrong for this run: torch has no fused SGD for sharded parameters.
     """
     values = [group.get("fused") for group in optimizer.param_groups]
     yield

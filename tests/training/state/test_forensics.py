@@ -184,7 +184,9 @@ def test_a_step_is_not_replayed_on_other_data(config, tmp_path, monkeypatch):
     torch.save(old, tmp_path / "divergence.pt")
     assert "bit for bit" in forensics.replay(tmp_path)
     torch.save(old | {"rows": saved["rows"].flip(0)}, tmp_path / "divergence.pt")
-    with pytest.raises(BadInput, match="draws other examples than in the run; restore both"):
+    with pytest.raises(
+        BadInput, match="draws other examples than in the run; restore the config.json and the data of the run"
+    ):
         forensics.replay(tmp_path)
 
 
