@@ -328,7 +328,7 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
 
     Args:
         runs: run directories; those that differ only in their seed give one row.
-        by: the name of who ran them.
+        by: name of the person or group that trained the runs.
         tuning: how the hyperparameters were chosen.
         results: folder that holds leaderboard.csv.
 
@@ -455,7 +455,7 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
         if quoted:
             parts.append(
-                "Quoted from publications, with other networks, budgets, weights and rules, so without a rank:\n"
+                "Quoted from publications, without a rank, because networks, budgets, starting weights and rules differ:\n"
             )
             parts.append(quoted_table(quoted))
     return "\n".join(parts)
