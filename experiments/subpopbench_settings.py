@@ -323,7 +323,7 @@ def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:
         config_file(config)
     except BadInput:
         raise BadInput(
-            f"--data: {name!r} given; valid: {', '.join(DATA)}; also, if you add --steps, each <name> of a config "
+            f"--data: {name!r} given; valid: {', '.join(DATA)}; also, if you add --steps, any <name> with a config "
             "configs/<name>_erm.py"
         ) from None
     if not steps:

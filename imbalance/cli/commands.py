@@ -422,7 +422,7 @@ COMMANDS = {
     "reproduce subpopbench": Command(
         "Compare methods by the protocol of SubpopBench: random settings, three selection rules, then more seeds.",
         "imbalance.experiments.subpopbench:subpopbench",
-        (flag("--data", "data sets of the protocol, such as colored_digits, waterbirds or celeba (type a wrong name to list them); if you add --steps, also each <name> of a config <name>_erm", type=comma_list(), required=True, metavar="NAME,…"),
+        (flag("--data", "data sets of the protocol, such as colored_digits, waterbirds or celeba (type a wrong name to list them); if you add --steps, also any <name> with a config <name>_erm", type=comma_list(), required=True, metavar="NAME,…"),
          flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
          flag("--attributes", "whether training reads the attributes; val and test always have them", choices=["known", "unknown"], default="known"),
          flag("--trials", "number of settings for each method: the default setting, then random settings", type=positive_integer, default=16, metavar="N"),

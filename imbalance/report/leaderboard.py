@@ -448,8 +448,8 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         parts.append(f"### {data}\n")
         for about, rows in sorted(tables, key=lambda table: -len(table[1])):
             parts.append(
-                f"{metric.capitalize()} on test, %. Network {about['network']} from {about['starts from']}; {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; rule: {about['rule']}.\n"
+                f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
