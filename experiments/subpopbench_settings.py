@@ -252,7 +252,10 @@ def seed_hash(*values: Any) -> int:
 
 
 def value_of(name: str, values: Range, setting: int) -> Any:
-    """Return the value of the hyperparameter `name` in a setting."""
+    """Return the value of the hyperparameter `name` in the setting with this number.
+
+    Setting 0 has the default value, every other setting a random one.
+    """
     if setting == 0:
         return values.default
     return values.random(np.random.RandomState(seed_hash(seed_hash(setting), name)))
@@ -265,7 +268,7 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
         method: key of METHODS.
         setting: number of the setting; 0 for the default values, and a number above 0 for random values.
         attributes: "known" or "unknown" in training.
-        steps: number of training steps; 0 for that of the data set. It is rounded to whole epochs.
+        steps: number of training steps, which is rounded to whole epochs; 0 for the number of the data set.
     """
     shared = SHARED[data_set.kind]
     batch = SMALL_BATCH[data_set.kind] if method == "lff" else shared["batch_size"]
@@ -302,15 +305,15 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
 def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:
     """Return the row of DATA with this name; for another name, a row for the config <name>_erm.
 
-    A data set that is not in DATA is trained as an image data set, or as texts if it has a tokenizer. A data set whose size is
-    unknown is loaded to count its training examples.
+    The row for a config is of the kind "text" if the data have a tokenizer, and of the kind "image" if not. A data set without
+    a known size is loaded, to count its training examples.
 
     Args:
-        steps: number of training steps, which another data set needs.
+        steps: number of training steps of a data set that is not in DATA; of no effect for a data set in DATA.
         overrides: config values by key, for all runs.
 
     Raises:
-        BadInput: there is no such config, or `steps` is 0, or data to count are missing.
+        BadInput: the config does not exist, `steps` is 0 for a data set that is not in DATA, or files of the data are missing.
     """
     if name in DATA:
         data_set = DATA[name]
@@ -320,11 +323,13 @@ def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:
         config_file(config)
     except BadInput:
         raise BadInput(
-            f"--data: {name!r} given; valid: {', '.join(DATA)}, and with --steps every data set that has a config "
+            f"--data: {name!r} given; valid: {', '.join(DATA)}; also, if you add --steps, any <name> with a config "
             "configs/<name>_erm.py"
         ) from None
     if not steps:
-        raise BadInput(f"--data={name}: the protocol gives this data set no number of steps; add one, as --steps=5001")
+        raise BadInput(
+            f"--data={name}: the protocol has no number of steps for this data set; add one, as --steps=5001"
+        )
     experiment, _ = resolve(config, dict(overrides))
     kind = "text" if "tokenizer" in experiment.data else "image"
     optimizer = {} if kind == "text" else {"optim.name": "sgd", "optim.momentum": 0.9, "optim.decayed": "all"}

@@ -117,7 +117,7 @@ def failures(*, run: str, split: str, reference: str | None, clusters: int, outp
     Args:
         run: directory of the finished run to judge.
         split: "val" or "test".
-        reference: directory of another finished run on the same data, whose features and inferred groups are used; None
+        reference: directory of another finished run on the same data; its features and its inferred groups are used. None
             for the features of the run itself.
         clusters: number of clusters of each class. A class gets fewer if its clusters would have fewer than ten examples on
             average.

@@ -334,8 +334,8 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
     """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
 
     Args:
-        runs: run directories; runs that differ only in their seed are one setting.
-        by: the name of the person who ran them.
+        runs: run directories; those that differ only in their seed give one row.
+        by: name of the person or group that trained the runs.
         tuning: how the hyperparameters were chosen.
         results: folder that holds leaderboard.csv.
 
@@ -458,14 +458,14 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         parts.append(f"### {data}\n")
         for about, rows in sorted(tables, key=lambda table: -len(table[1])):
             parts.append(
-                f"{metric.capitalize()} on test, %. Network {about['network']} from {about['starts from']}; {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; rule: {about['rule']}.\n"
+                f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
         if quoted:
             parts.append(
-                "Quoted from publications, with other networks, budgets, weights and rules, so without a rank:\n"
+                "Quoted from publications, without a rank, because networks, budgets, starting weights and rules differ:\n"
             )
             parts.append(quoted_table(quoted))
     return "\n".join(parts)

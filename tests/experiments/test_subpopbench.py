@@ -131,7 +131,7 @@ def test_without_attributes_methods_balance_classes_and_others_are_refused(tmp_p
             "--methods=mixup: the method cannot be trained on the texts of multinli",
         ),
         (arguments(data="nonesuch"), "--data: 'nonesuch' given; valid: colored_digits, dominoes, waterbirds"),
-        (arguments(data="digits", steps=0), "--data=digits: the protocol gives this data set no number of steps"),
+        (arguments(data="digits", steps=0), "--data=digits: the protocol has no number of steps for this data set"),
         (arguments("--no-train", folder), "--data=colored_digits: .* has no runs with known attributes"),
     ):
         with pytest.raises(BadInput, match=message):

@@ -34,7 +34,7 @@ def crt(
     """Train a new last layer by cross-entropy on balanced samples of the training set (classifier re-training).
 
     Kang et al., "Decoupling Representation and Classifier for Long-tailed Recognition", ICLR 2020, section 4.1. The
-    features do not change. The layer starts at random weights, and the learning rate falls as a half cosine.
+    features do not change. The layer starts at random weights, and the learning rate falls to 0 along half a cosine.
 
     Args:
         by: "class" to balance classes, as in the paper, "group" to balance groups.

@@ -45,7 +45,7 @@ def weight_balancing(
     stages, with weight decay and MaxNorm. The first stage is a run with cross-entropy and a tuned weight decay. After
     every step the weight vector of each class is scaled down to the norm r if its norm is larger. r is computed once,
     from the norms of the weight vectors after the first stage. The bias is not bounded. Every example is drawn
-    once an epoch, without balancing, and the learning rate falls as a half cosine.
+    once an epoch, without balancing, and the learning rate falls to 0 along half a cosine.
 
     There are three differences from the authors' code (github.com/ShadeAlsha/LTR-weight-balancing). Its class-balanced
     loss applies the binary cross-entropy to a softmax; here the loss is equation 6 of Cui et al. (CVPR 2019), see

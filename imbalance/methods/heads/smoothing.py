@@ -34,7 +34,7 @@ def los(
 
     Sun et al., "Rethinking Classifier Re-Training in Long-Tailed Recognition: Label Over-Smooth Can Balance", ICLR
     2025 (LOS). The target gets the share 1 − δ + δ / K, and every other class δ / K. Every example is drawn once an
-    epoch, without balancing. The descent starts from the trained layer, and the learning rate falls as a half cosine.
+    epoch, without balancing. The descent starts from the trained layer, and the learning rate falls to 0 along half a cosine.
 
     The authors' code (github.com/bilibili/LOS) augments the images of this stage, updates the running statistics of
     batch normalisation, and keeps the best epoch on test. Here the features are computed once, without augmentation, and the
@@ -96,7 +96,7 @@ def mislas(
     Zhong, Cui, Liu and Jia, "Improving Calibration for Long-Tailed Recognition", CVPR 2021 (MiSLAS): the second of its
     two stages. The first stage is a run with mixup, `config.mix=dict(name="mixup", alpha=1.0)`. The loss is
     `imbalance.methods.losses.LabelAwareSmoothing`. The descent starts from the trained layer and factors of 1, and both
-    learning rates fall as a half cosine.
+    learning rates fall to 0 along half a cosine.
 
     The authors' code (github.com/dvlab-research/MiSLAS) augments the images of this stage, updates the running
     statistics of batch normalisation on CIFAR-100, and keeps the best epoch on test. Here the features are computed once, without
