@@ -40,7 +40,7 @@ def shorten(config: ConfigDict, monkeypatch: pytest.MonkeyPatch) -> ConfigDict:
     config.trainer.update(epochs=2, batch_size=20)
     config.callbacks.update(checkpoint_minutes=1e-9, select="best", keep_logits=True)
     dataset = learner.load_dataset(config)
-    monkeypatch.setattr(learner, "load_dataset", lambda _: dataset)
+    monkeypatch.setattr(learner, "load_dataset", lambda *_: dataset)
     return config
 
 
