@@ -14,7 +14,7 @@ from imbalance.data.splits import Dataset
 from imbalance.data.tables.columns import Columns
 from imbalance.data.tables.values import factorise
 from imbalance.errors import BadInput
-from imbalance.utils.read import open_regular
+from imbalance.utils.read import open_regular, read_text
 
 KNOWN = Path(__file__).with_name("keel.csv")  # by name: the number of rows, and the sizes of the classes, largest first
 ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|[^\s{]+)\s*(real|integer|\{)", re.IGNORECASE)
@@ -71,8 +71,8 @@ def keel(
 
 def known_tables() -> dict[str, tuple[int, ...]]:
     """Return, from the name of each table whose counts are known, the sizes of its classes, the largest first."""
-    with open(KNOWN, newline="", encoding="utf-8") as file:
-        return {row["table"]: tuple(map(int, row["class_sizes"].split())) for row in csv.DictReader(file)}
+    rows = csv.DictReader(read_text(KNOWN).splitlines())
+    return {row["table"]: tuple(map(int, row["class_sizes"].split())) for row in rows}
 
 
 def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str]:
