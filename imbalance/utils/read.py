@@ -305,11 +305,22 @@ def check_members(archive: zipfile.ZipFile) -> None:
 
 
 def checked_format(path: str | Path, load: Callable[[], Any]) -> Any:
-    """Return `load()`, and raise `Damaged` if the format of the file `path` makes it fail."""
+    """Return `load()`, and raise `Damaged` if the format of the file `path` makes it fail.
+
+    An `OSError` passes, with `path` as its file if it names none.
+    """
     try:
         return load()
-    except (BadInput, OSError):
+    except BadInput:
         raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        if error.errno is None:  # a library raised it for the format, as gzip does
+            raise Damaged(path, str(error)) from None
+        if error.errno == EINVAL:  # a damaged archive can place its content before the start of the file
+            raise Damaged(path, "it is cut, or gives a wrong place of its content") from None
+        raise OSError(error.errno, error.strerror, str(path)) from None
     except Exception as error:  # a damaged file can fail in any way
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if "pickle" in reason and not isinstance(error, zipfile.BadZipFile) and Path(path).suffix in (".npy", ".npz"):

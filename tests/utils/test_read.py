@@ -1,9 +1,11 @@
 """One reader for every file: kind, size, format and digest."""
 
 import ast
+import errno
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,9 +121,40 @@ def test_each_byte_of_an_archive_counts(tmp_path, kind):
             load(path, digest)
         try:
             found = load(path)
-        except (Damaged, OSError):
+        except Damaged:
             continue
         assert "a" not in found or np.array_equal(np.asarray(found["a"]), array), place
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt"])
+def test_a_file_cut_anywhere_is_damaged(tmp_path, kind):
+    path, array = tmp_path / f"file.{kind}", np.arange(30_000, dtype=np.float32)
+    if kind == "pt":
+        torch.save({"a": torch.from_numpy(array)}, path)
+    elif kind == "npz":
+        np.savez(path, a=array)
+    else:
+        np.save(path, array)
+    content = path.read_bytes()
+    loads = {"npy": [read.read_array, read.map_array], "npz": [read.read_npz, read.map_npz], "pt": [read.read_torch]}[
+        kind
+    ]
+    for size in range(0, len(content), len(content) // 40):
+        path.write_bytes(content[:size])
+        for load in loads:
+            with pytest.raises(Damaged, match=re.escape(str(path))):
+                load(path)
+
+
+def test_an_error_of_an_open_file_names_the_file(tmp_path):
+    """A read from a descriptor fails without the name of the file."""
+
+    def fail() -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))) as caught:
+        read.checked_format(tmp_path / "file", fail)
+    assert caught.value.errno == errno.EIO
 
 
 def test_no_pickled_code_is_run(tmp_path):
