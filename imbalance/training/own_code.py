@@ -16,11 +16,12 @@ from imbalance.config.experiment import Experiment
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.data import Dataset
 from imbalance.errors import BadInput, is_out_of_memory
-from imbalance.methods.batch import Batch, Inputs
+from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import FunctionObjective, Objective
 
-COMPUTED = {"losses", "logits", "features", "slopes"}  # columns that `Objective.terms` can compute
+# The columns that `Objective.terms` can compute, and those that `forward` can get from the batch.
+COLUMNS = {"logits", "features", "slopes", "targets", "rows", "epoch"}
 
 
 def check_returned(config: Experiment, path: str, value: Any, kind: Any, needed: str) -> None:
@@ -100,17 +101,21 @@ def check_weights(config: Experiment, weights: Any, size: int) -> None:
 
 
 def check_views_and_columns(config: Experiment, objective: Objective) -> None:
-    """Raise `BadInput` if an objective asks for less than one view, or for a column that is in neither the batch nor the terms."""
+    """Raise `BadInput` if an objective asks for less than one view, or for a column that `forward` cannot get."""
     views, own_terms = objective.views, type(objective).terms is not Objective.terms
     if not isinstance(views, int) or isinstance(views, bool) or views < 1:
         raise BadInput(
             f"config.objective.name: {config.objective.name!r} has views={views!r}; it must be an integer, at least 1"
         )
-    known = COMPUTED | set(Batch._fields)
-    if unknown := [name for name in objective.columns if name not in known and not own_terms]:
+    if doubled := [name for name in ("losses", "weights", "groups") if name in objective.columns]:
+        raise BadInput(
+            f"config.objective.name: {config.objective.name!r} has the column {doubled[0]!r}, but `forward` always has an "
+            "argument of this name; delete it from `columns`"
+        )
+    if unknown := [name for name in objective.columns if name not in COLUMNS and not own_terms]:
         raise BadInput(
             f"config.objective.name: {config.objective.name!r} has the column {unknown[0]!r}, which its terms do not compute; "
-            f"name one of {', '.join(sorted(known))}, or define `terms`"
+            f"name one of {', '.join(sorted(COLUMNS))}, or define `terms`"
         )
 
 

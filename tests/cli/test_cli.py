@@ -163,7 +163,7 @@ MISTAKES = {
     "report --config.seed=1": "--config.seed=1: unknown; imbalance report takes no overrides of a config",
     "select --share=2": "--share: 2 given; it must be above 0 and at most 1",
     "data download waterbird": "waterbird: no data set to download has this name; did you mean waterbirds?",
-    "forensics nowhere": "nowhere: holds no divergence.pt",
+    "forensics nowhere": "nowhere: no such folder; type the run directory of a run that diverged",
     "predict nowhere x.png": "nowhere: no trained model",
     "completion tcsh": "invalid choice: 'tcsh'",
 }

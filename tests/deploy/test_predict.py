@@ -217,7 +217,7 @@ def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_pa
         (digit, np.array(["a", "b"]), r"<U1 given; this model takes arrays \(N, 1, 8, 8\) of floats"),
         (digit, 3, r"shape \(\) given"),
         (digit, None, r"NoneType given"),
-        (digit, "a.png", r"a.png: an image given; this model takes arrays \(N, 1, 8, 8\) of floats"),
+        (digit, "a.png", r"a.png: the name of a file given; this model takes arrays \(N, 1, 8, 8\) of floats"),
         (table, {"age": ["1"]}, r"no column 'work', which is needed; the columns are age"),
         (table, {"age": ["x"], "work": ["a"]}, r"row 0: age is 'x', not a number"),
     ]:

@@ -37,7 +37,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"=distilbert-": "weights that have to be downloaded; tests/models/test_encoder.py makes some",
     r"--config=(configs/)?(cifar|celeba|civilcomments|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
     r"^imbalance reproduce (figure[3-5]|gaussian_limit|prior_correction|colored_digits_methods|interval_coverage|subpopbench)": "minutes to hours",
-    r"^imbalance (findings|keep)": "writes to the repository; tests/experiments/test_findings.py",
+    r"^imbalance (findings|keep|submit|leaderboard)": "writes to the repository; tests/experiments/test_findings.py and tests/report/test_leaderboard.py",
     r"^imbalance protocol": "tests/experiments/test_protocol.py runs it",
     r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/config/test_overrides.py runs it",

@@ -17,7 +17,8 @@ simulates neither time nor memory, streams or NCCL.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, ClassVar
 
 import torch
@@ -27,6 +28,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
+
+from imbalance.data.images import stored_images
 
 _setup_privateuseone_for_python_backend("standin")
 torch.standin.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]  # asked for by activation checkpointing
@@ -115,6 +118,15 @@ class WithoutGradients:
         torch.set_grad_enabled(self.before)
 
 
+class InThisThread:
+    """An executor that calls at once, because torch sends only the calls of the device's thread through the device."""
+
+    def submit(self, function: Callable[..., Any], *args: Any) -> Future:
+        result = Future()
+        result.set_result(function(*args))
+        return result
+
+
 class Device(TorchDispatchMode):
     """The device, as a context manager: inside it accelerate uses the device, and `torch.cuda` acts for it.
 
@@ -139,6 +151,7 @@ class Device(TorchDispatchMode):
         Device.current = self
         self.patch.setattr(Accelerator, "device", DEVICE)
         self.patch.setattr(torch.cuda, "Event", Event)
+        self.patch.setattr(stored_images, "reader_thread", InThisThread)
         for name in ("__enter__", "__exit__"):  # subclasses of Tensor do not work in inference mode
             self.patch.setattr(torch.inference_mode, name, getattr(WithoutGradients, name))
         self.patch.setattr(torch.cuda, "synchronize", lambda: self.waits.update(["synchronize"]))

@@ -66,11 +66,11 @@ def test_batches_are_in_the_order_of_the_runs(tmp_path):
 def test_a_stack_without_memory_is_trained_in_halves(tmp_path, monkeypatch, capsys):
     sizes, train = [], stacked_training.train_stacked
 
-    def limited(runs):
+    def limited(runs, pause):
         sizes.append(len(runs))
         if len(runs) > 2:
             raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-        return train(runs)
+        return train(runs, pause)
 
     monkeypatch.setattr(stacked_training, "train_stacked", limited)
     runs = [make_run("digits_ce", SHORT, seed, str(tmp_path)) for seed in range(4)]

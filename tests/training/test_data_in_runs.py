@@ -109,7 +109,7 @@ def test_augmentation_reaches_training_alone_and_follows_the_seed(birds, tmp_pat
     seen, epochs, examples = [], [], []
 
     def drawn(indices, when, names, seed):
-        epochs.append((names, seed, when[0].item() >> 32))
+        epochs.append((tuple(names), seed, when[0].item() >> 32))
         examples.append(indices)
         return []
 
@@ -122,7 +122,7 @@ def test_augmentation_reaches_training_alone_and_follows_the_seed(birds, tmp_pat
     train(birds)
     assert seen == [16, 16, 8] * 2  # the training batches, not those of val and test
     assert examples[0].sort().values.equal(torch.arange(40))
-    assert set(epochs) == {(birds.data.augment, 0, 0), (birds.data.augment, 0, 1)}
+    assert set(epochs) == {(tuple(birds.data.augment), 0, 0), (tuple(birds.data.augment), 0, 1)}
 
 
 def test_augmented_runs_repeat_and_differ_from_plain_ones(birds, tmp_path):

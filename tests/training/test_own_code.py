@@ -83,6 +83,14 @@ class Unknown(Objective):
     columns = ("nowhere",)
 
 
+class NoPartners(Objective):
+    columns = ("logits", "partners")
+
+
+class Doubled(Objective):
+    columns = ("logits", "losses")
+
+
 def as_half(head):
     return head.half()
 
@@ -168,7 +176,17 @@ FAULTS = [
     ("objective", "vector", r"gives a tensor of float32 of shape \(2,\); it must return .* one number for the batch"),
     ("objective", "NoView", "has views=0; it must be an integer, at least 1$"),
     ("objective", "HalfView", "has views=0.5; it must be an integer, at least 1$"),
-    ("objective", "Unknown", "has the column 'nowhere', which its terms do not compute; name one of features, "),
+    (
+        "objective",
+        "Unknown",
+        "has the column 'nowhere', which its terms do not compute; name one of epoch, features, logits, rows, slopes, targets, or",
+    ),
+    ("objective", "NoPartners", "has the column 'partners', which its terms do not compute"),
+    (
+        "objective",
+        "Doubled",
+        "has the column 'losses', but `forward` always has an argument of this name; delete it",
+    ),
     (
         "sampler",
         "floats",

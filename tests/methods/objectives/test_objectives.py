@@ -6,11 +6,13 @@ import pytest
 import torch
 from examples import advice, changes, each, each_setting, settings
 from scipy.optimize import linprog
+from torch.nn.functional import normalize
 
 from imbalance.config.schema import build
 from imbalance.methods.batch import Batch
 from imbalance.methods.context import FirstRun
 from imbalance.methods.losses import CrossEntropy
+from imbalance.methods.objectives.base import Objective
 from imbalance.methods.objectives.dro import GroupDRO
 from imbalance.methods.objectives.registry import OBJECTIVES
 
@@ -21,16 +23,46 @@ GROUPS = torch.tensor([0, 1, 0, 1])
 CLASS_ATTRIBUTE_GROUPS = torch.tensor([0, 1, 2, 1])  # of four groups: two classes × two attributes
 
 
+def unit_vectors(*shape: int) -> torch.Tensor:
+    """Return a tensor of this shape whose last dimension has vectors of length 1, the same in every call."""
+    return normalize(torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
 TARGETS, ROWS = torch.tensor([0, 1, 1, 0]), torch.tensor([5, 0, 3, 7])
 # What some methods compute beside the losses.
 COLUMNS = {
     "losses": LOSSES,
     "features": torch.tensor([[0.3, -1.0], [1.2, 0.4], [-0.5, 0.1], [0.8, 2.0]], dtype=torch.float64),
     "slopes": torch.tensor([-0.3, 0.7, 0.2, -0.9], dtype=torch.float64),
-    "projections": torch.tensor(
-        [[[0.6, 0.8], [0.8, 0.6]], [[-1.0, 0.0], [0.0, 1.0]], [[0.0, -1.0], [1.0, 0.0]], [[0.8, -0.6], [-0.6, 0.8]]],
+    "projections": unit_vectors(4, 2, 5),
+    "anchors": unit_vectors(4, 2, 5),
+    "anchor_logits": torch.tensor(
+        [[[0.7, -0.3], [0.4, 0.0]], [[0.2, 0.1], [0.6, -0.5]], [[-1.5, 0.4], [-1.0, 0.8]], [[0.9, 1.3], [0.1, 1.2]]],
         dtype=torch.float64,
     ),
+    "keys": unit_vectors(4, 5),
+    # The networks of SSA predict attribute 0 for the first example, and attribute 1 for the third.
+    "all_logits": torch.tensor(
+        [
+            [[2.0, -1.0], [1.5, -0.5], [1.0, 0.0]],
+            [[0.3, 0.1], [0.2, 0.9], [-0.4, 0.6]],
+            [[-1.0, 1.5], [0.0, 2.0], [-0.5, 0.5]],
+            [[0.8, -0.7], [0.1, 0.4], [0.6, 0.2]],
+        ],
+        dtype=torch.float64,
+    ),
+    "expert_logits": torch.tensor(
+        [
+            [[0.7, -0.3], [0.2, 0.4], [1.1, -0.9]],
+            [[0.2, 0.1], [-0.6, 0.5], [0.3, 0.8]],
+            [[-1.5, 0.4], [-0.2, 0.3], [0.1, 0.9]],
+            [[0.9, 1.3], [0.4, -0.1], [-0.7, 0.2]],
+        ],
+        dtype=torch.float64,
+    ),
+    "other_losses": torch.tensor([0.9, 1.7, 0.4, 2.2], dtype=torch.float64),
+    "weighted_losses": torch.tensor([1.3, 0.6, 2.4, 0.2], dtype=torch.float64),
+    "consistency": torch.tensor([-1.8, 0.3, -0.7, 0.9], dtype=torch.float64),
     "similarities": torch.tensor(
         [[[0.6, -0.2], [0.5, 0.1]], [[-0.9, 0.3], [0.0, 0.7]], [[0.2, -0.4], [0.8, 0.3]], [[0.1, 0.9], [-0.6, 0.4]]],
         dtype=torch.float64,
@@ -52,8 +84,16 @@ FIRST = FirstRun(
 def make(name, group_counts=GROUP_COUNTS, **section):
     targets = torch.tensor([1, 0, 1, 1, 0, 0, 1, 0])
     given = dict(group_counts=group_counts, targets=targets, num_classes=2, num_groups=len(group_counts))
+    # The groups of the batch's rows: the first run of SSA has labels of the attribute in groups of odd number.
+    given |= dict(groups=torch.tensor([1, 0, 0, 0, 0, 0, 0, 1]), epochs=3)
     given |= dict(seed=0, class_counts=torch.bincount(targets), loss=CrossEntropy(), first=FIRST)
     return build(OBJECTIVES, dict(name=name, **section), **given)
+
+
+def columns_of(name):
+    """Return `COLUMNS` for an objective; PaCo has one anchor for each example, GPaCo has two."""
+    anchors = {key: COLUMNS[key][:, :1] for key in ("anchors", "anchor_logits")}
+    return COLUMNS | anchors if name == "paco" else COLUMNS
 
 
 def gradients(objective, steps=3):
@@ -65,7 +105,12 @@ def gradients(objective, steps=3):
     return torch.cat([of_column.flatten() for of_column in found]) if objective.columns else found[0]
 
 
-@each_setting("objective", lambda name: not OBJECTIVES[name].columns)
+def has_settings_in_forward(name):
+    """Return whether `forward` alone uses the hyperparameters, with no column; `terms` of SADE uses them."""
+    return not OBJECTIVES[name].columns and OBJECTIVES[name].terms is Objective.terms
+
+
+@each_setting("objective", has_settings_in_forward)
 def test_every_hyperparameter_changes_the_gradient(name, key):
     example = settings("objective", name)
     counts = torch.tensor([100, 25, 10, 9])  # the batch lacks the last two groups
@@ -82,7 +127,8 @@ def test_the_order_of_a_batch_does_not_matter(name):
     order = torch.tensor([2, 3, 1, 0])
     values = [
         make(name, **settings("objective", name)).value(
-            {key: column[o] for key, column in COLUMNS.items()}, Batch((), TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o])
+            {key: column[o] for key, column in columns_of(name).items()},
+            Batch((), TARGETS[o], GROUPS[o], WEIGHTS[o], ROWS[o], epoch=1),  # in epoch 0 GLMC ignores a column
         )
         for o in (torch.arange(4), order)
     ]
