@@ -425,7 +425,7 @@ def difference(cell: Cell, first: str, second: str, judgement: str) -> np.ndarra
 
 
 def primary(cell: Cell) -> dict[str, Contrast]:
-    """Return the contrasts in PRIMARY by key, and under "threshold" contrast a minus contrast b."""
+    """Return the contrasts in PRIMARY by key. The further key "threshold" has the difference: contrast "a" minus contrast "b"."""
     parts = {key: difference(cell, *arms) for key, arms in PRIMARY.items()}
     return {
         key: contrast(values, cell.pairs) for key, values in [*parts.items(), ("threshold", parts["a"] - parts["b"])]
@@ -474,7 +474,7 @@ def cells(folder: Path) -> Iterator[tuple[int, str, Cell]]:
 
 def contrasts_table(folder: Path) -> str:
     """Return a table of the contrasts in PRIMARY at every ratio and preprocessing with at least two complete seeds."""
-    heads = ["features", "ratio", "seeds", "(a) poly IW^1 − hard margin, threshold 0", "of which threshold",
+    heads = ["features", "ratio", "seeds", "(a) poly IW^1 − hard margin, threshold 0", "part of (a) that is threshold",
              "(b) both with val's thresholds", "(c) poly IW^1 − ridge, tuned", "pairs ahead, behind in (a); (b); (c)"]  # fmt: skip
     table = []
     for ratio, preprocessing, cell in cells(folder):

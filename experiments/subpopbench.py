@@ -129,7 +129,7 @@ def test_metrics(logits: np.ndarray, test: Evaluations) -> dict[str, float]:
 def row_of(directory: Path, about: Mapping[str, Any], final_only: bool) -> Row:
     """Return the row of a run for the table of results.
 
-    The row has the cells of `kept_results.row_of` except those of selection rules, and the cells `about`. For each rule in
+    The row has the cells `about`, and those of `kept_results.row_of` except its cells of selection rules. For each rule in
     RULES, the row also has cells of the checkpoint that the rule chooses, unless the run diverged. "<rule>: value" is the
     value by which the rule chooses, and "<rule>: <metric>" is a test metric.
     """

@@ -61,7 +61,7 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
 
 
 def measure_peaks(turns: int = 3) -> Peaks:
-    """Measure the peaks of this processor, the best of several turns."""
+    """Measure the highest rate of arithmetic and of copies in memory of this processor, each as the best of `turns` measurements."""
     left, right, product = (torch.ones(SIDE, SIDE) for _ in range(3))
     source = torch.ones(COPIED // 4)
     target = torch.empty_like(source)

@@ -489,7 +489,7 @@ COMMANDS = {
     "pack": Command(
         "Run the work that needs a GPU, in short pieces.",
         "imbalance.bench.gpu_queue:pack",
-        (flag("--minutes", "total number of minutes to work", type=positive_number, default=9.0, metavar="N"),
+        (flag("--minutes", "stop after this many minutes of this command, all its jobs together", type=positive_number, default=9.0, metavar="N"),
          flag("--only", "kinds of jobs to run", type=comma_list(valid=PACK), default=list(PACK), metavar="KIND,…"),
          flag("--on_cpu", "run the jobs that need a GPU also on a machine without one, to try out the queue", action="store_true"),
          RESULTS, SEEDS, WORK_DIR, JOBS),

@@ -276,7 +276,7 @@ def expansions(epoch: int, warmup_epochs: int, every: int) -> int:
 def expanding_chance(
     labels: Labels, epoch: int, epochs: int, *, by: By, warmup_epochs: int, every: int, added: int
 ) -> Tensor:
-    """Return the (N,) probabilities with which the sampler `expanding` draws each example in an epoch."""
+    """Return, for each of the N examples, the probability that the sampler `expanding` draws it in this epoch."""
     at_start = balanced_chance(labels, epoch, epochs, by=by)
     unused = (1 - at_start).sum()
     share = (expansions(epoch, warmup_epochs, every) * added / unused.clamp(min=1)).clamp(max=1)

@@ -90,7 +90,7 @@ class EpochSampler(Sampler[int]):
         self.epoch = epoch
 
     def rows(self) -> Tensor:
-        """Return the (M,) rows of the epoch that this process trains on, in order."""
+        """Return the (M,) row numbers that this process trains on in this epoch, in the order of training."""
         if self._drawn[0] != self.epoch:
             chooser = generator(self.seed, "sampler", self.epoch)
             drawn = bind(SAMPLERS, self._section, **self._provided, epoch=self.epoch, generator=chooser)()

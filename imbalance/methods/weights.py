@@ -157,7 +157,7 @@ def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]
     """Correct the imbalance that an annealed sampler leaves: weight by 1 / n, divided by the chance to be drawn.
 
     So the chance times the weight is proportional to 1 / n in every epoch, where n is the number of training examples
-    of the class or group. The expected mean is 1 over the examples that the epoch draws, not over all examples.
+    of the class or group. The weights are scaled so that their mean over the examples that an epoch draws, not over all examples, is expected to be 1.
     """
     example_labels, counts = labels(sampler["by"])
     target = 1 / counts[example_labels].double()

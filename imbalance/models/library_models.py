@@ -120,7 +120,7 @@ def torchvision(
     # SqueezeNet has no linear layer; GoogLeNet and Inception have auxiliary heads.
     if not layers or network in ("googlenet", "inception_v3"):
         raise BadInput(
-            f"config.model.network: {network!r} given, whose head is not just one linear layer, as is needed; use another network"
+            f"config.model.network: {network!r} given; its head must be a single linear layer, and is not; use another network"
         )
     parent, _, last = layers[-1].rpartition(".")
     setattr(model.get_submodule(parent), last, nn.Identity())

@@ -195,7 +195,7 @@ def run_directories(work_dir: Path) -> list[str]:
 
 @cache
 def code_version() -> int:
-    """Return a number of the code that reads runs and shows them; another code may read or show something else."""
+    """Return a number that identifies the code that reads and shows runs; what other code has read is out of date."""
     root, number = Path(__file__).parent.parent, zlib.crc32(__version__.encode())
     for path in sorted(path for name in SOURCES for path in (root / name).rglob("*.*") if path.suffix != ".pyc"):
         number = zlib.crc32(path.read_bytes(), number)

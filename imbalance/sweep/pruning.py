@@ -268,8 +268,8 @@ class RungLog:
     def due(self, waiting: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
         """Return the waiting trials whose run is to continue now, in the order in which to train them.
 
-        A run at a rung waits for the other runs of its setting. ASHA decides on an entry by the entries before it, so the
-        settings that have reached the fewest rungs come first. The median rule compares with settings that
+        A run at a rung waits for the other runs of its setting. ASHA compares the score of a setting at a rung with
+        the scores that other settings had there before, so the settings that have reached the fewest rungs come first. The median rule compares with settings that
         have ended, so only the setting that has reached the most rungs is trained.
         """
 

@@ -33,9 +33,9 @@ def summary_digest(summary: Mapping[str, Any]) -> str | None:
 
 
 def recorded_digest(result: Mapping[str, Any]) -> str | None:
-    """Return the hash of the digest of the data on which a trial was trained; None if it is not known.
+    """Return the hash of the data on which a trial was trained, as the study records it; None if it is not known.
 
-    Older versions did not record the hash in the study, so it is then computed from the run directory.
+    A study of an older version has no such hash; then compute it from the digest in the run directory.
     """
     if "data" in result:
         return result["data"]

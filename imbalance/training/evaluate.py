@@ -519,7 +519,7 @@ def measure_scores(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
     """Return the metrics of ranking, calibration and likelihood, which need logits, under keys `<name>/…`.
 
     A top-k accuracy is among them if `config.callbacks.monitor` or `config.score` names it. The main process, which has
-    the logits, computes the metrics for all processes.
+    the logits, computes the metrics and sends them to the other processes, so all processes must call this function.
 
     Args:
         outcome: result of evaluating the split `name`, with logits on the main process.

@@ -142,7 +142,7 @@ def test_torchvisions_networks_take_named_weights_without_their_head(network, mo
     ("values", "message"),
     [
         (dict(network="resnet51"), r"model.network: 'resnet51' given; did you mean resnet"),
-        (dict(network="squeezenet1_0"), "whose head is not just one linear layer"),
+        (dict(network="squeezenet1_0"), "its head must be a single linear layer"),
         (dict(network="resnet18", pretrained="IMAGENET1K_V3"), r"'IMAGENET1K_V3' given for resnet18; did you mean IMAGENET1K_V1\?"),
         (dict(network="vit_b_16"), r"vit_b_16 does not take inputs of shape \(3, 32, 32\).*; set config.data.size=0"),
         (dict(name="timm", network="resnet_eighteen"), "no network 'resnet_eighteen'"),

@@ -206,7 +206,8 @@ def decode_crops(
     """Return the (C, H, W) uint8 pixels of each crop of `boxes_of`, resized to the size of `recipe`.
 
     The crops replace the steps of the recipe that resize and crop; they are cut out of the whole original image. If the
-    recipe reduces, a JPEG is decoded at the smallest size at which no crop has fewer pixels than its result.
+    recipe begins with "reduce", a JPEG is decoded at the smallest size at which every crop has at least as many pixels as
+    the output.
 
     Args:
         content: the bytes of the image's file.

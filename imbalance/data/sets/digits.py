@@ -27,11 +27,11 @@ def digits(
 
     Args:
         classes: the digits to use, the largest class first.
-        imbalance: "none" keeps all examples; with "exp", class counts fall geometrically from the first class to
-            the last; with "step", each class of the first half is imbalance_ratio times as
-            large as each class of the second half.
-        imbalance_ratio: the count of the largest class divided by that of the smallest.
-        total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
+        imbalance: imbalance of the training set: "none" keeps all its examples; with "exp", its class counts fall
+            geometrically from the first class to the last; with "step", each class of the first half is imbalance_ratio
+            times as large as each class of the second half.
+        imbalance_ratio: the training count of the largest class divided by that of the smallest.
+        total: the number of training examples of all classes together; 0 to keep as many as the imbalance allows.
         val_fraction: the share of each digit's examples that becomes val.
         test_fraction: the share of each digit's examples that becomes test.
     """

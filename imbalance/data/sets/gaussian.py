@@ -82,7 +82,7 @@ def truncated_normal(n: int, dim: int, radius: float, rng: np.random.Generator) 
 def balanced_error(weight: np.ndarray, bias: np.ndarray, means: np.ndarray, scale: float) -> float:
     """Return the exact error rate of a linear classifier on two Gaussian classes, as the mean over the two classes.
 
-    The classes are not truncated.
+    It is the error on whole Gaussians: a truncation of the data is ignored.
 
     Args:
         weight, bias: (2, dim) and (2,); the logits are weight · x + bias.

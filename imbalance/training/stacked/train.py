@@ -124,7 +124,7 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = N
 
     Args:
         runs: config and run directory of each run.
-        pause: number of epochs after which a run pauses, as in `imbalance.training.loop.train`; None for no pause.
+        pause: number of epochs, counted from the start of the run, after which a run pauses, as in `imbalance.training.loop.train`; None for no pause.
 
     Raises:
         BadInput: the config or the data is wrong.
@@ -179,7 +179,7 @@ def fit(members: list[Run], interrupt: Interrupt, pause: int | None) -> None:
     """Train `members`, which are all at the same step, until each run has ended or pauses; write the results of each.
 
     Args:
-        pause: number of epochs after which a run pauses; None for no pause.
+        pause: number of epochs, counted from the start of the run, after which a run pauses; None for no pause.
     """
     printed, stack, ending = time.monotonic(), None, []
     members.sort(key=lambda member: member.config.seed)
