@@ -235,7 +235,7 @@ def test_a_project_that_wandb_does_not_take_is_refused(config, tmp_path, monkeyp
     """wandb raised `UsageError` after the data were loaded, and again when the run logged offline instead."""
     monkeypatch.delenv("WANDB_MODE", raising=False)
     config.logger.mode, config.logger.project = "offline", "a/b:c"
-    with pytest.raises(BadInput, match="config.logger.project: 'a/b:c' given; .*cannot contain"):
+    with pytest.raises(BadInput, match="config.logger.project: 'a/b:c' given, .*cannot contain"):
         loop.train(config, tmp_path)
 
 
