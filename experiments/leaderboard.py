@@ -164,7 +164,7 @@ SOURCES = (
 
 
 def kept_entries(folder: Path) -> list[Entry]:
-    """Return all rows that follow from the tables of results in a folder, such as results/."""
+    """Return all rows of the leaderboard that can be computed from the tables of results in a folder, such as results/."""
     return [entry for source in SOURCES for entry in source(folder)]
 
 

@@ -356,7 +356,8 @@ def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
 def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
     """Return a table of differences between two gains of importance weights.
 
-    The two gains are under poly and under cross-entropy, or at the best epoch on val and at the last epoch.
+    Some rows have the gain under poly minus that under cross-entropy. The other rows have the gain at the best epoch on val
+    minus that at the last epoch.
     """
     heads = ["data", "difference of two gains of importance weights", "IW^1", "IW^1.5"]
     last, early = COLUMNS

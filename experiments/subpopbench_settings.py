@@ -268,7 +268,7 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
         method: key of METHODS.
         setting: number of the setting; 0 for the default values, and a number above 0 for random values.
         attributes: "known" or "unknown" in training.
-        steps: number of training steps, which is rounded to whole epochs; 0 for the number of the data set.
+        steps: number of training steps, rounded to whole epochs; 0 for as many as the protocol has for the data set.
     """
     shared = SHARED[data_set.kind]
     batch = SMALL_BATCH[data_set.kind] if method == "lff" else shared["batch_size"]

@@ -261,7 +261,7 @@ def head_rows(folder: Path, repeats: int) -> list[Row]:
 
     Args:
         folder: folder for the features and run directories.
-        repeats: twice the number of ratios in each row; see `halved`.
+        repeats: number of measurements for each row, an even number; every two give one ratio, see `halved`.
     """
     epoch, processes, fits, steps = stacked_epoch(folder), [], [], []
     for _ in range(halved(repeats)):

@@ -1,4 +1,4 @@
-"""Measure the ratio of the time until the first step of `imbalance train` to that of a process that only imports torch."""
+"""Measure the time that `imbalance train` takes to its first step, divided by the time of a process that only imports torch."""
 
 import tempfile
 from collections.abc import Iterator

@@ -272,7 +272,7 @@ COMMANDS = {
     "features": Command(
         "Write the features that a network computes from a data set, to train heads on them in seconds.",
         "imbalance.deploy.extract_features:features",
-        (flag("--config", "config that names the data set, and without --run the network too (default: config of --run)", metavar="CONFIG"),
+        (flag("--config", "config that names the data set; if --run is not given, the config also names the network (default: config of --run)", metavar="CONFIG"),
          flag("--run", "run directory of a finished run, whose network computes the features", metavar="RUN"),
          flag("--output", "folder to write the features to", required=True, metavar="FOLDER")),
         overrides=True,
@@ -342,7 +342,7 @@ COMMANDS = {
         "imbalance.sweep.select_epoch:select",
         (flag("--config", "configs to use: files, or names in configs/, with commas between them; one without finished runs is trained first "
               "(default: train nothing, and use all runs under --work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
-         flag("--share", "fraction of the val examples whose group labels are known to the selection rule for few group labels", type=fraction, default=0.1, metavar="SHARE"),
+         flag("--share", "fraction of the val examples whose group label the selection rule reads that needs only a few such labels", type=fraction, default=0.1, metavar="SHARE"),
          SEEDS, *TRAINING),
         overrides=True,
     ),
@@ -450,7 +450,7 @@ COMMANDS = {
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
-        (flag("--features", "folder that imbalance features has written", default="data/cifar10_lite0", metavar="FOLDER"), TRAIN,
+        (flag("--features", "folder that the command `imbalance features` has written", default="data/cifar10_lite0", metavar="FOLDER"), TRAIN,
          flag("--seeds", "number of seeds for each ordered pair of classes", type=positive_integer, default=20, metavar="N"),
          flag("--ratios", "numbers of majority images for each minority image, out of 10, 2 and 50", type=comma_list(int, ("10", "2", "50")), default=[10], metavar="N,…"),
          flag("--preprocessings", "preprocessings of the features, out of raw, standardised and centred",

@@ -246,7 +246,7 @@ class WorkerLoader:
             )
 
     def decode(self, orders: Iterable[Order]) -> Iterator[Tensor | Failure]:
-        """Yield the result of `decoded` for each of `orders`, one after another; end early once a later call uses the workers.
+        """Yield the result of `decoded` for each of `orders`, in order; end early, without an error, once a later call of `decode` uses the workers.
 
         Raises:
             BadInput: a worker process ended, or has too little memory.

@@ -243,7 +243,7 @@ class Words(NamedTuple):
         return self.text[self.starts[i] : self.ends[i]]
 
     def valid_lines(self, count: int, first: int, file: Path, problems: list[Problem]) -> np.ndarray:
-        """Return the numbers of the lines, from line `first` on, that have `count` words.
+        """Return the indices (from 0) of the lines that have `count` words, from the index `first` on.
 
         For each other line, append a problem to `problems`.
 
@@ -265,7 +265,7 @@ class Words(NamedTuple):
         return [self.text[start:end] for start, end in bounds]
 
     def flags(self, lines: np.ndarray, column: int) -> tuple[np.ndarray, np.ndarray]:
-        """Read word number `column` of each line in `lines`, which is "1" for yes, and "-1" or "0" for no.
+        """Read word `column` (from 0) of each line with an index in `lines`; a word is "1" for yes, and "-1" or "0" for no.
 
         Returns:
             (N,) int64, 1 for yes and 0 for any other word; and (N,) bool, true if the word is "1", "-1" or "0".

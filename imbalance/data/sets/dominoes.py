@@ -86,8 +86,8 @@ def dominoes(
                     above, top_rows[kind] = np.split(top_rows[kind], [count])
                     if len(above) < count:
                         raise BadInput(
-                            f"config.data.top: {top!r} has {len(images[1]):,} images, too few of {top_classes[kind]!r} for these "
-                            "groups; make config.data.correlation larger"
+                            f"config.data.top: {top!r} has {len(images[1]):,} images of all classes, and too few of {top_classes[kind]!r} "
+                            "for these groups; make config.data.correlation larger"
                         )
                     chosen += [(b, a, label, kind) for b, a in zip(bottom.tolist(), above.tolist())]
             splits.append(stacked_split(torch.tensor(chosen), lower[part].data, images[0]))

@@ -63,7 +63,7 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
     valid = keyword_annotations(frame_dataset)
     for name in table:
         if name not in valid:
-            raise BadInput(f"imbalance.run: no argument {name!r}{suggestion(name, valid)}")
+            raise BadInput(f"imbalance.run: unknown argument {name!r}{suggestion(name, valid)}")
     if not is_table(data):
         raise BadInput(f"data: {describe(data)} given with {', '.join(table)}; these arguments need a data frame")
     if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(map(is_table, data.values())):

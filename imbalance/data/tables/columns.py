@@ -306,13 +306,13 @@ def number_groups(
 def assign_splits(
     splits: np.ndarray, groups: np.ndarray, val_fraction: float, test_fraction: float, seed: int, where: str
 ) -> np.ndarray:
-    """Complete the splits: if `splits` has no val or no test examples, draw them from the training examples by group.
+    """Complete the splits: if `splits` has no val or no test examples, draw them from the training examples, the same share of each group.
 
     Args:
         splits: (N,) 0, 1 or 2 for train, val and test.
         groups: (N,) the groups; the draw is stratified by group.
-        val_fraction, test_fraction: the shares of the training examples that become val and test; 0.0 if `splits`
-            already has examples of val or test.
+        val_fraction, test_fraction: the shares of the training examples that become val and test; each is 0.0 if
+            `splits` already has examples of its split.
         where: the file, for messages.
 
     Returns:

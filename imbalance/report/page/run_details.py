@@ -34,7 +34,7 @@ def run_details(
         rows: one row for each run, as `collect` returns it.
         contents: what `read_content` returns for each run.
         overview: result of the function `overview` for the same runs.
-        shared: values of the page that several runs have.
+        shared: values that several runs of the page have; the page stores each of them once.
         pictured: number of runs whose misclassified examples are listed. Only their data sets are read, because reading
             a large data set may take minutes.
         rendered: examples that were rendered earlier, by task and test row; those that this call renders are added.
@@ -91,8 +91,8 @@ def details_of_run(directory: Path, row: Row, content: Content, hidden: Set[str]
     Args:
         content: what `read_content` returns for the run.
         hidden: keys of the row that are not shown, such as those of config values that all runs share.
-        shared: values of the page that several runs have.
-        most: most metrics to show.
+        shared: values that several runs of the page have; the page stores each of them once.
+        most: the largest number of metrics to show.
     """
     own = ("reason", "log", "confusion", "reliability", "errors")
     return {

@@ -55,7 +55,7 @@ def check_settings(config: Experiment) -> None:
     if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
         raise BadInput(
             f"launch: the dynamo backend is {backend!r}; the config decides how a run is compiled, so launch with "
-            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND), and use --config.trainer.compile=default"
+            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND); to compile the run, add --config.trainer.compile=default"
         )
     for name, (key, without) in VALUES.items():
         value, current = (os.environ.get(name) or "no").lower(), getattr(config.trainer, key)
