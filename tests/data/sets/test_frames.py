@@ -165,7 +165,7 @@ WRONG = {
     "no target": (dict(data=typed()), "data: a mapping with age, .* name the column of the classes too: target=…"),
     "no data": (dict(target="income"), "data: NoneType given with target; these arguments need a data frame"),
     "an unknown target": (dict(data=typed(), target="wealth"), "no column 'wealth', which is needed; the columns are age"),
-    "a typing error": (dict(data=typed(), target="income", atributes="sex"), "no argument 'atributes'; did you mean attributes"),
+    "a typing error": (dict(data=typed(), target="income", atributes="sex"), "unknown argument 'atributes'; did you mean attributes"),
     "a target that is an attribute": (dict(data=typed(), target="income", attributes="income"), "leave out 'income'"),
     "a gap in the target": (dict(data=typed(), target="work"), r"data frame row \d+: work has no value in \d+ of 120 rows"),
     "another form": (dict(data={**typed(), "hours": ["7,5"] * 120}, target="income"), "hours is '7,5', a number in a form"),
