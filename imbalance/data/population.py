@@ -25,6 +25,7 @@ def population_problems(
     splits: np.ndarray,
     class_names: Sequence[str],
     group_names: Sequence[str],
+    classes_may_lack: bool = False,
 ) -> list[Problem]:
     """Return a list of problems: for each split, one for each class and one for each group without examples in it.
 
@@ -34,12 +35,14 @@ def population_problems(
     Args:
         where: the file or argument with the data, at the start of each problem.
         targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
+        classes_may_lack: whether val and test may lack classes and groups, if they have two classes or more.
     """
     problems = []
     for split, name in enumerate(SPLITS):
         class_counts = np.bincount(targets[splits == split], minlength=len(class_names))
         group_counts = np.bincount(groups[splits == split], minlength=len(group_names))
-        problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
+        if not (classes_may_lack and name != "train" and np.count_nonzero(class_counts) > 1):
+            problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
     if problems and len(group_names) > MANY_GROUPS and tuple(class_names) != tuple(group_names):
         rows = f"{len(targets):,} rows make {len(group_names):,} groups, the combinations of class and attributes"
         few = "these are too many groups; take attributes with few values, or join values, such as ages to decades"

@@ -77,11 +77,9 @@ class Listing:
         """Return the problems of class names and group names, and of splits; see `imbalance.data.population`."""
         where, names = str(self.file), (self.class_names, self.group_names)
         checked, checked_names = (self.targets, names[0]) if self.groups_may_lack else (self.groups, names[1])
-        gaps = population_problems(where, self.targets, checked, self.splits, names[0], checked_names)
-        if self.classes_may_lack:
-            gaps = [
-                problem for problem in gaps if "no example of" not in problem.cause or "train split" in problem.cause
-            ]
+        gaps = population_problems(
+            where, self.targets, checked, self.splits, names[0], checked_names, self.classes_may_lack
+        )
         return name_problems(where, *names) + gaps
 
 
