@@ -168,7 +168,7 @@ def leads_by_roles(
     if len(leads) == len(ROLES):
         joint = differences(with_whole_seeds(by_role["as_listed"] + by_role["swapped"]), exponent, epoch_of)
         shared = [(a, b) for a, b in joint if classes.index(a) < classes.index(b) and (b, a) in joint]
-        result["both"] = shared, [np.stack([joint[pair], joint[pair[::-1]]]) for pair in shared]
+        result["both"] = shared, [np.stack([joint[a, b], joint[b, a]]) for a, b in shared]
     return {
         name: ([(classes.index(a), classes.index(b)) for a, b in pairs], np.stack(values))
         for name, (pairs, values) in result.items() if len(pairs) > 1

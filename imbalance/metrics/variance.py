@@ -54,7 +54,8 @@ def variance_components(
     codes = np.zeros(len(y), dtype=int)
     for labels in factors.values():
         unique = {label: i for i, label in enumerate(dict.fromkeys(labels))}
-        _, codes = np.unique([codes, [unique[label] for label in labels]], axis=1, return_inverse=True)
+        own = np.array([unique[label] for label in labels])
+        codes = np.unique(codes * len(unique) + own, return_inverse=True)[1]
         levels.append(codes)
         counts.append(np.bincount(codes))
     first, size = levels[0], len(counts[0])
