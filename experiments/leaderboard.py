@@ -13,12 +13,12 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.experiments import protocol, subpopbench
-from imbalance.experiments.subpopbench_settings import DATA, METHODS, data_set_of, has_head, point
+from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row, numbers, score
@@ -41,6 +41,35 @@ def config_of(row: Row) -> dict[str, Any]:
     return flatten(make_run(row["name"], texts, 0, "runs").config.to_dict())
 
 
+class Tuning(NamedTuple):
+    """The choice of hyperparameters: a text that says how they were chosen, and the labels of val that the choice read."""
+
+    text: str
+    labels: str
+
+    @property
+    def cells(self) -> Entry:
+        return {"tuning": self.text, "labels in tuning": self.labels}
+
+
+UNTUNED = Tuning("not tuned", "none")
+ON_DIGITS = Tuning("learning rate the best of 5 on val, exponent also chosen on val", "classes")
+ON_COLORED_DIGITS = Tuning("best of 3 learning rates on val, over 3 other seeds", "groups")
+BY_HAND = Tuning("learning rates set by hand after earlier runs, which were not kept", "classes")
+# The choice of hyperparameters of a setting, by table of results and config; a setting with other overrides was not tuned.
+TUNED = {
+    **{("ledger", f"digits_{method}"): ON_DIGITS for method in ("erm", "ce", "poly")},
+    **{("ledger", f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "ce", "poly", "undersampled")},
+}
+
+
+def tuning_of(table: str, row: Row) -> Tuning:
+    """Return how the hyperparameters of a row in the ledger or in the table of draws were chosen."""
+    if table == "draws":
+        return BY_HAND
+    return TUNED.get((table, row["name"]), UNTUNED) if row["overrides"] == "default" else UNTUNED
+
+
 def settings_of(row: Row) -> str:
     """Return the overrides of a row that can change a result; "" if there are none."""
     parts = row["overrides"].split(",")
@@ -55,7 +84,7 @@ def entry(
     Args:
         table: the name of the table of results that has `rows`.
         values: the metric of each seed; nan for a seed that diverged.
-        about: cells that the config does not determine, by column.
+        about: cells that the config does not determine, by column; at least "metric", "tuning" and "labels in tuning".
         config: the values of the config by full key.
     """
     evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
@@ -65,8 +94,16 @@ def entry(
         leaderboard.result_cells(values),
         {"config": rows[0]["name"], "settings": settings_of(rows[0]), "evidence": evidence, "by": BY},
         {"digest": leaderboard.digest_of(lines), "commit": " ".join(sorted({row["commit"] for row in rows}))},
+        data_cells(rows),
         about,
     )
+
+
+def data_cells(rows: Sequence[Row]) -> Entry:
+    """Return the number of test examples, and the number of draws of train, val and test that the seeds have."""
+    done = [row for row in rows if row["status"] == "done"]
+    sizes = {sum(map(int, row["test counts"].split("|"))) for row in rows}
+    return {"test examples": str(max(sizes)), "draws": str(len({row["data"] for row in done}))}
 
 
 def by_setting(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -91,12 +128,11 @@ def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
 
 
 def default_entries(table: str, folder: Path) -> Iterator[Entry]:
-    """Yield a row for each setting of a table of results whose hyperparameters were not tuned."""
+    """Yield a row for each setting of a table of results, as `tuning_of` says it was tuned."""
     for rows in by_setting(kept_results.read(table, folder)):
         metric = metric_for(rows)
-        yield entry(
-            table, rows, tests_of(rows, metric), {"metric": metric, "tuning": "of the config"}, config_of(rows[0])
-        )
+        about = {"metric": metric, **tuning_of(table, rows[0]).cells}
+        yield entry(table, rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
 def long_tail_entries(folder: Path) -> Iterator[Entry]:
@@ -106,7 +142,7 @@ def long_tail_entries(folder: Path) -> Iterator[Entry]:
         best = {"rule": "best balanced accuracy", "labels in val": "classes"}
         for about, column in ((last, "test balanced"), (best, "best balanced: test balanced")):
             values = dict(zip((int(row["seed"]) for row in rows), numbers(rows, column).tolist()))
-            cells = {"metric": "balanced accuracy", "tuning": "of the config", **about}
+            cells = {"metric": "balanced accuracy", **UNTUNED.cells, **about}
             yield entry("long_tails", rows, values, cells, config_of(rows[0]))
 
 
@@ -119,11 +155,41 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
                 tried = [row for row in every if protocol.is_run_of(row, data, loss) and row["batch size"] == size]
                 if not tried:
                     continue
-                _, rows = protocol.best_kept_rate(tried, metric_name)
-                rates = len({row["lr"] for row in tried if row["seed"] == "0"})
+                chosen, rows = protocol.best_kept_rate(tried, metric_name)
+                scores = {row["lr"]: score(row, "val", metric_name) for row in tried if row["seed"] == "0"}
+                remarks = []
+                if (ties := sum(value == scores[chosen] for value in scores.values())) > 1:
+                    remarks.append(f"smallest of {ties} equally good learning rates")
+                if float(chosen) in (min(map(float, scores)), max(map(float, scores))):
+                    remarks.append("the learning rate is an end of the grid")
                 metric = next(title for title, name in METRICS.items() if name == metric_name)
-                about = {"metric": metric, "tuning": f"best of {rates} learning rates on val at seed 0"}
+                exponents = ", exponent also chosen on val" if data == "digits" else ""
+                text = f"best of {len(scores)} learning rates on val at seed 0{exponents}"
+                about = {
+                    "metric": metric,
+                    **Tuning(text, "groups" if metric_name == "worst_group_accuracy" else "classes").cells,
+                    "settings": ",".join([settings_of(rows[0]), *remarks]),
+                }
+                if data == "cifar_pair_features":  # features of the images of cifar_pair
+                    about["source"] = "CIFAR-10"
                 yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
+
+
+def tied_settings(rows: Sequence[Row], rule: str) -> int:
+    """Return how many settings of a method are the best at seed 0 by a rule of SubpopBench; the first of them was taken.
+
+    Args:
+        rows: the rows of one method in one comparison.
+    """
+    values = [float(row[f"{rule}: value"]) for row in rows if row["seed"] == "0" and row["status"] == "done"]
+    return values.count(max(values))
+
+
+def steps_text(method: str, steps: int) -> str:
+    """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
+    if method in RETRAINED:
+        return f"{2 * steps:,} steps, half of them of the head alone"
+    return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
 
 
 def subpopbench_entries(folder: Path) -> Iterator[Entry]:
@@ -144,16 +210,21 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                     changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
                     run = make_run(data_set.config, {**changes, **common}, 0, "runs")
                     configs[method] = flatten(run.config.to_dict())
+                ties = tied_settings([row for row in rows if row["method"] == method], rule)
+                first = f" (first of {ties} equally good ones)" if ties > 1 else ""
+                chosen = list(outcome.runs.values())
+                steps = steps_text(method, comparison.budget)
+                fitted = has_head(method) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
-                    "labels in val": "groups" if has_head(method) and METHODS[method].needs_attributes else labels,
-                    "budget": f"{comparison.budget:,} steps, attributes of train {comparison.attributes}",
-                    "tuning": f"best of {counted(settings, 'setting')} by the rule at seed 0",
-                    "settings": f"setting {outcome.setting} of SubpopBench",
+                    "labels in val": f"groups{leaderboard.FITTED_TO_VAL}" if fitted else labels,
+                    "budget": f"{steps}, attributes of train {comparison.attributes}",
+                    **Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels).cells,
+                    "learning rate": f"{float(chosen[0]['lr']):.3g}",
+                    "settings": f"setting {outcome.setting} of SubpopBench{first}",
                     "config": data_set.config,
                 }
-                chosen = list(outcome.runs.values())
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, configs[method])
 
 
