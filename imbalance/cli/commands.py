@@ -513,7 +513,8 @@ COMMANDS = {
         "imbalance.report.leaderboard:submit",
         (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
          flag("--by", "name of the person or group that trained the runs", required=True, metavar="NAME"),
-         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'; 'not tuned' if no run was compared with another", required=True, metavar="TEXT"),
+         flag("--tuning_reads", "labels of val that this choice read; val accuracy reads classes, worst-group accuracy reads groups", choices=["none", "classes", "groups"], required=True), RESULTS),
     ),
     "leaderboard": Command(
         "Write the rows of the leaderboard that follow from the tables in results/.",
