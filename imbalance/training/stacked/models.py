@@ -118,7 +118,9 @@ class Stack:
         labels, _, _, boxes, first_box_view = zip(*(cast(Any, epoch.mixed) for epoch in epochs))
         of_seeds = [cast(Any, epoch.mixed) for epoch in epochs[:: self.shape[1]]]
         assert not any(box is not None for box in boxes)  # no mixing with boxes has the tag `batched`
-        targets, groups = (torch.stack([getattr(mixed[0], name) for mixed in of_seeds], 1) for name in ("targets", "groups"))
+        targets, groups = (
+            torch.stack([getattr(mixed[0], name) for mixed in of_seeds], 1) for name in ("targets", "groups")
+        )
         shares = torch.stack([partners.shares for partners in labels], 1).unflatten(1, self.shape)
         images = stacked_images([mixed[1] for mixed in of_seeds])
         input_shares = torch.stack([mixed[2] for mixed in of_seeds], 1)
