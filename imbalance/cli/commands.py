@@ -477,6 +477,14 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce keel_tables": Command(
+        "Compare methods for class imbalance on the tables of the KEEL repository, with gradient boosting and SMOTE too.",
+        "imbalance.experiments.keel_tables:keel_tables",
+        (flag("--data_dir", "folder that contains keel/, with the tables", default="data", metavar="FOLDER"), TRAIN,
+         flag("--tables", "tables, such as ecoli4; a wrong name lists all (default: all of the study)", type=comma_list(), default=[], metavar="NAME,…"),
+         RESULTS, SEEDS, WORK_DIR),
+        overrides=True,
+    ),
     "reproduce leads_along_training": Command(
         "Compare the two losses at equal shares of training after interpolation, on every pair of classes of a data set.",
         "imbalance.experiments.leads_along_training:leads_along_training",
