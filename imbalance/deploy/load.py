@@ -340,7 +340,9 @@ class TrainedModel:
         categorical = [column["column"] for column in encoding["categorical"]]
         columns = read_columns(file, preprocessing["delimiter"], categorical, encoding["missing"])
         if file.suffix.lower() == ".npy" and list(columns.values) == [NAMELESS]:
-            return array_columns(file, {name: np.asarray(array) for name, array in self.as_table(columns[NAMELESS]).items()})
+            return array_columns(
+                file, {name: np.asarray(array) for name, array in self.as_table(columns[NAMELESS]).items()}
+            )
         return columns
 
     def column_encoding(self) -> dict[str, Any]:
@@ -373,7 +375,9 @@ class TrainedModel:
         size = len(encoding["numeric"][0]["mean"]) if encoding["numeric"] else 0  # the numbers of an example
         fits = array.ndim <= 2 and (array.shape[-1:] == (size,) or array.ndim == size == 1)
         if len(encoding["numeric"]) != 1 or encoding["categorical"] or not fits:
-            raise BadInput(f"an array of {array.dtype} of shape {array.shape} given; this model takes {self.expected()}")
+            raise BadInput(
+                f"an array of {array.dtype} of shape {array.shape} given; this model takes {self.expected()}"
+            )
         return {encoding["numeric"][0]["column"]: array.reshape(-1) if size == 1 else array.reshape(-1, size)}
 
     def as_array(self, examples: Any) -> Tensor:

@@ -216,7 +216,9 @@ def test_an_array_is_encoded_as_the_column_of_a_table(tmp_path):
         np.testing.assert_allclose(model.predict(examples).probabilities, expected, atol=1e-6)
     np.testing.assert_allclose(model.predict(vectors[60]).probabilities, expected[:1], atol=1e-6)
     np.save(tmp_path / "plain.npy", vectors[60:])
-    np.testing.assert_allclose(model.predict(model.read_columns(tmp_path / "plain.npy")).probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(
+        model.predict(model.read_columns(tmp_path / "plain.npy")).probabilities, expected, atol=1e-6
+    )
     for wrong in (vectors[:, :2], vectors[None]):
         with pytest.raises(BadInput, match=r"an array of float64 of shape .* given; this model takes tables"):
             model.predict(wrong)
@@ -224,7 +226,9 @@ def test_an_array_is_encoded_as_the_column_of_a_table(tmp_path):
 
 def test_an_array_is_never_taken_for_encoded_columns(people):
     model = imbalance.load(people[0], "cpu")
-    with pytest.raises(BadInput, match=r"an array of float64 of shape \(4, \d+\) given; this model takes tables with col"):
+    with pytest.raises(
+        BadInput, match=r"an array of float64 of shape \(4, \d+\) given; this model takes tables with col"
+    ):
         model.predict(np.zeros((4, *model.input_shape)))
 
 

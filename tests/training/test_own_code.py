@@ -222,7 +222,11 @@ FAULTS = [
     ("mix", "of_one", "returns int; it must return a Mix of the batch"),
     ("model", "three", "returns int; it must return an nn.Module with the parts"),
     ("model", "without_parts", "returns Sequential without the part `features`; it must return an nn.Module with"),
-    ("model", "scaled", r"logits are not those of `head` applied to `features`; it must return a network that computes"),
+    (
+        "model",
+        "scaled",
+        r"logits are not those of `head` applied to `features`; it must return a network that computes",
+    ),
     (
         "model",
         "one_more",
