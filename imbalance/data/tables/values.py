@@ -89,6 +89,8 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     if isinstance(values, Categories):
         return values if all(map(str.isascii, values.values)) else values.replaced(composed)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.dtype.kind == "c":
+        raise BadInput(f"{name} has complex numbers; make the real and the imaginary parts columns of their own")
     if values.ndim != 1:
         raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
     if values.dtype.kind == "O":

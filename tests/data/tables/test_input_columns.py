@@ -200,6 +200,12 @@ def test_every_null_of_a_frame_is_the_missing_category(null, missing):
     assert transform(frame_columns(frame), features).tolist() == expected
 
 
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+def test_complex_numbers_are_refused_as_such(shape):
+    with pytest.raises(BadInput, match="column 'x' has complex numbers; make the real and the imaginary parts columns"):
+        frame_columns({"x": np.ones(shape, dtype=complex)}).categories("x")
+
+
 def test_nan_among_objects_is_a_missing_number_where_missing_names_it():
     columns = frame_columns({"age": np.array([1, np.nan, 3], dtype=object)})
     for missing in (("nan",), ("",), ("", "nan")):
