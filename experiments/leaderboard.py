@@ -147,7 +147,9 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
-                    "labels in val": "groups" if has_head(method) and METHODS[method].needs_attributes else labels,
+                    "labels in val": "groups"
+                    if has_head(METHODS[method]) and METHODS[method].needs_attributes
+                    else labels,
                     "budget": f"{comparison.budget:,} steps, attributes of train {comparison.attributes}",
                     "tuning": f"best of {counted(settings, 'setting')} by the rule at seed 0",
                     "settings": f"setting {outcome.setting} of SubpopBench",
