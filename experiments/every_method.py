@@ -283,10 +283,11 @@ def choices(rows: Sequence[Row], exponents: range, rule: str) -> dict[int, Row]:
     """
     result: dict[int, Row] = {}
     for row in sorted(rows, key=lambda row: int(row["exponent"])):
-        seed = int(row["seed"])
-        if row["status"] == "done" and int(row["exponent"]) in exponents:
-            if seed not in result or float(row[f"{rule}: val"]) > float(result[seed][f"{rule}: val"]):
-                result[seed] = row
+        if row["status"] != "done" or int(row["exponent"]) not in exponents:
+            continue
+        best = result.setdefault(int(row["seed"]), row)
+        if float(row[f"{rule}: val"]) > float(best[f"{rule}: val"]):
+            result[int(row["seed"])] = row
     return result
 
 
