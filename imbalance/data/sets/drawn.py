@@ -50,7 +50,7 @@ def drawn(
     Raises:
         BadInput: a group has too few examples, or the number of groups is no multiple of the length of a list.
     """
-    dataset, pool = pooled(json.dumps(source), data_dir, groups, test_from)
+    dataset, pool = pooled(json.dumps(source, default=dict), data_dir, groups, test_from)
     rng = np.random.default_rng(seed)
     if test_from == "all":
         counts = {"test": test_counts, "val": val_counts, "train": train_counts}
