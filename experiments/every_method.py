@@ -190,7 +190,7 @@ def labels_read(data: Data, method: str) -> str:
     return "train" if leaderboard.labels_in_train(flat) == "groups" else "none"
 
 
-EPOCHS, BATCH = 20, 128
+EPOCHS, BATCH = 20, 256
 MOVES = 2  # most moves of a window
 
 
