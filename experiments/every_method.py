@@ -365,10 +365,10 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
 
 
 def difference_text(line: Line) -> str:
-    """Return the difference from ERM as text, with a star if it is significant at 5 % after Holm's correction."""
+    """Return the difference from ERM as text, with a † if it is significant at 5 % after Holm's correction."""
     if line.difference is None:
         return ""
-    return line.difference.percent() + ("*" if line.p_value < 0.05 else "")
+    return line.difference.percent() + (" †" if line.p_value < 0.05 else "")
 
 
 def data_table(rows: Sequence[Row], name: str) -> str:
