@@ -24,7 +24,7 @@ import numpy as np
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_head, method_values, section
-from imbalance.metrics.clusters import holm
+from imbalance.metrics.clusters import holm, t_test
 from imbalance.metrics.intervals import Mean, mean, paired_difference
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
@@ -335,8 +335,6 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
         rows: all rows of results.
         rule: key of SCORES, the metric of val.
     """
-    from scipy import stats
-
     data, values = DATA[name], {}
     for method in EVERY:
         of_method = [row for row in rows if row["set"] == name and row["method"] == method]
@@ -347,12 +345,8 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
     for method, by_seed in values.items():
         shared = sorted(by_seed.keys() & reference.keys())
         if method != "erm" and len(shared) > 1:
-            differences = np.array([by_seed[seed] - reference[seed] for seed in shared])
-            p_values[method] = (
-                float(stats.ttest_1samp(differences, 0).pvalue)
-                if differences.std() > 0
-                else float(not differences.any())
-            )
+            differences = [by_seed[seed] - reference[seed] for seed in shared]
+            p_values[method] = float(t_test(np.array([differences]))[0])
     corrected = dict(zip(p_values, holm(list(p_values.values())).tolist()))
     return {
         method: Line(

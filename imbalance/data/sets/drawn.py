@@ -4,7 +4,7 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -149,9 +149,10 @@ def standardise_on_train(dataset: Dataset, source: Mapping[str, Any]) -> Dataset
             "config.data.standardise: True given, which needs config.data.source.name='features' with standardise=False; "
             "set config.data.standardise=False"
         )
-    mean, std = column_statistics(dataset.train.inputs.numpy())
+    inputs = {name: cast(torch.Tensor, split.inputs).numpy() for name, split in dataset.splits.items()}
+    mean, std = column_statistics(inputs["train"])
     parts = {
-        name: replace(split, inputs=torch.from_numpy(standardised(split.inputs.numpy(), mean, std)))
+        name: replace(split, inputs=torch.from_numpy(standardised(inputs[name], mean, std)))
         for name, split in dataset.splits.items()
     }
     return replace(dataset, **parts, preprocessing=feature_encoding(mean, std))
