@@ -191,7 +191,7 @@ def tied_settings(rows: Sequence[Row], rule: str) -> int:
 
 def steps_text(method: str, steps: int) -> str:
     """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
-    if method in RETRAINED:
+    if METHODS[method].overrides.get("head.name") in RETRAINED:
         return f"{2 * steps:,} steps, half of them of the head alone"
     return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
 
