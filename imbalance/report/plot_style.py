@@ -53,14 +53,22 @@ def label(text: str) -> str:
 
 
 def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
-    """Write <folder>/<name>.png and .pdf, print their paths, and return the paths."""
+    """Write <folder>/<name>.png and .pdf, print their paths, and return the paths.
+
+    The PNG has a palette of 256 colours, which makes it a third as large; the figures of results/ are part of every clone.
+    """
     import matplotlib.pyplot as plt
+    from PIL import Image
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     paths = [Path(folder) / f"{name}.{suffix}" for suffix in ("png", "pdf")]
     for path in paths:
         with names_file(path):
             figure.savefig(path, dpi=160)
+            if path.suffix == ".png":
+                with Image.open(path) as image:
+                    small = image.convert("RGB").quantize(256)
+                small.save(path, optimize=True)
         figure.set_layout_engine("none")  # the second file has the layout of the first, which takes as long as drawing
     plt.close(figure)
     print("\n" + ", ".join(map(str, paths)))

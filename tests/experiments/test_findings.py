@@ -24,7 +24,9 @@ def test_the_pages_agree_with_results():
         assert findings.with_new_tables(text, ROOT / "results") == text, page
         names |= {name for _, name, _ in findings.BLOCK.findall(text)}
     assert names == set(findings.TABLES)
-    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 3_000_000
+    # Every clone has all versions of results/, so it is limited. Five megabytes have room for one row a run of the 145 tables
+    # of KEEL and of every method on real data; curves and predictions stay in the run directories.
+    assert sum(path.stat().st_size for path in (ROOT / "results").iterdir()) < 5_000_000
 
 
 def row(method, pair, seed, rate, test=None, interpolation="50", val=0.8):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import numpy as np
 import pytest
 
 from imbalance.report.tables import LATEX, latex, latex_cell, markdown, write_csv
@@ -70,3 +71,21 @@ def test_figures_show_names_as_they_are(tmp_path):
     legend = axis.legend()
     assert [text.get_text().lstrip("\u200b").replace("\\$", "$") for text in legend.get_texts()] == ["$\\frac{", "_hidden", "a$b$c"]  # fmt: skip
     save(figure, tmp_path, "names")  # a formula that is none is refused when drawn
+
+
+def test_a_saved_png_has_a_palette_and_the_colours_of_the_figure(tmp_path):
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    from imbalance.report.plot_style import PALETTE, save, subplots
+
+    figure, axis = subplots(1, 1, 3, 3)
+    for x, colour in enumerate(PALETTE):
+        axis.bar(x, 1, color=colour)
+    figure.savefig(tmp_path / "full.png", dpi=160)
+    png = save(figure, tmp_path, "small")[0]
+    with Image.open(png) as small, Image.open(tmp_path / "full.png") as full:
+        assert small.mode == "P"
+        difference = np.asarray(small.convert("RGB"), dtype=int) - np.asarray(full.convert("RGB"), dtype=int)
+    assert np.abs(difference).max() <= 16  # of 255
+    assert png.stat().st_size < 0.6 * (tmp_path / "full.png").stat().st_size
