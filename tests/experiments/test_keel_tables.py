@@ -44,7 +44,13 @@ def small(data_dir, monkeypatch):
 
 def run(small, results, work_dir, seeds):
     experiment.keel_tables(
-        data_dir=str(small), train=True, overrides={}, tables=[], seeds=seeds, work_dir=str(work_dir), results=str(results)
+        data_dir=str(small),
+        train=True,
+        overrides={},
+        tables=[],
+        seeds=seeds,
+        work_dir=str(work_dir),
+        results=str(results),
     )
 
 
