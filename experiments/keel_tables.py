@@ -18,6 +18,7 @@ Five seeds of all tables are run first, then the next five. The run directories 
 results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
 """
 
+import importlib.util
 import itertools
 import shutil
 import time
@@ -154,18 +155,18 @@ def boosting(seed: int, **values: Any) -> Any:
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    never: Any = False  # scikit-learn's annotation allows only the text "auto"
     return HistGradientBoostingClassifier(
-        max_leaf_nodes=8, min_samples_leaf=5, early_stopping=False, random_state=seed, **values
+        max_leaf_nodes=8, min_samples_leaf=5, early_stopping=never, random_state=seed, **values
     )
 
 
 def smote(inputs: np.ndarray, targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the training set with as many examples of each class as of the largest, by imbalanced-learn's SMOTE."""
-    from imblearn.over_sampling import SMOTE  # type: ignore[import-not-found]
-
+    over_sampling = importlib.import_module(f"{SMOTE_MODULE}.over_sampling")  # an optional package
     neighbours = min(5, int(np.bincount(targets).min()) - 1)
-    inputs, targets, *_ = SMOTE(random_state=seed, k_neighbors=neighbours).fit_resample(inputs, targets)
-    return inputs, targets
+    drawn, labels = over_sampling.SMOTE(random_state=seed, k_neighbors=neighbours).fit_resample(inputs, targets)
+    return drawn, labels
 
 
 class Outsider(NamedTuple):
@@ -472,9 +473,7 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
 def check_smote() -> None:
     """Raise `BadInput` if imbalanced-learn is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(SMOTE_MODULE) is None:
+    if importlib.util.find_spec(SMOTE_MODULE) is None:
         raise BadInput(
             "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
         )
