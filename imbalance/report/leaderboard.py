@@ -109,8 +109,9 @@ def method_text(flat: Mapping[str, Any]) -> str:
     for section, plain in PLAIN.items():
         name = flat[f"{section}.name"]
         if name not in plain:
-            by = flat.get(f"{section}.by")
-            parts.append(f"{section} {name}" + (f" by {by}" if by else ""))
+            by, exponent = flat.get(f"{section}.by"), flat.get(f"{section}.exponent", 1)
+            power = f" to the power {exponent:g}" if exponent != 1 else ""
+            parts.append(f"{section} {name}" + (f" by {by}" if by else "") + power)
     return " + ".join(parts) or "ERM"
 
 
@@ -430,12 +431,27 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
     return [float((means > value).sum() + ((means == value).sum() + 1) / 2) for value in means]
 
 
+READS = ("none", "those of val", "those of train")
+
+
+def groups_read(entry: Mapping[str, str]) -> str:
+    """Return the one of READS that a row is listed under; a method that reads groups of train may read those of val, too."""
+    if entry["labels in train"] == "groups":
+        return "those of train"
+    return "those of val" if entry["labels in val"].startswith("groups") else "none"
+
+
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows in blocks that can be compared, by their values in COMPARABLE; the best row of each block is first."""
+    """Return the rows in blocks that can be compared; the best row of each block is first.
+
+    The rows of a block have equal values in COMPARABLE, and read the same groups. The key has these values, then the groups.
+    """
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
-        result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
-    return {key: sorted(rows, key=lambda row: -float(row["mean"] or "-inf")) for key, rows in sorted(result.items())}
+        key = *(entry[column] for column in COMPARABLE), groups_read(entry)
+        result.setdefault(key, []).append(entry)
+    order = sorted(result, key=lambda key: (key[:-1], READS.index(key[-1])))
+    return {key: sorted(result[key], key=lambda row: -float(row["mean"] or "-inf")) for key in order}
 
 
 def rank_text(rank: float) -> str:
@@ -446,20 +462,20 @@ def rank_text(rank: float) -> str:
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
     """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    The rows of a table can be compared. A row's second rank is among the methods that read the same labels of train and val.
+    The rows of a table can be compared, and read the same groups.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
     """
     parts, by_data = [], {}
     for key, rows in blocks(entries).items():
-        by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
+        by_data.setdefault((key[0], key[1]), []).append((dict(zip((*COMPARABLE, "reads"), key)), rows))
     for (data, metric), tables in by_data.items():
         parts.append(f"### {data}\n")
-        for about, rows in sorted(tables, key=lambda table: -len(table[1])):
+        for about, rows in tables:
             parts.append(
                 f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}.\n"
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; groups read: {about['reads']}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
@@ -476,29 +492,15 @@ SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by)|model\.\w+|trainer\.(epochs|batch
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a Markdown table of comparable rows, which must be sorted, the best first."""
-    labels = [(row["labels in train"], row["labels in val"]) for row in rows]
-    among = {kind: ranks([row for row, own in zip(rows, labels) if own == kind]) for kind in set(labels)}
+    """Return a Markdown table of comparable rows, which must be sorted, the best first; a single row has no rank."""
     lines = []
-    for row, own, rank in zip(rows, labels, ranks(rows)):
+    for row, rank in zip(rows, ranks(rows)):
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
-        equal = f"{rank_text(among[own].pop(0))} of {labels.count(own)}"
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
-        read = f"train {own[0]}, val {own[1]}"
-        lines.append(
-            [rank_text(rank), row["method"], settings, read, equal, percent(row), n, row["by"], row["digest"][:8]]
-        )
-    heads = [
-        "rank",
-        "method",
-        "settings",
-        "labels read",
-        "rank among equal labels",
-        "mean ± 95 % interval",
-        "n",
-        "by",
-        "digest",
-    ]
+        read = f"train {row['labels in train']}, val {row['labels in val']}"
+        place = rank_text(rank) if len(rows) > 1 else "–"
+        lines.append([place, row["method"], settings, read, percent(row), n, row["by"], row["digest"][:8]])
+    heads = ["rank", "method", "settings", "labels read", "mean ± 95 % interval", "n", "by", "digest"]
     return markdown(heads, lines)
 
 
@@ -508,42 +510,6 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
     return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
 
 
-def overall_table(entries: Sequence[Entry]) -> str:
-    """Return a table of the average rank of each method over data sets, with the number of data sets.
-
-    Each data set counts once, with the block of comparable rows that has the most methods. A method with several rows in a
-    block has its best rank. Only methods that are ranked on at least two data sets have a line.
-    """
-    largest: dict[str, list[Entry]] = {}
-    for key, rows in blocks(entries).items():
-        methods = {row["method"] for row in rows}
-        if len(methods) > 1 and len(methods) > len({row["method"] for row in largest.get(key[0], [])}):
-            largest[key[0]] = rows
-    found: dict[str, list[tuple[float, int]]] = {}
-    for rows in largest.values():
-        best: dict[str, Entry] = {}
-        for row in rows:  # the best row of a method is first
-            best.setdefault(row["method"], row)
-        for method, rank in zip(best, ranks(list(best.values()))):
-            found.setdefault(method, []).append((rank, len(best)))
-    lines = []
-    for method, of_method in found.items():
-        if len(of_method) > 1:
-            average = np.mean([rank for rank, _ in of_method])
-            relative = np.mean([(rank - 1) / (size - 1) for rank, size in of_method])
-            each = ", ".join(f"{rank_text(rank)} of {size}" for rank, size in of_method)
-            lines.append((relative, [method, f"{average:.1f}", len(of_method), f"{relative:.2f}", each]))
-    heads = [
-        "method",
-        "average rank",
-        "n, data sets",
-        "average relative rank, 0 for the best, 1 for the worst",
-        "ranks",
-    ]
-    table = [line for _, line in sorted(lines, key=lambda line: (line[0], line[1][0]))]
-    return markdown(heads, table) if table else "No method is ranked on two data sets yet.\n"
-
-
 def not_comparable_table(entries: Sequence[Entry]) -> str:
     """Return a table that says, for each data set, how many tables `board` has, and in which columns these tables differ."""
     by_data: dict[str, list[tuple[str, ...]]] = {}
@@ -551,6 +517,7 @@ def not_comparable_table(entries: Sequence[Entry]) -> str:
         by_data.setdefault(key[0], []).append(key)
     lines = []
     for data, keys in by_data.items():
-        differing = [column for i, column in enumerate(COMPARABLE) if len({key[i] for key in keys}) > 1]
+        columns = (*COMPARABLE, "groups read")
+        differing = [column for i, column in enumerate(columns) if len({key[i] for key in keys}) > 1]
         lines.append([data, len(keys), ", ".join(differing) or "nothing"])
     return markdown(["data", "tables", "not comparable, because they differ in"], lines)

@@ -16,7 +16,7 @@ from imbalance.config.schema import flatten
 from imbalance.data import identity
 from imbalance.errors import BadInput
 from imbalance.experiments import leaderboard as kept_leaderboard
-from imbalance.report import leaderboard
+from imbalance.report import kept_results, leaderboard
 from imbalance.training.state import provenance
 from imbalance.utils.package import ROOT
 from imbalance.utils.read import short_hash
@@ -185,26 +185,59 @@ def row(method, mean, labels="classes", data="toys", **changes):
     }  # fmt: skip
 
 
-def test_ranks_are_among_comparable_rows_and_among_those_that_read_the_same_labels():
+def test_ranks_are_among_comparable_rows_that_read_the_same_groups():
     rows = [row("a", 0.5), row("b", 0.7, "groups"), row("c", 0.6), row("d", 0.5), row("e", 0.9, budget="more")]
+    rows.append(row("f", 0.8, **{"labels in val": "groups; and inputs of test"}))
     out = leaderboard.board(rows, [dict(name="x", data="Toys, worst group", value="99", source="y")])
-    lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| ") and "rank" not in line]
-    assert [(line[0][2:], line[1], line[4]) for line in lines] == [
-        ("1", "b", "1 of 1"), ("2", "c", "1 of 3"), ("3.5", "a", "2.5 of 3"), ("3.5", "d", "2.5 of 3"), ("1", "e", "1 of 1"),
+    tables = [
+        ([line.split(" | ")[:2] for line in part.splitlines() if line.startswith("| ") and "rank" not in line], part)
+        for part in out.split("on test, %. ")[1:]
+    ]
+    assert [lines for lines, _ in tables] == [
+        [["| –", "e"]], [["| 1", "c"], ["| 2.5", "a"], ["| 2.5", "d"]], [["| –", "f"]], [["| –", "b"]]
     ]  # fmt: skip
+    kinds = ["none", "none", "those of val", "those of train"]
+    assert all(f"groups read: {kind}." in part for kind, (_, part) in zip(kinds, tables))
     assert "99" not in out  # toys are no published data set
     celeba = leaderboard.board([row("a", 0.5, data="celeba")], kept_leaderboard.literature())
     assert (
         "| JTT | CelebA, worst group | 81.1 |" in celeba and "value (quoted)" in celeba and "Waterbirds" not in celeba
     )
-    assert "| toys | 2 | budget |" in leaderboard.not_comparable_table(rows)
+    assert "| toys | 4 | budget, groups read |" in leaderboard.not_comparable_table(rows)
 
 
-def test_the_average_rank_is_over_the_largest_table_of_each_data_set():
-    rows = [row("a", 0.5), row("b", 0.7), row("c", 0.6), row("a", 0.9, data="other"), row("b", 0.1, data="other")]
-    rows += [row("b", 0.9, data="other", budget="more"), row("d", 0.1, data="third")]
-    lines = leaderboard.overall_table(rows).splitlines()[2:]
-    assert lines == ["| a | 2.0 | 2 | 0.50 | 1 of 2, 3 of 3 |", "| b | 1.5 | 2 | 0.50 | 2 of 2, 1 of 3 |"]
+def test_the_board_keeps_apart_what_reads_no_groups_those_of_val_and_those_of_train():
+    """Every row of a table reads the groups that the line above the table names, and no row misses labels that a choice read."""
+    for key, rows in leaderboard.blocks(leaderboard.read(ROOT / "results")).items():
+        tuning, rule, reads = key[-3:]
+        for one in rows:
+            train, val = one["labels in train"] == "groups", one["labels in val"].startswith("groups")
+            assert {"none": not train and not val, "those of val": val and not train, "those of train": train}[reads]
+            if "on val" in tuning or "rule" in tuning or rule != "last epoch":
+                assert one["labels in val"] != "none", one
+            if "worst group" in rule:
+                assert val, one
+
+
+def test_the_method_names_the_exponent_of_its_weights():
+    config = flatten(resolve("digits_poly", {})[0].to_dict())
+    assert leaderboard.method_text(config) == "weights importance by class to the power 1.5 + loss poly"
+    assert leaderboard.method_text(config | {"weights.exponent": 1.0}) == "weights importance by class + loss poly"
+
+
+def test_variance_shares_are_those_of_the_kept_runs_of_subpopbench():
+    """The number of values and their spread, counted from the rows themselves."""
+    table = kept_leaderboard.variance_table(ROOT / "results").splitlines()
+    rows = [
+        row for row in kept_results.read("subpopbench", ROOT / "results") if row["protocol data"] == "colored_digits"
+    ]
+    values = [float(row[f"val worst {kind}: worst group"]) for row in rows for kind in ("group", "class")]
+    assert table[2].startswith(
+        f"| colored_digits | all runs | 21 | {len(values)} | {100 * np.std(values, ddof=1):.1f} | "
+    )
+    for line in table[2:]:
+        shares = [int(cell.split("%")[0]) for cell in line.split(" | ")[5:] if "%" in cell]
+        assert abs(sum(shares) - 100) <= 2
 
 
 def test_every_entry_that_counts_groups_says_that_it_reads_groups():
