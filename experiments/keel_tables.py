@@ -14,7 +14,7 @@ largest score, and with thresholds that have the best balanced accuracy on val. 
 trained by the trainer of this package. Their learning rates are tuned first, for each arm, on the val splits of three
 tables at two seeds that are used for nothing else.
 
-Five seeds of all tables are run first, then the next five. The run directories of a table are deleted once its rows are in
+Three seeds of all tables are run first, then the next three. The run directories of a table are deleted once its rows are in
 results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
 """
 
@@ -45,7 +45,7 @@ from imbalance.training.state.provenance import clean_commit, machine, versions
 from imbalance.utils.output import counted
 
 STUDY, RATE_STUDY, COLLECTION, CONFIG = "keel", "keel_rates", "keel", "arrays_erm"
-SEEDS_AT_ONCE = 5
+SEEDS_AT_ONCE = 3
 LEAST_RATIO, FEWEST_ROWS, MOST_ROWS = 1.5, 4, 10_000  # of the tables
 STEPS, HEAD_STEPS, BATCH = 100, 50, 128
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
