@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.clusters import ahead_and_behind, contrast, dyadic_variance, holm
+from imbalance.metrics.clusters import ahead_and_behind, contrast, contrast_over_classes, dyadic_variance, holm
 
 PAIRS = list(combinations(range(10), 2))
 
@@ -33,6 +33,17 @@ def test_intervals_cover_where_pairs_share_classes_and_seeds():
         assert result.n == 1800 and (result.p < 0.05) == (not result.low <= 0 <= result.high)
         naive += abs(differences.mean()) <= 1.96 * differences.std() / np.sqrt(1800)
     assert covered / draws >= 0.93 and naive / draws < 0.5
+
+
+def test_the_interval_of_a_single_seed_covers_where_pairs_share_classes():
+    rng, covered = np.random.default_rng(5), []
+    for _ in range(300):
+        effects = rng.normal(size=10)
+        values = np.array([effects[i] + effects[j] for i, j in PAIRS]) + rng.normal(size=45)
+        result = contrast_over_classes(values, PAIRS)
+        covered.append(result.low <= 0 <= result.high)
+        assert (result.p < 0.05) == (not covered[-1]) and result.value == pytest.approx(values.mean())
+    assert 0.91 <= np.mean(covered) <= 0.985
 
 
 def test_holm_by_hand():
