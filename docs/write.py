@@ -45,7 +45,7 @@ from imbalance.config import experiment  # noqa: E402
 from imbalance.config.files import CONFIGS  # noqa: E402
 from imbalance.config.registries import registries  # noqa: E402
 from imbalance.config.resolve import load  # noqa: E402
-from imbalance.config.schema import Section, describe_annotation, keyword_annotations, look_up  # noqa: E402
+from imbalance.config.schema import Section, describe_annotation, keyword_annotations, look_up, shared_keys  # noqa: E402
 from imbalance.experiments.colored_digits_methods import METHODS, UNTUNED  # noqa: E402
 from imbalance.models import COSINE  # noqa: E402
 
@@ -150,6 +150,9 @@ def call_and_keys(path: str, name: str) -> str:
         )
     note = f"# {file}\n" if file and pairs else ""
     meanings = arguments_in(docstring_of(function))
+    for key, meaning in arguments_in(docstring_of(shared_keys(function) or object)).items():
+        more = meanings.get(key, "")  # what the function adds to the meaning that all its siblings share
+        meanings[key] = f"{meaning} {more[:1].upper()}{more[1:]}".strip()
     rows = [row(key, value, meanings.get(key, "")) for key, value in keyword_annotations(function).items()]
     return f"```python\n{note}{call}\n```\n\n" + table("| key | value | meaning |", rows)
 

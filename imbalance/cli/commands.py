@@ -4,11 +4,12 @@ import argparse
 import math
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import PREFIX, OverrideText
+from imbalance.utils.output import counted
 
 
 class Flag(NamedTuple):
@@ -16,6 +17,39 @@ class Flag(NamedTuple):
 
     names: tuple[str, ...]
     options: dict[str, Any]
+
+
+# Announcements: each function returns a line on the runs that a command will train, "" if it will train none.
+
+
+def announced_runs(arguments: Mapping[str, Any], *subjects: str, seeds: int) -> str:
+    """Return a line on runs: `subjects`, such as names of configs, then the seeds, the folder of the runs and the workers."""
+    seed_range = f"seeds 0 to {seeds - 1}" if seeds > 1 else ""
+    folder, workers = f"run directories in {arguments['work_dir']}", counted(arguments["jobs"], "worker")
+    return "; ".join(filter(None, [*subjects, seed_range, folder, workers]))
+
+
+def announce_experiment(arguments: Mapping[str, Any]) -> str:
+    """Announce the runs of a command with its own list of runs, such as an experiment, by its data sets.
+
+    A command without the flag --jobs trains no runs, or only one, and announces nothing.
+    """
+    if "jobs" not in arguments or not arguments.get("train", True) or arguments.get("dry_run"):
+        return ""
+    return announced_runs(arguments, ", ".join(arguments.get("data", [])), seeds=arguments.get("seeds", 1))
+
+
+def announce_configs(arguments: Mapping[str, Any]) -> str:
+    """Announce the runs of a command that trains each config that it is given; none may be given."""
+    names = ", ".join(arguments["config"])
+    return announced_runs(arguments, names, seeds=arguments["seeds"]) if names else ""
+
+
+def announce_sweep(arguments: Mapping[str, Any]) -> str:
+    """Announce the runs of a sweep; a search uses seed 0 only."""
+    axes = " × ".join([*arguments["grid"], *arguments["search"]])
+    seeds = 1 if arguments["search"] else arguments["seeds"]
+    return announced_runs(arguments, ", ".join(arguments["config"]), axes, seeds=seeds)
 
 
 class Command(NamedTuple):
@@ -28,6 +62,7 @@ class Command(NamedTuple):
     overrides: whether the command takes flags --config.<key>=<value>.
     documented: whether the help shows the docstring of the function's module.
     hidden: whether the list of commands leaves the command out.
+    announce: function that returns a line to print before the command is imported, on the runs that it will train.
     """
 
     about: str
@@ -36,6 +71,7 @@ class Command(NamedTuple):
     overrides: bool = False
     documented: bool = True
     hidden: bool = False
+    announce: Callable[[Mapping[str, Any]], str] = announce_experiment
 
 
 def flag(name: str, about: str, **options: Any) -> Flag:
@@ -292,7 +328,7 @@ COMMANDS = {
          flag("--processes_per_run", "number N of processes that train a run together, as under torchrun; if the machine has GPUs, each process gets its own; if N is above 1, no runs are stacked, and the default of --jobs is divided by N",
               type=positive_integer, default=1, metavar="N"),
          SEEDS, *TRAINING, *STUDY),
-        overrides=True,
+        overrides=True, announce=announce_sweep,
     ),
     "compare": Command(
         "Train configs with the same seeds, and compare their means of a metric.",
@@ -302,7 +338,7 @@ COMMANDS = {
          Flag(("--metric",), {"help": "metric of summary.json to compare (default: test/balanced_accuracy)", "dest": "metric_name",
                                        "default": "test/balanced_accuracy", "metavar": "METRIC"}),
          SEEDS, *TRAINING),
-        overrides=True,
+        overrides=True, announce=announce_configs,
     ),
     "protocol": Command(
         "Tune cross-entropy and the polynomially tailed loss on val, and compare them over seeds.",
@@ -344,7 +380,7 @@ COMMANDS = {
               "(default: train nothing, and use all runs under --work_dir that kept their logits)", type=config_list, default=[], metavar="CONFIG,…"),
          flag("--share", "fraction of the val examples whose group label the selection rule reads that needs only a few such labels", type=fraction, default=0.1, metavar="SHARE"),
          SEEDS, *TRAINING),
-        overrides=True,
+        overrides=True, announce=announce_configs,
     ),
     "shift": Command(
         "Compute the test accuracy of finished runs under other class shares, from saved logits.",

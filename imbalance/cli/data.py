@@ -28,7 +28,7 @@ from imbalance.data.sets.encoded_table import forget_checks
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
 from imbalance.data.stores import store_root
-from imbalance.data.texts.corpus import KEYS, token_problems
+from imbalance.data.texts.corpus import token_problems
 from imbalance.errors import BadInput, Damaged
 from imbalance.models import preparation_of
 from imbalance.utils.files import output_path
@@ -176,10 +176,8 @@ def corpus_problems(section: Mapping[str, Any], data_dir: str, seed: int) -> tup
     Args:
         section: `config.data`.
     """
-    token_settings = {key: section[key] for key in KEYS}
-    corpus_section = {key: value for key, value in section.items() if key not in KEYS}
-    corpus = build_section(CORPORA, corpus_section, data_dir=data_dir, seed=seed)
-    return corpus.all_problems() or token_problems(corpus, data_dir, **token_settings), len(corpus.texts)
+    corpus = build_section(CORPORA, section, data_dir=data_dir, seed=seed)
+    return corpus.all_problems() or token_problems(corpus, data_dir), len(corpus.texts)
 
 
 def store_problems(folder: Path, name: str) -> list[Problem]:

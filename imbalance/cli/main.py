@@ -24,7 +24,7 @@ from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, LostPeer, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
-from imbalance.utils.output import counted, guard_streams, one_line, print_safely
+from imbalance.utils.output import guard_streams, one_line, print_safely
 
 # A process that still beats when another one has ended would print torch's stack trace below the message that counts.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -61,7 +61,8 @@ def call(argv: Sequence[str]) -> int:
         check_launch()
         arguments = arguments_of(name, rest)
         check_configs(arguments)
-        announce(name, arguments)
+        if announcement := COMMANDS[name].announce(arguments):  # before imports and checks take seconds
+            print(one_line(f"{name}: {announcement}"), file=sys.stderr, flush=True)
         return run_command(COMMANDS[name], arguments)
     except BadInput as error:
         return refuse(str(error))
@@ -152,30 +153,6 @@ def check_configs(arguments: Mapping[str, Any]) -> None:
     names = arguments.get("config") or ()
     for name in (names,) if isinstance(names, str) else names:
         config_file(name)
-
-
-def announce(name: str, arguments: Mapping[str, Any]) -> None:
-    """Print on stderr which runs a command will train, before its imports and checks take seconds.
-
-    A command prints nothing here if it trains no runs, or only one.
-
-    Args:
-        name: name of the command, such as "compare".
-        arguments: the values of all flags, by name.
-    """
-    reads_only = arguments.get("config") == [] or not arguments.get("train", True) or arguments.get("dry_run")
-    if "jobs" not in arguments or reads_only:
-        return
-    search = arguments.get("search", [])
-    seeds = 1 if search else arguments.get("seeds", 1)
-    parts = [
-        ", ".join(arguments.get("config") or arguments.get("data") or []),
-        " × ".join([*arguments.get("grid", []), *search]),
-        f"seeds 0 to {seeds - 1}" if seeds > 1 else "",
-        f"run directories in {arguments['work_dir']}",
-        counted(arguments["jobs"], "worker"),
-    ]
-    print(one_line(f"{name}: {'; '.join(filter(None, parts))}"), file=sys.stderr, flush=True)
 
 
 def _hint_for_unknown(word: str, name: str, parser: Parser, prefix: str) -> str:

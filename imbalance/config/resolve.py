@@ -8,7 +8,6 @@ import copy
 import dis
 import functools
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Mapping
@@ -177,7 +176,7 @@ def _with_image_source(data: Any) -> Any:
     if isinstance(data.get("source"), dict):  # the section of another data set
         return data | {"source": _with_image_source(data["source"])}
     function = registries()["data"].get(str(data.get("name")))
-    takes_source = function is not None and "images_from" in inspect.signature(function).parameters
+    takes_source = function is not None and "images_from" in keyword_annotations(function)
     return {"images_from": "store"} | data if takes_source else data
 
 

@@ -15,10 +15,11 @@ from contextlib import suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, TypeVar, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from ml_collections import ConfigDict
 from pydantic import Field, TypeAdapter, ValidationError
+from typing_extensions import Unpack
 
 from imbalance.config.renamed import renamed_key
 from imbalance.config.user_modules import load_user_module, user_module_file
@@ -204,15 +205,25 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
 def keyword_annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of the keyword-only parameters of `function`, by name.
 
-    The names are the keys of a config section for `function`. If `function` is a `functools.partial`, the parameters
-    that already have a value are left out.
+    The names are the keys of a config section for `function`. A parameter `**keys: Unpack[Keys]` stands for the keys of the
+    TypedDict `Keys`, which several functions share. If `function` is a `functools.partial`, the parameters that already
+    have a value are left out.
     """
     parameters, filled = inspect.signature(function).parameters.values(), set()
     while isinstance(function, functools.partial):  # an entry with tags can be a partial of a partial
         filled |= function.keywords.keys()
         function = function.func
     hints = get_type_hints(function.__init__ if inspect.isclass(function) else function, include_extras=True)
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in filled}
+    annotations = {p.name: hints.get(p.name, Any) for p in parameters if p.kind is p.KEYWORD_ONLY}
+    if shared := shared_keys(function):
+        annotations |= get_type_hints(shared, include_extras=True)
+    return {name: annotation for name, annotation in annotations.items() if name not in filled}
+
+
+def shared_keys(function: Callable[..., Any]) -> type | None:
+    """Return the TypedDict `Keys` of a parameter `**keys: Unpack[Keys]` of `function`; None without such a parameter."""
+    hints = get_type_hints(function, include_extras=True) if inspect.isfunction(function) else {}
+    return next((get_args(hint)[0] for hint in hints.values() if get_origin(hint) is Unpack), None)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ be learnt, and a split with fewer than two classes, because its metrics mean not
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,23 @@ from imbalance.data.splits import Dataset
 
 SPLITS = ("train", "val", "test")
 MANY_GROUPS = 100  # above, a group without an example most likely means an attribute of very many values
+
+
+class Gap(NamedTuple):
+    """A class or group without examples in a split, or a split with fewer than two classes.
+
+    kind: "class" or "group" for a class or group without examples; "split" for a split with fewer than two classes.
+    split: the name of the split.
+    text: a sentence for messages.
+    """
+
+    kind: Literal["split", "class", "group"]
+    split: str
+    text: str
+
+    def problem(self, where: str, rule: str) -> Problem:
+        """Return the problem to report; `rule` ends the message on a class or group without examples."""
+        return Problem(where, self.text if self.kind == "split" else f"{self.text}; {rule}")
 
 
 def population_problems(
@@ -37,49 +55,47 @@ def population_problems(
         targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
         classes_may_lack: whether val and test may lack classes and groups, if they have two classes or more.
     """
-    problems = []
+    gaps: list[Gap] = []
     for split, name in enumerate(SPLITS):
         class_counts = np.bincount(targets[splits == split], minlength=len(class_names))
         group_counts = np.bincount(groups[splits == split], minlength=len(group_names))
         if not (classes_may_lack and name != "train" and np.count_nonzero(class_counts) > 1):
-            problems += gaps_in_counts(where, name, class_counts, group_counts, class_names, group_names)
-    if problems and len(group_names) > MANY_GROUPS and tuple(class_names) != tuple(group_names):
+            gaps += gaps_in_counts(name, class_counts, group_counts, class_names, group_names)
+    problems: list[Problem] = []
+    if gaps and len(group_names) > MANY_GROUPS and tuple(class_names) != tuple(group_names):
         rows = f"{len(targets):,} rows make {len(group_names):,} groups, the combinations of class and attributes"
         few = "these are too many groups; take attributes with few values, or join values, such as ages to decades"
-        return [
-            Problem(where, f"{rows}, and each split needs examples of each group; {few}"),
-            *(problem for problem in problems if "no example of group" not in problem.cause),
-        ]
-    rule = "; each split needs examples of each class and group"
-    return [
-        problem._replace(cause=problem.cause + rule) if "no example of" in problem.cause else problem
-        for problem in problems
-    ]
+        problems = [Problem(where, f"{rows}, and each split needs examples of each group; {few}")]
+        gaps = [gap for gap in gaps if gap.kind != "group"]
+    return problems + [gap.problem(where, "each split needs examples of each class and group") for gap in gaps]
 
 
 def gaps_in_counts(
-    where: str,
     split: str,
     class_counts: np.ndarray,
     group_counts: np.ndarray,
     class_names: Sequence[str],
     group_names: Sequence[str],
-) -> list[Problem]:
-    """Return a list of problems: one for each class, and one for each group, without examples in one split.
+) -> list[Gap]:
+    """Return the gaps of one split. If it has fewer than two classes, a single gap says so.
 
     Args:
-        where: the file or argument with the data, at the start of each problem.
         split: the name of the split.
         class_counts, group_counts: the number of examples of each class and of each group in this split.
     """
     present = np.flatnonzero(class_counts).tolist()
     if len(present) < 2:
         what = f"only class {class_names[present[0]]!r}" if present else "no example"
-        return [Problem(where, f"the {split} split has {what}; it needs two classes or more")]
-    missing = [f"class {class_names[k]!r}" for k in np.flatnonzero(class_counts == 0).tolist()]
-    if tuple(class_names) != tuple(group_names):
-        missing += [f"group {group_names[g]!r}" for g in np.flatnonzero(group_counts == 0).tolist()]
-    return [Problem(where, f"the {split} split has no example of {what}") for what in missing]
+        return [Gap("split", split, f"the {split} split has {what}; it needs two classes or more")]
+
+    def gaps(kind: Literal["class", "group"], counts: np.ndarray, names: Sequence[str]) -> list[Gap]:
+        text = f"the {split} split has no example of {kind}"
+        return [Gap(kind, split, f"{text} {names[i]!r}") for i in np.flatnonzero(counts == 0).tolist()]
+
+    groups_differ = tuple(class_names) != tuple(group_names)
+    return gaps("class", class_counts, class_names) + (
+        gaps("group", group_counts, group_names) if groups_differ else []
+    )
 
 
 def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[str]) -> list[Problem]:
@@ -112,37 +128,29 @@ def check_population(dataset: Dataset) -> Dataset:
     Raises:
         BadInput: a name is not valid, a class has no training example, or a split has fewer than two classes.
     """
-    evaluated, problems = dataset.eval_dataset, []
-    for checked in {id(each): each for each in (dataset, evaluated)}.values():
+    problems: list[Problem] = []
+    for checked in {id(each): each for each in (dataset, dataset.eval_dataset)}.values():
         problems += name_problems("config.data", checked.class_names, checked.group_names)
+    rule = "each class needs a training example"
     problems += [
-        problem
-        for name, source in (("train", dataset), ("val", evaluated), ("test", evaluated))
-        for problem in split_gaps(source, name)
-        if "needs two classes" in problem.cause or (name == "train" and "example of class" in problem.cause)
+        gap.problem("config.data", rule)
+        for gap in gaps_of(dataset)
+        if gap.kind == "split" or (gap.kind == "class" and gap.split == "train")
     ]
-    rule = "; each class needs a training example"
-    raise_first(
-        [
-            problem._replace(cause=problem.cause + rule) if "no example of" in problem.cause else problem
-            for problem in problems
-        ]
-    )
+    raise_first(problems)
     return dataset
 
 
 def missing_examples(dataset: Dataset) -> list[str]:
     """Return a line for each class and group without examples in a split of `dataset`, once for each such split."""
-    evaluated = dataset.eval_dataset
-    return [
-        problem.cause
-        for name, source in (("train", dataset), ("val", evaluated), ("test", evaluated))
-        for problem in split_gaps(source, name)
-    ]
+    return [gap.text for gap in gaps_of(dataset)]
 
 
-def split_gaps(dataset: Dataset, name: str) -> list[Problem]:
-    """Return a list of problems: one for each class, and one for each group, without examples in the split `name`."""
-    split = getattr(dataset, name)
-    counts = (dataset.class_counts(split).numpy(), dataset.group_counts(split).numpy())
-    return gaps_in_counts("config.data", name, *counts, dataset.class_names, dataset.group_names)
+def gaps_of(dataset: Dataset) -> list[Gap]:
+    """Return the gaps of all splits of `dataset`; val and test are those of the data set that it is evaluated on."""
+    gaps: list[Gap] = []
+    for name, source in (("train", dataset), ("val", dataset.eval_dataset), ("test", dataset.eval_dataset)):
+        split = getattr(source, name)
+        counts = (source.class_counts(split).numpy(), source.group_counts(split).numpy())
+        gaps += gaps_in_counts(name, *counts, source.class_names, source.group_names)
+    return gaps

@@ -1,12 +1,11 @@
 """Build a data set from a list of image files with their labels; every data set of image files uses this module."""
 
 import functools
-import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -22,13 +21,22 @@ from imbalance.errors import BadInput
 # Channel statistics of ImageNet, which pretrained networks expect, as fractions of 255.
 MEAN, STD = {"RGB": (0.485, 0.456, 0.406), "L": (0.449,)}, {"RGB": (0.229, 0.224, 0.225), "L": (0.226,)}
 
-ImagesFrom = Literal["store", "files"]  # see IMAGES_FROM
-# The text about the key `images_from` in the docstring of every listing function.
-IMAGES_FROM = """
-    images_from: "store" to decode all images once, into a store on disk that batches are read from; this is much faster,
-        and takes 150 kB of disk for an image of 224×224. "files" to decode the image files of each batch in worker
-        processes; random crops are then cut out of the original images, at their full resolution.
-"""
+ImagesFrom = Literal["store", "files"]
+
+
+class ImageKeys(TypedDict):
+    """Keys of `config.data` that all data sets of image files have.
+
+    Args:
+        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
+            none. The page Data lists the names.
+        images_from: "store" to decode all images once, into a store on disk that batches are read from; this is much faster,
+            and takes 150 kB of disk for an image of 224×224. "files" to decode the image files of each batch in worker
+            processes; random crops are then cut out of the original images, at their full resolution.
+    """
+
+    augment: tuple[Augmentation, ...]
+    images_from: ImagesFrom
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,6 @@ class Listing:
     file: the metadata file: the table that lists the images and their labels.
     folder: the folder that the N `paths` are relative to.
     recipe: the steps that decode an image.
-    augment: the augmentations of training batches.
     lines: (N,) the line of each image in the metadata file.
     targets, groups, splits: (N,) int64; splits are 0, 1, 2 for train, val, test.
     indices: (N,) int64, the row of each image in the metadata file, from 0.
@@ -47,14 +54,13 @@ class Listing:
     notes: lines for the log on what the list leaves out.
     groups_may_lack: whether a group may have no example in a split; false for a user's data, where an empty group is a mistake.
     classes_may_lack: whether a class may have no example in val or test, as in a few published sets.
-    images_from: see `ImagesFrom`; `image_listing` sets it.
+    augment, images_from: see `ImageKeys`.
     """
 
     name: str
     file: Path
     folder: Path
     recipe: Recipe
-    augment: tuple[Augmentation, ...]
     paths: Sequence[str]
     lines: np.ndarray
     targets: np.ndarray
@@ -67,7 +73,8 @@ class Listing:
     notes: tuple[str, ...] = ()
     groups_may_lack: bool = False
     classes_may_lack: bool = False
-    images_from: ImagesFrom = "store"
+    augment: tuple[Augmentation, ...] = field(kw_only=True)
+    images_from: ImagesFrom = field(kw_only=True)
 
     def where(self, row: int) -> str:
         """Return the metadata file and the line that lists image number `row`, for messages."""
@@ -81,22 +88,6 @@ class Listing:
             where, self.targets, checked, self.splits, names[0], checked_names, self.classes_may_lack
         )
         return name_problems(where, *names) + gaps
-
-
-def image_listing(list_images: Callable[..., Listing]) -> Callable[..., Listing]:
-    """Return `list_images` with one more argument, `images_from`, a config key of all data sets of image files."""
-
-    @functools.wraps(list_images)
-    def listed(*args: Any, images_from: ImagesFrom, **values: Any) -> Listing:
-        return replace(list_images(*args, **values), images_from=images_from)
-
-    signature = inspect.signature(list_images)
-    key = inspect.Parameter("images_from", inspect.Parameter.KEYWORD_ONLY, annotation=ImagesFrom)
-    parameters = [*signature.parameters.values(), key]
-    vars(listed)["__signature__"] = signature.replace(parameters=parameters)
-    listed.__annotations__ = list_images.__annotations__ | {"images_from": ImagesFrom}
-    listed.__doc__ = f"{inspect.cleandoc(list_images.__doc__ or '')}{IMAGES_FROM}"
-    return listed
 
 
 def image_dataset(list_images: Callable[..., Listing]) -> Callable[..., Dataset]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Natural
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.sets.published import PublishedSet, folder_images, middle, published_listing
 from imbalance.errors import BadInput
 
@@ -119,7 +119,6 @@ TRAIN_COUNTS = {"living17": (39780, 4420)}
 PER_CLASS = 50  # images of each class of ImageNet in its val folder
 
 
-@image_listing
 def list_breeds(
     data_dir: str,
     *,
@@ -127,7 +126,7 @@ def list_breeds(
     test: Literal["source", "target"],
     size: Natural,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the images of ImageNet in larger classes, such as "bear"; the groups are the classes.
 
@@ -141,8 +140,7 @@ def list_breeds(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     classes = SUBSETS[subset]
     count = sum(len(target) for _, _, target in classes) * PER_CLASS
@@ -161,7 +159,7 @@ def list_breeds(
         splits=np.concatenate([tenth(train.targets), tests.splits]),
         problems=[*train.problems, *tests.problems],
     )
-    return published_listing(about, images, middle(size), augment, check_counts)
+    return published_listing(about, images, middle(size), check_counts, image_keys)
 
 
 def imagenet_wnids(root: Path, hint: str) -> list[str]:

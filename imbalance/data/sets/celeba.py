@@ -6,12 +6,12 @@ from typing import Annotated, Final, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Name, Natural
 from imbalance.data.files import find_path
-from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.splits import draw_per_class, stratified_split
 from imbalance.errors import BadInput
@@ -33,7 +33,6 @@ FINGERPRINT: Final = ((71629, 66874, 22880, 1387), (8535, 8276, 2874, 182), (976
 PAPERS_TRAIN: Final = (1446, 1308, 468, 33)
 
 
-@image_listing
 def list_celeba(
     data_dir: str,
     *,
@@ -44,7 +43,7 @@ def list_celeba(
     test: Literal["full", "balanced"],
     subset_seed: Natural,
     size: Natural,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the images of the published splits, or a random part of them, and check the published counts.
 
@@ -62,8 +61,6 @@ def list_celeba(
             these draws, so that runs with different seeds share one store of images.
         size: the side in pixels of the square images; the middle 178×178 pixels are resized to this size. 0 to
             resize and crop as the pretrained weights of config.model need.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
     """
     file = find_path(data_dir, LAYOUTS, "CelebA", "imbalance data download celeba says how to get it")
     problems: list[Problem] = []
@@ -104,7 +101,6 @@ def list_celeba(
         file,
         images,
         Recipe("RGB", (("crop", 178), ("square", size))),
-        augment,
         [names[row] for row in kept],
         lines[kept],
         values[target][kept],
@@ -114,6 +110,7 @@ def list_celeba(
         value_names[0],
         tuple(", ".join(parts) for parts in product(*value_names)),
         problems,
+        **image_keys,
     )
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Natural
 from imbalance.data.files import csv_records, read_csv
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.sets.published import (
     Labelled,
@@ -54,8 +54,7 @@ def no_finding(text: str) -> int | str:
     return {"": 0, "0.0": 0, "0": 0, "1.0": 1, "1": 1}.get(text, f"No Finding is {text!r}, not empty, 0.0 or 1.0")
 
 
-@image_listing
-def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
+def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]) -> Listing:
     """List the X-rays of CheXpert (the small or the full images); the class is No Finding, the attribute sex × race.
 
     The published train and valid images are joined and split anew, as SubpopBench does it: 15 % are test, 10 % val, drawn
@@ -65,8 +64,7 @@ def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: 
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     first = chexpert_file(data_dir)
     race_of = patient_races(first.parent)
@@ -94,7 +92,7 @@ def list_chexpert(data_dir: str, *, size: Natural, check_counts: bool, augment: 
         draw_stratified(attributes, 0.1, 0.15),
         problems=[problem for part in parts for problem in part.problems],
     )
-    return published_listing(CHEXPERT, images, middle(size), augment, check_counts)
+    return published_listing(CHEXPERT, images, middle(size), check_counts, image_keys)
 
 
 def chexpert_file(data_dir: str) -> Path:
@@ -136,8 +134,7 @@ def excel_rows(folder: Path) -> Iterator[list[str]]:
         yield ["" if cell is None else str(cell) for cell in row]
 
 
-@image_listing
-def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
+def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]) -> Listing:
     """List the X-rays of MIMIC-CXR-JPG; the class is No Finding, the attribute is sex × race.
 
     patients.csv.gz and admissions.csv.gz of MIMIC-IV must be in the folder of the tables of MIMIC-CXR-JPG. Images of all views
@@ -148,8 +145,7 @@ def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment:
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     file = mimic_file(data_dir)
     problems: list[Problem] = []
@@ -185,7 +181,7 @@ def list_mimic_cxr(data_dir: str, *, size: Natural, check_counts: bool, augment:
     images = csv_images(file, file.parent, ("dicom_id", "subject_id", "study_id"), labels)
     splits = draw_stratified(images.attributes, 0.05, 0.1)
     images = images._replace(splits=splits, problems=[*problems, *images.problems])
-    return published_listing(MIMIC, images, middle(size), augment, check_counts)
+    return published_listing(MIMIC, images, middle(size), check_counts, image_keys)
 
 
 def mimic_path(row: dict[str, str]) -> str:
@@ -204,14 +200,13 @@ def pneumonia(text: str) -> int | str:
     )
 
 
-@image_listing
 def list_cxr_multisite(
     data_dir: str,
     *,
     test: Literal["same", "opposite"],
     size: Natural,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the X-rays of MIMIC-CXR-JPG and CheXpert together; the class is Pneumonia, the attribute is the hospital.
 
@@ -226,8 +221,7 @@ def list_cxr_multisite(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     about = PublishedSet("cxr_multisite", "CXRMultisite", ("healthy", "pneumonia"), SITES, MULTISITE_COUNTS[test])
     mimic, first = mimic_file(data_dir), chexpert_file(data_dir)
@@ -258,7 +252,7 @@ def list_cxr_multisite(
     images = Labelled(
         root, root, [paths[row] for row in drawn.tolist()], targets[drawn], sites[drawn], splits, problems=problems
     )
-    return published_listing(about, images, middle(size), augment, check_counts)
+    return published_listing(about, images, middle(size), check_counts, image_keys)
 
 
 def draw_multisite(targets: np.ndarray, sites: np.ndarray, test: str) -> tuple[np.ndarray, np.ndarray]:

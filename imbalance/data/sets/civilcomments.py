@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.data.files import find_path, read_csv
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
-from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
+from imbalance.data.texts.corpus import Corpus, TokenKeys, identity_class_groups, text_dataset
 
 IDENTITIES = ("male", "female", "LGBTQ", "christian", "muslim", "other_religions", "black", "white")
 FILE = "all_data_with_identities.csv"
@@ -21,25 +22,19 @@ PUBLISHED = (269_038, 45_180, 133_782)  # comments of train, val and test
 CLASSES = ("not toxic", "toxic")
 
 
-def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse", "mentions"]) -> Corpus:
+def list_civilcomments(
+    data_dir: str, seed: int, *, evaluation: Literal["fine", "coarse", "mentions"], **token_keys: Unpack[TokenKeys]
+) -> Corpus:
     """List comments on news with their classes and groups; a comment is toxic if at least half of the raters said so.
 
     The four groups cross the two classes with whether a comment mentions an identity. A comment mentions one of eight
     identities if at least half of the raters said so.
-
-    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
 
     Args:
         evaluation: "fine" evaluates by the sixteen groups of WILDS, each of the eight identities in each class; a
             comment can be in several of these groups or in none. "coarse" evaluates by the four groups. "mentions" is the
             protocol of SubpopBench (CivilCommentsFine): a comment has a row for each identity that it mentions, also in
             train; a comment without an identity is left out; and the groups are class × identity.
-        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
-            folder of pretrained weights, to use their tokenizer.
-        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
-            that they need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download civilcomments` says how to get it"
     path = find_path(data_dir, FILES, "CivilComments", hint)
@@ -89,6 +84,7 @@ def list_civilcomments(data_dir: str, seed: int, *, evaluation: Literal["fine", 
         problems,
         {"delimiter": ","},
         blanks=True,
+        token_keys=token_keys,
     )
 
 

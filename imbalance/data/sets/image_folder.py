@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Count, Fraction, Natural
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.sets.image_table import image_recipe
 from imbalance.data.tables.columns import assign_splits
@@ -19,7 +19,6 @@ SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
 
 
-@image_listing
 def list_folder(
     data_dir: str,
     seed: int,
@@ -32,7 +31,7 @@ def list_folder(
     reduce: bool,
     resize: Count,
     size: Natural,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the images of a folder that has a subfolder for each class, or folders train, val and test with such subfolders.
 
@@ -56,8 +55,6 @@ def list_folder(
         resize: the length in pixels to which the shorter side is resized; it has no effect if size is 0.
         size: the side in pixels of the square in the middle that is kept; 0 to resize and crop as the pretrained
             weights of config.model need.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
     """
     root = Path(data_dir) / folder
     parts = {path: SPLIT_FOLDERS[path.name] for path in folders(root) if path.name in SPLIT_FOLDERS}
@@ -89,7 +86,6 @@ def list_folder(
         root,
         root,
         image_recipe(mode, convert, reduce, resize, size),
-        augment,
         paths,
         rows,
         targets,
@@ -99,7 +95,8 @@ def list_folder(
         tuple(classes),
         tuple(classes),
         problems,
-        tuple(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
+        notes=tuple(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
+        **image_keys,
     )
 
 

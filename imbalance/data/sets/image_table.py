@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Count, Fraction, Name, Natural
 from imbalance.data.files import check_columns, read_csv, read_parquet_table
-from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.population import SPLITS
 from imbalance.data.problems import Problem
 from imbalance.data.tables.columns import Delimiter, assign_splits, check_label_columns, number_groups
@@ -18,7 +18,6 @@ from imbalance.data.tables.values import composed
 from imbalance.errors import BadInput
 
 
-@image_listing
 def list_table(
     data_dir: str,
     seed: int,
@@ -38,7 +37,7 @@ def list_table(
     reduce: bool,
     resize: Count,
     size: Natural,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the images that a table names, with their classes and groups.
 
@@ -63,8 +62,6 @@ def list_table(
             pixels, as torchvision does.
         resize, size: resize the shorter side to `resize` pixels, and keep the `size`×`size` pixels in the middle.
             A size of 0 resizes and crops as the pretrained weights of config.model need.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
@@ -107,7 +104,6 @@ def list_table(
         table_file,
         Path(data_dir) / folder,
         image_recipe(mode, convert, reduce, resize, size),
-        augment,
         column(path),
         np.array(lines, dtype=np.int64)[kept],
         np.array([classes.index(name) for name in column(target)], dtype=np.int64),
@@ -117,6 +113,7 @@ def list_table(
         classes,
         group_names,
         problems,
+        **image_keys,
     )
 
 

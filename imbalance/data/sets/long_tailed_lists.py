@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Name, Natural
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.problems import Problem
 from imbalance.data.sets.published import Labelled, PublishedSet, middle, published_listing
 from imbalance.errors import BadInput
@@ -21,9 +21,8 @@ from imbalance.utils.read import read_bytes
 PARTS = ("train", "val", "test")
 
 
-@image_listing
 def list_imagenet_lt(
-    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List the images of ImageNet-LT: 1000 classes with 1280 down to 5 training images each; the groups are the classes.
 
@@ -34,19 +33,16 @@ def list_imagenet_lt(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs use inception_crop, flip and color_jitter.
+        augment: published runs use inception_crop, flip and color_jitter.
     """
     about = PublishedSet("imagenet_lt", "ImageNet-LT", (), (), (115846, 20000, 50000))
     folders = ("ImageNet_LT", "imagenet_lt", "data/ImageNet_LT", "data_txt/ImageNet_LT")
     files = [about.find(data_dir, [f"{f}/ImageNet_LT_{part}.txt" for f in folders]) for part in PARTS]
-    return listed(about, files, Path(data_dir) / folder, 1000, size, check_counts, augment)
+    return listed(about, files, Path(data_dir) / folder, 1000, size, check_counts, image_keys)
 
 
-@image_listing
 def list_places_lt(
-    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List the images of Places-LT: 365 classes with 4980 down to 5 training images each; the groups are the classes.
 
@@ -57,19 +53,16 @@ def list_places_lt(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs use inception_crop, flip and color_jitter.
+        augment: published runs use inception_crop, flip and color_jitter.
     """
     about = PublishedSet("places_lt", "Places-LT", (), (), (62500, 7300, 36500))
     folders = ("Places_LT", "places_lt", "Places_LT_v2", "data/Places_LT", "data_txt/Places_LT_v2")
     files = [about.find(data_dir, [f"{f}/Places_LT_{part}.txt" for f in folders]) for part in PARTS]
-    return listed(about, files, Path(data_dir) / folder, 365, size, check_counts, augment)
+    return listed(about, files, Path(data_dir) / folder, 365, size, check_counts, image_keys)
 
 
-@image_listing
 def list_inaturalist2018(
-    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, folder: Name, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List the images of iNaturalist 2018: 8142 species with 1000 down to 2 training images each; the groups are the species.
 
@@ -81,14 +74,12 @@ def list_inaturalist2018(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs use inception_crop and flip.
+        augment: published runs use inception_crop and flip.
     """
     about = PublishedSet("inaturalist2018", "iNaturalist 2018", (), (), (437513, 8142, 16284))
     folders = ("iNaturalist18", "inaturalist2018", "iNaturalist2018", "data/iNaturalist18", "data_txt/iNaturalist18")
     files = [about.find(data_dir, [f"{f}/iNaturalist18_{part}.txt" for f in folders]) for part in PARTS[:2]]
-    return listed(about, files, Path(data_dir) / folder, 8142, size, check_counts, augment, first_is_val)
+    return listed(about, files, Path(data_dir) / folder, 8142, size, check_counts, image_keys, first_is_val)
 
 
 def first_is_val(targets: np.ndarray, splits: np.ndarray) -> np.ndarray:
@@ -110,7 +101,7 @@ def listed(
     num_classes: int,
     size: int,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    image_keys: ImageKeys,
     resplit: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> Listing:
     """Return the list of the images that list files name.
@@ -148,7 +139,7 @@ def listed(
     about = about._replace(classes=class_names(paths, targets, num_classes))
     splits = resplit(targets, splits) if resplit else splits
     images = Labelled(files[0].parent, root, paths, targets, np.zeros_like(targets), splits, problems=problems)
-    return published_listing(about, images, middle(size), augment, check_counts)
+    return published_listing(about, images, middle(size), check_counts, image_keys)
 
 
 def class_names(paths: list[str], targets: np.ndarray, num_classes: int) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.data.files import find_path, read_csv
 from imbalance.data.problems import Problem
-from imbalance.data.texts.corpus import Corpus, text_dataset
+from imbalance.data.texts.corpus import Corpus, TokenKeys, text_dataset
 from imbalance.errors import BadInput
 from imbalance.utils.read import open_regular
 
@@ -28,23 +29,13 @@ CLASSES = ("contradiction", "entailment", "neutral")
 TEXTS = ("sentence1", "sentence2")
 
 
-def list_multinli(data_dir: str, seed: int) -> Corpus:
+def list_multinli(data_dir: str, seed: int, **token_keys: Unpack[TokenKeys]) -> Corpus:
     """List pairs of sentences; the second sentence contradicts the first, follows from the first, or neither.
 
     The six groups cross the three classes with negation: the second sentence has one of the words nobody, no, never and
     nothing. A metadata file has the class, negation and split of each pair. It refers to a pair by a number, which
     counts the pairs of all three files of MultiNLI. A pair is refused if its class in the metadata file differs from
     its label in MultiNLI.
-
-    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
-
-    Args:
-        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
-            folder of pretrained weights, to use their tokenizer.
-        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
-            that they need less padding; 0 for no sorting.
     """
     hint = "`imbalance data download multinli` downloads it"
     path = find_path(data_dir, [f"{folder}/{METADATA}".lstrip("/") for folder in FOLDERS], "MultiNLI's metadata", hint)
@@ -101,6 +92,7 @@ def list_multinli(data_dir: str, seed: int) -> Corpus:
         problems=problems,
         preprocessing={"delimiter": ","},
         blanks=True,
+        token_keys=token_keys,
     )
 
 

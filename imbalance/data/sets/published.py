@@ -11,9 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from imbalance.data.files import find_path, read_csv
-from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing
+from imbalance.data.images.listing import ImageKeys, Listing
 from imbalance.data.problems import Problem
 from imbalance.data.sets.image_folder import FolderListing, images_in
 
@@ -145,8 +144,8 @@ def published_listing(
     about: PublishedSet,
     images: Labelled,
     steps: tuple[tuple[str, int], ...],
-    augment: tuple[Augmentation, ...],
     check_counts: bool,
+    image_keys: ImageKeys,
     classes_may_lack: bool = False,
 ) -> Listing:
     """Return the `Listing` of a published set; the group is class × attribute, or the class without attributes.
@@ -171,7 +170,6 @@ def published_listing(
         images.file,
         images.folder,
         Recipe("RGB", (("convert", 0), *steps)),
-        augment,
         [images.paths[row] for row in kept.tolist()],
         (images.lines if images.lines is not None else np.arange(len(images.paths)))[kept],
         targets,
@@ -183,6 +181,7 @@ def published_listing(
         problems,
         groups_may_lack=True,  # the counts are compared, and published data lack some groups
         classes_may_lack=classes_may_lack,
+        **image_keys,
     )
 
 

@@ -4,10 +4,11 @@ from itertools import product
 from pathlib import Path
 from typing import Literal
 
+from typing_extensions import Unpack
+
 from imbalance.config.schema import Natural
 from imbalance.data.files import read_csv
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.sets.published import LEFT_OUT, PublishedSet, csv_images, folder_images, published_listing
 
 AREAS = ("urban", "country")
@@ -20,8 +21,7 @@ URBANCARS = PublishedSet(
 )
 
 
-@image_listing
-def list_urbancars(data_dir: str, *, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]) -> Listing:
+def list_urbancars(data_dir: str, *, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]) -> Listing:
     """List pictures of cars, each pasted on a background beside an object; the group is car × background × object.
 
     Li et al., "A Whac-A-Mole Dilemma: Shortcuts Come in Multiples Where Mitigating One Amplifies Others", CVPR 2023. In
@@ -31,9 +31,7 @@ def list_urbancars(data_dir: str, *, size: Natural, check_counts: bool, augment:
         size: the side in pixels of the square images, to which an image is resized; published runs use 256. 0 to resize
             and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs use flip.
+        augment: published runs use flip.
     """
     root = URBANCARS.find(data_dir, ("urbancars", "urbancars_images"))
     folders = [
@@ -46,7 +44,7 @@ def list_urbancars(data_dir: str, *, size: Natural, check_counts: bool, augment:
         for split, (part, share) in enumerate((("train", 0.95), ("val", 0.5), ("test", 0.5)))
         for car, background, thing in product(AREAS, AREAS, AREAS)
     ]
-    return published_listing(URBANCARS, folder_images(root, folders), (("square", size),), augment, check_counts)
+    return published_listing(URBANCARS, folder_images(root, folders), (("square", size),), check_counts, image_keys)
 
 
 # For each half of SpuCo Animals the classes, and the value of the attribute that goes with each class in train.
@@ -57,14 +55,13 @@ SPUCO = {
 SPUCO_COUNTS = ((10000, 500), (500, 25), (500, 500))  # images of each aligned and each conflicting group, by split
 
 
-@image_listing
 def list_spuco(
     data_dir: str,
     *,
     subset: Literal["birds", "dogs", "animals"],
     size: Natural,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the images of SpuCo Birds, SpuCo Dogs, or both; the group is animal × surroundings.
 
@@ -76,8 +73,6 @@ def list_spuco(
         size: the side in pixels of the square images: an image is resized to 8/7 of this side, and its middle is
             kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
     """
     halves = ("birds", "dogs") if subset == "animals" else (subset,)
     classes = tuple(name for half in halves for name in SPUCO[half][0])
@@ -98,21 +93,20 @@ def list_spuco(
         for name, place in product(*SPUCO[half])
     ]
     steps = (("square", round(size * 8 / 7)), ("crop", size))
-    return published_listing(about, folder_images(first.parent, folders), steps, augment, check_counts)
+    return published_listing(about, folder_images(first.parent, folders), steps, check_counts, image_keys)
 
 
 HOSPITALS = tuple(f"hospital {number}" for number in range(5))
 CAMELYON_COUNTS = {"other hospital": (302436, 34904, 85054), "same hospitals": (302436, 33560, 85054)}
 
 
-@image_listing
 def list_camelyon17(
     data_dir: str,
     *,
     val: Literal["other hospital", "same hospitals"],
     size: Natural,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the patches of Camelyon17 of WILDS; the class is tumor or not, the attribute is the hospital.
 
@@ -125,9 +119,7 @@ def list_camelyon17(
         size: the side in pixels of the square images, to which the 96×96 pixels are resized. 0 to resize and crop as
             the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs of ERM use none.
+        augment: published runs of ERM use none.
     """
     about = PublishedSet("camelyon17", "Camelyon17", ("normal", "tumor"), HOSPITALS, CAMELYON_COUNTS[val])
     file = about.find(data_dir, [f"{folder}/metadata.csv" for folder in ("camelyon17_v1.0", "camelyon17")])
@@ -145,21 +137,20 @@ def list_camelyon17(
 
     columns = ("patient", "node", "x_coord", "y_coord", "tumor", "center", "split")
     images = csv_images(file, file.parent, columns, labels)
-    return published_listing(about, images, (("square", size),), augment, check_counts)
+    return published_listing(about, images, (("square", size),), check_counts, image_keys)
 
 
 IWILDCAM_CLASSES = 182
 IWILDCAM_COUNTS = {"train": 129809, "val": 14961, "test": 42791, "id_val": 7314, "id_test": 8154}
 
 
-@image_listing
 def list_iwildcam(
     data_dir: str,
     *,
     cameras: Literal["other", "same"],
     size: Natural,
     check_counts: bool,
-    augment: tuple[Augmentation, ...],
+    **image_keys: Unpack[ImageKeys],
 ) -> Listing:
     """List the photographs of wildlife cameras of iWildCam of WILDS; the class is the animal, and the groups are the classes.
 
@@ -172,9 +163,7 @@ def list_iwildcam(
         size: the side in pixels of the square images; published runs use 448. 0 to resize and crop as the pretrained
             weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs of ERM use none.
+        augment: published runs of ERM use none.
     """
     parts = ("train", "val", "test") if cameras == "other" else ("train", "id_val", "id_test")
     about = PublishedSet("iwildcam", "iWildCam", (), (), [IWILDCAM_COUNTS[part] for part in parts])
@@ -190,7 +179,7 @@ def list_iwildcam(
 
     images = csv_images(file, file.parent, ("split", "y", "filename"), labels)
     # Other cameras do not see all animals.
-    return published_listing(about, images, (("square", size),), augment, check_counts, classes_may_lack=True)
+    return published_listing(about, images, (("square", size),), check_counts, image_keys, classes_may_lack=True)
 
 
 def animal_names(file: Path) -> tuple[str, ...]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Natural
-from imbalance.data.images.augment import Augmentation
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.sets.published import (
     Labelled,
     PublishedSet,
@@ -40,9 +40,8 @@ METASHIFT_FOLDERS = (
 METASHIFT_LAYOUTS = tuple(f"{folder}MetaShift-Cat-Dog-indoor-outdoor" for folder in ("metashift/", ""))
 
 
-@image_listing
 def list_metashift(
-    data_dir: str, *, metadata: str, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, metadata: str, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List photographs of cats and dogs, indoor and outdoor; the group is animal × place.
 
@@ -53,8 +52,7 @@ def list_metashift(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     root = METASHIFT.find(data_dir, METASHIFT_LAYOUTS)
     if metadata:
@@ -62,7 +60,7 @@ def list_metashift(
     else:
         images = folder_images(root, METASHIFT_FOLDERS)
         images = images._replace(splits=metashift_splits(len(images.paths)))
-    return published_listing(METASHIFT, images, middle(size), augment, check_counts)
+    return published_listing(METASHIFT, images, middle(size), check_counts, image_keys)
 
 
 def metashift_splits(count: int) -> np.ndarray:
@@ -85,9 +83,8 @@ IMAGENET_9 = PublishedSet(
 Background = Literal["original", "mixed_rand", "no_fg", "only_fg"]
 
 
-@image_listing
 def list_imagenet_bg(
-    data_dir: str, *, test: Background, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, test: Background, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List the images of ImageNet-9, whose test images have other backgrounds; the groups are the classes.
 
@@ -99,8 +96,7 @@ def list_imagenet_bg(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     root = IMAGENET_9.find(data_dir, ("backgrounds_challenge",))
     parts = ("in9l/train", "in9l/val", f"bg_challenge/{test}/val")
@@ -109,7 +105,7 @@ def list_imagenet_bg(
         for split, part in enumerate(parts)
         for label, name in enumerate(IMAGENET_9.classes)
     ]
-    return published_listing(IMAGENET_9, folder_images(root, folders), middle(size), augment, check_counts)
+    return published_listing(IMAGENET_9, folder_images(root, folders), middle(size), check_counts, image_keys)
 
 
 NICO_ATTRIBUTES = ("autumn", "dim", "grass", "outdoor", "rock", "water")
@@ -117,9 +113,8 @@ NICO_COUNTS = (62657, 8726, 17483)
 NICO_HELD_OUT = 75  # images of each group that are not in train
 
 
-@image_listing
 def list_nico_pp(
-    data_dir: str, *, metadata: str, size: Natural, check_counts: bool, augment: tuple[Augmentation, ...]
+    data_dir: str, *, metadata: str, size: Natural, check_counts: bool, **image_keys: Unpack[ImageKeys]
 ) -> Listing:
     """List the images of NICO++ with 60 classes in six surroundings; the group is class × surroundings.
 
@@ -131,8 +126,7 @@ def list_nico_pp(
         size: the side in pixels of the square images: the shorter side is resized to 8/7 of this side, and the middle
             is kept. 0 to resize and crop as the pretrained weights of config.model need.
         check_counts: False to accept data with other counts than the published ones.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names. SubpopBench uses none.
+        augment: SubpopBench uses none.
     """
     about = PublishedSet("nico_pp", "NICO++", (), NICO_ATTRIBUTES, NICO_COUNTS)
     file = about.find(data_dir, ("nicopp/dg_label_id_mapping.json",))
@@ -155,7 +149,7 @@ def list_nico_pp(
         ]
         images = folder_images(root, folders)
         images = images._replace(splits=nico_splits(images))
-    return published_listing(about, images, middle(size), augment, check_counts)
+    return published_listing(about, images, middle(size), check_counts, image_keys)
 
 
 def nico_splits(images: Labelled) -> np.ndarray:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Count, Fraction, Name
 from imbalance.data.population import SPLITS
@@ -20,7 +21,7 @@ from imbalance.data.tables.columns import (
 )
 from imbalance.data.tables.encoding import parse_column
 from imbalance.data.tables.values import Categories, composed
-from imbalance.data.texts.corpus import Corpus, identity_class_groups, text_dataset
+from imbalance.data.texts.corpus import Corpus, TokenKeys, identity_class_groups, text_dataset
 from imbalance.data.texts.tokens import Texts
 from imbalance.errors import BadInput
 from imbalance.utils.seeds import derived_seed
@@ -42,10 +43,9 @@ def list_text(
     val_fraction: Fraction,
     test_fraction: Fraction,
     train_per_group: tuple[Count, ...],
+    **token_keys: Unpack[TokenKeys],
 ) -> Corpus:
     """List the texts of a file, with their classes, groups and splits.
-
-    The arguments `tokenizer`, `vocabulary`, `max_tokens` and `bucket` are added by `text_dataset`, which wraps this function.
 
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz`, `.parquet`, or `.arrow`, which may be larger than the
@@ -66,12 +66,6 @@ def list_text(
             test examples.
         train_per_group: the number of training texts to use of each group, in the order of the groups, drawn by the
             run's seed; () for all. Use it to make an imbalance.
-        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or
-            folder of pretrained weights, to use their tokenizer.
-        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
-        max_tokens: the largest number of tokens of a text; longer texts are truncated.
-        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
-            that they need less padding; 0 for no sorting.
     """
     classes = tuple(map(composed, classes))
     check_label_columns(classes, target, attributes)
@@ -134,6 +128,7 @@ def list_text(
         problems,
         {"delimiter": delimiter},
         notes=notes,
+        token_keys=token_keys,
     )
 
 

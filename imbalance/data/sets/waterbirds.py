@@ -6,12 +6,12 @@ Sagawa et al., "Distributionally Robust Neural Networks for Group Shifts", ICLR 
 from typing import Final
 
 import numpy as np
+from typing_extensions import Unpack
 
 from imbalance.config.schema import Natural
 from imbalance.data.files import find_path, read_csv
-from imbalance.data.images.augment import Augmentation
 from imbalance.data.images.decode import Recipe
-from imbalance.data.images.listing import Listing, image_dataset, image_listing
+from imbalance.data.images.listing import ImageKeys, Listing, image_dataset
 from imbalance.data.problems import Problem
 
 # The folders of the unpacked archive, of group_DRO and code that follows it, and of WILDS.
@@ -37,8 +37,7 @@ REGENERATED_TRAIN: Final = (
 )  # the groups of train in a copy in circulation that was made with another seed
 
 
-@image_listing
-def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment: tuple[Augmentation, ...]) -> Listing:
+def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, **image_keys: Unpack[ImageKeys]) -> Listing:
     """List the published splits, and check their counts; the class is the bird, the group is bird × background.
 
     Args:
@@ -46,9 +45,7 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
             its middle is kept. 0 to resize and crop as the pretrained weights of config.model need.
         regenerated: False for the published data. True for data that somebody generated again, with other counts;
             results on such data cannot be compared with the literature.
-        augment: names of random changes of training images, made in this order, such as ("pad_crop", "flip"); () for
-            none. The page Data lists the names.
-            Published runs use flip and random_resized_crop, or nothing.
+        augment: published runs use flip and random_resized_crop, or nothing.
     """
     hint = "imbalance data download waterbirds downloads it"
     file = find_path(data_dir, LAYOUTS, "Waterbirds", hint)
@@ -75,7 +72,6 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
         file,
         file.parent,
         Recipe("RGB", (("square", round(size * 8 / 7)), ("crop", size))),
-        augment,
         [rows[i][columns["img_filename"]] for i in good],
         np.array(lines)[good],
         birds,
@@ -85,6 +81,7 @@ def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, augment:
         CLASSES,
         GROUPS,
         problems,
+        **image_keys,
     )
 
 

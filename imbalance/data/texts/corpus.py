@@ -1,13 +1,12 @@
 """Build a data set from a list of texts with their labels; every data set of texts uses this module."""
 
 import functools
-import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import torch
@@ -26,8 +25,23 @@ from imbalance.utils.read import checked_format, read_json, seal
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-# The keys that every data set of texts has in a config; `text_dataset` describes them.
-KEYS = {"tokenizer": Name, "vocabulary": Natural, "max_tokens": Count, "bucket": Natural}
+
+class TokenKeys(TypedDict):
+    """Keys of `config.data` that all data sets of texts have.
+
+    Args:
+        tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
+            pretrained weights, to use their tokenizer.
+        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
+        max_tokens: the largest number of tokens of a text; longer texts are truncated.
+        bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so
+            that they need less padding; 0 for no sorting.
+    """
+
+    tokenizer: Name
+    vocabulary: Natural
+    max_tokens: Count
+    bucket: Natural
 
 
 @dataclass(frozen=True)
@@ -46,6 +60,7 @@ class Corpus:
     preprocessing: what a trained model must know to read a file, such as the delimiter; the tokenizer is added later.
     blanks: True if empty texts are allowed, because a few published data sets have some.
     notes: lines for the log on how the file was read.
+    token_keys: the keys of `config.data` by which the texts are tokenised.
     """
 
     file: Path
@@ -64,6 +79,7 @@ class Corpus:
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     blanks: bool = False
     notes: tuple[str, ...] = ()
+    token_keys: TokenKeys = field(kw_only=True)
 
     def all_problems(self) -> list[Problem]:
         """Return all problems: of the file, of class names and group names, of splits, and one for each blank text."""
@@ -84,41 +100,24 @@ class Corpus:
 
 
 def text_dataset(list_texts: Callable[..., Corpus]) -> Callable[..., Dataset]:
-    """Return a function that builds the data set of the texts that `list_texts` lists.
+    """Return a function that has the arguments of `list_texts`, and builds the data set of the texts that it lists."""
 
-    The returned function has the arguments of `list_texts` and these four, which are keys of `config.data`:
-
-    tokenizer: "words" or "pieces" (byte pairs) to learn a tokenizer on the training texts; or the name or folder of
-        pretrained weights, to use their tokenizer.
-    vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
-    max_tokens: the largest number of tokens of a text; longer texts are truncated.
-    bucket: the number of batches whose texts are sorted by length together and then divided into batches anew, so that
-        they need less padding; see `imbalance.data.texts.tokens.bucketed`; 0 for no sorting.
-    """
-
+    @functools.wraps(list_texts)
     def dataset(data_dir: str, seed: int, **values: Any) -> Dataset:
-        keys = {name: values.pop(name) for name in KEYS}
         corpus = list_texts(data_dir, seed, **values)
         raise_first(corpus.all_problems())
-        return build_text_dataset(corpus, data_dir, **keys)
+        return build_text_dataset(corpus, data_dir)
 
-    functools.update_wrapper(dataset, list_texts)
-    listed = inspect.signature(list_texts)
-    keys = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind) for name, kind in KEYS.items()]
-    vars(dataset)["__signature__"] = listed.replace(parameters=[*listed.parameters.values(), *keys])
-    dataset.__annotations__ = list_texts.__annotations__ | KEYS
     return dataset
 
 
-def build_text_dataset(
-    corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
-) -> Dataset:
+def build_text_dataset(corpus: Corpus, data_dir: str) -> Dataset:
     """Return the data set of a corpus; build the store of its tokens first if it does not exist.
 
     The texts of a split are sorted by length, longest first. An evaluation reads them in this order. So it needs little
     padding, and if a batch is too large for the memory, this shows at the first batch.
     """
-    built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
+    built, max_tokens = make_tokenizer(corpus, data_dir), corpus.token_keys["max_tokens"]
     tokens = open_tokens(data_dir, corpus.texts, built)
     lengths = tokens.lengths.numpy()
 
@@ -134,7 +133,7 @@ def build_text_dataset(
     cut = int((lengths >= max_tokens).sum())
     notes = (
         *corpus.notes,
-        f"{tokens.vocabulary:,} tokens ({tokenizer}); {lengths.mean():.1f} a text, at most {lengths.max()}"
+        f"{tokens.vocabulary:,} tokens ({corpus.token_keys['tokenizer']}); {lengths.mean():.1f} a text, at most {lengths.max()}"
         + (f"; {cut:,} texts reach config.data.max_tokens={max_tokens}" if cut else ""),
     )
     preprocessing = {
@@ -150,36 +149,27 @@ def build_text_dataset(
         corpus.class_names,
         corpus.group_names,
         evaluation_names=corpus.evaluation_names,
-        bucket=bucket,
+        bucket=corpus.token_keys["bucket"],
         preprocessing=preprocessing,
         notes=notes,
     )
 
 
-def token_problems(
-    corpus: Corpus, data_dir: str, *, tokenizer: str, vocabulary: int, max_tokens: int, bucket: int
-) -> list[Problem]:
+def token_problems(corpus: Corpus, data_dir: str) -> list[Problem]:
     """Check all files in the token store of `corpus`, and return the problems; return [] if there is no store.
 
     A token store is a folder with the tokenised texts of a data set.
-
-    Args:
-        tokenizer, vocabulary, max_tokens, bucket: the keys of `config.data` by which the store was built.
     """
-    built = make_tokenizer(corpus, data_dir, tokenizer, vocabulary, max_tokens)
+    built = make_tokenizer(corpus, data_dir)
     directory = store_directory(data_dir, corpus.texts, built)
     problems = damage(directory, len(corpus.texts), whole=True) if (directory / "store.json").is_file() else []
     return [Problem(place, f"{cause}; remove {directory}") for place, cause in problems]
 
 
-def make_tokenizer(corpus: Corpus, data_dir: str, kind: str, vocabulary: int, max_tokens: int) -> "Tokenizer":
-    """Learn or load the tokenizer of a config, and make it truncate texts to `max_tokens` tokens.
-
-    Args:
-        kind: `config.data.tokenizer`: "words" or "pieces" to learn a tokenizer on the training texts; otherwise the name
-            or folder of pretrained weights.
-        vocabulary: the size of the vocabulary to learn; 0 with the tokenizer of pretrained weights.
-    """
+def make_tokenizer(corpus: Corpus, data_dir: str) -> "Tokenizer":
+    """Learn or load the tokenizer that `corpus.token_keys` names, and make it truncate texts to `max_tokens` tokens."""
+    keys = corpus.token_keys
+    kind, vocabulary, max_tokens = keys["tokenizer"], keys["vocabulary"], keys["max_tokens"]
     if kind not in LEARNT:
         if vocabulary:
             raise BadInput(f"config.data.vocabulary: {vocabulary} given; it must be 0 for the tokenizer of {kind}")
