@@ -104,6 +104,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
     "leaderboard": board_tables,
+    "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
     "leaderboard-variance": variance_table,
     "leaderboard-not-comparable": of_leaderboard(leaderboard.not_comparable_table),
     "leaderboard-quoted": quoted_elsewhere,
