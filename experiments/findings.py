@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imbalance.errors import BadInput
 from imbalance.experiments import (
+    early_stopping,
     figure3,
     leads_along_training,
     limit_on_features,
@@ -115,6 +116,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "limit-tuning": limit_on_features.tuning_text,
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
+    "early": early_stopping.early_table,
     "leads": leads_along_training.leads_table,
     "leads-summary": leads_along_training.leads_summary,
     "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from imbalance.experiments import early_stopping
 from imbalance.experiments import leads_along_training as leads
 from imbalance.metrics.clusters import contrast
 from imbalance.report import kept_results
@@ -111,6 +112,30 @@ def test_swapped_roles_and_fashion_have_rows_of_their_own_and_both_roles_count_t
     table = leads.leads_table(tmp_path)
     assert "| Fashion-MNIST | either, averaged | IW^1 | 50% of training after interpolation | 6 | 2 | 2." in table
     assert "| Fashion-MNIST | second class | 2 | IW^1 | 3." in leads.leads_summary(tmp_path)
+
+
+def test_early_stopped_losses_choose_among_the_same_rates_and_their_ends_are_told(tmp_path):
+    """Poly leads by 2 points at the rates that val prefers: the middle one for cross-entropy, the smallest one for poly."""
+    rows, epochs = [], range(4, 104, 4)
+    for pair, seed in itertools.product(itertools.combinations(leads.CLASSES["cifar"][:4], 2), range(3)):
+        for loss, preferred, test in (("ce", 0.0003, 0.70), ("poly", 0.0001, 0.72)):
+            for rate in early_stopping.RATES:
+                best = 4 if loss == "ce" and seed == 0 else 40  # the best epoch on val
+                val = [0.8 * (rate == preferred) + 0.1 * (epoch == best) for epoch in epochs]
+                cells = row(loss, pair, seed, rate, None, lambda e: 0, lambda e: 0)
+                rows.append(cells | {
+                    "epochs": "100", "path: epochs": "|".join(map(str, epochs)), "path: val balanced": "|".join(map(str, val)),
+                    "path: test balanced": "|".join(str(test if epoch == best else 0.5) for epoch in epochs),
+                })  # fmt: skip
+    kept_results.add(early_stopping.STUDY, tmp_path, rows, packed=True)
+    table = early_stopping.early_table(tmp_path)
+    assert "| CIFAR-10 | IW^1 | 6 | 3 | 2.0 ± 0.0" in table
+    assert "| cross-entropy | 0%, 100%, 0% | 33%, 0% |" in table and "| poly | 100%, 0%, 0% | 0%, 0% |" in table
+    (first, *_) = early_stopping.batches({}, "cifar", 2, str(tmp_path))
+    assert len(first) == 6 and {run.config.optim.lr for run in first} == set(early_stopping.RATES)
+    assert {run.config.trainer.eval_every for run in first} == {4} and {
+        run.config.weights.exponent for run in first
+    } == {1.0}
 
 
 def test_the_second_class_has_more_images_with_swapped_roles(tmp_path):
