@@ -65,7 +65,7 @@ def early_table(folder: Path) -> str:
         about = [TITLES[data], f"IW^{EXPONENT:g}", str(len(pairs)), str(values.shape[-1]),
                  lead.points() + (" (level)" if lead.level(EQUIVALENCE) else ""), "{}, {}".format(*ahead_and_behind(values))]  # fmt: skip
         for loss, title in LOSSES.items():
-            of_loss = [by_loss[loss] for by_loss in found.values() if by_loss[loss] is not None]
+            of_loss = [choice for by_loss in found.values() if (choice := by_loss[loss]) is not None]
             rates = ", ".join(f"{np.mean([choice.rate == rate for choice in of_loss]):.0%}" for rate in RATES)
             ends = ", ".join(f"{np.mean([choice.epochs == end for choice in of_loss]):.0%}" for end in (EVERY, EPOCHS))
             table.append([*(about if loss == "ce" else [""] * len(about)), title, rates, ends])
