@@ -7,7 +7,13 @@ import pytest
 from scipy import stats
 
 from imbalance.metrics.clusters import (
-    ahead_and_behind, cluster_means, clustered, contrast, contrast_over_classes, dyadic_variance, holm,
+    ahead_and_behind,
+    cluster_means,
+    clustered,
+    contrast,
+    contrast_over_classes,
+    dyadic_variance,
+    holm,
 )  # fmt: skip
 
 PAIRS = list(combinations(range(10), 2))
