@@ -322,20 +322,20 @@ def overall_table(entries: Sequence[Entry]) -> str:
         methods = {row["method"] for row in rows}
         if len(methods) > 1 and len(methods) > len({row["method"] for row in largest.get(key[0], [])}):
             largest[key[0]] = rows
-    found: dict[str, list[tuple[float, int]]] = {}
+    ranks_by_method: dict[str, list[tuple[float, int]]] = {}
     for rows in largest.values():
         best: dict[str, Entry] = {}
         for row in rows:  # the best row of a method is first
             best.setdefault(row["method"], row)
         for method, rank in zip(best, ranks(list(best.values()))):
-            found.setdefault(method, []).append((rank, len(best)))
+            ranks_by_method.setdefault(method, []).append((rank, len(best)))
     lines = []
-    for method, of_method in found.items():
-        if len(of_method) > 1:
-            average = np.mean([rank for rank, _ in of_method])
-            relative = np.mean([(rank - 1) / (size - 1) for rank, size in of_method])
-            each = ", ".join(f"{rank_text(rank)} of {size}" for rank, size in of_method)
-            lines.append((relative, [method, f"{average:.1f}", len(of_method), f"{relative:.2f}", each]))
+    for method, method_ranks in ranks_by_method.items():
+        if len(method_ranks) > 1:
+            average = np.mean([rank for rank, _ in method_ranks])
+            relative = np.mean([(rank - 1) / (size - 1) for rank, size in method_ranks])
+            each = ", ".join(f"{rank_text(rank)} of {size}" for rank, size in method_ranks)
+            lines.append((relative, [method, f"{average:.1f}", len(method_ranks), f"{relative:.2f}", each]))
     heads = [
         "method",
         "average rank",
