@@ -14,6 +14,7 @@ from pathlib import Path
 from imbalance.errors import BadInput
 from imbalance.experiments import (
     figure3,
+    keel_tables,
     leads_along_training,
     limit_on_features,
     pairs,
@@ -23,7 +24,7 @@ from imbalance.experiments import (
 )
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
-from imbalance.experiments.leaderboard import board_tables, quoted_elsewhere
+from imbalance.experiments.leaderboard import board_tables, quoted_elsewhere, variance_table
 from imbalance.experiments.long_tails import long_tails_table
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.tables import markdown
@@ -103,8 +104,14 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol-made-up": partial(protocol.kept_table, protocol.SMALL_DATA),
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
+    "keel-outcome": keel_tables.outcome_text,
+    "keel-summary": keel_tables.summary_table,
+    "keel-arms": keel_tables.arms_table,
+    "keel-ratio": keel_tables.ratio_table,
+    "keel-rare": keel_tables.rare_table,
     "leaderboard": board_tables,
     "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
+    "leaderboard-variance": variance_table,
     "leaderboard-not-comparable": of_leaderboard(leaderboard.not_comparable_table),
     "leaderboard-quoted": quoted_elsewhere,
     "long-tails": long_tails_table,
@@ -151,6 +158,7 @@ def findings(*, check: bool, results: str) -> int:
                 page.write_text(after, encoding="utf-8")
     if not check:
         limit_on_features.draw(results)
+        keel_tables.draw(results)
         if scores := pair_scores(folder):
             pairs.draw(scores, results)
     if differing and check:

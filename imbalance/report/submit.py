@@ -1,6 +1,6 @@
 """Check submitted runs, and add their results to results/leaderboard.csv.
 
-    imbalance submit --by="Ada Lovelace" runs/colored_digits_dro/default/seed=*
+    imbalance submit --by="Ada Lovelace" --tuning="not tuned" --tuning_reads=none runs/colored_digits_dro/default/seed=*
 
 Runs that differ only in their seed give one row. `imbalance submit` first checks every run:
 
@@ -141,13 +141,14 @@ def metric_of(summary: Mapping[str, Any]) -> str:
 METRIC_KEYS = {"balanced accuracy": "test/balanced_accuracy", "worst-group accuracy": "test/worst_group_accuracy"}
 
 
-def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
+def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, results: str) -> str:
     """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
 
     Args:
         runs: run directories; those that differ only in their seed give one row.
         by: name of the person or group that trained the runs.
         tuning: how the hyperparameters were chosen.
+        tuning_reads: the labels of val that this choice read, one of LABELS.
         results: folder that holds leaderboard.csv.
 
     Raises:
@@ -176,7 +177,7 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
             continue
         for run, _, summary in of_setting:
             check_data(run, summary)
-        entry = submitted_entry(of_setting, code, by, tuning)
+        entry = submitted_entry(of_setting, code, by, {"tuning": tuning, "labels in tuning": tuning_reads})
         entries.append(entry)
         evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
         messages.append(
@@ -191,13 +192,14 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
 
 
 def submitted_entry(
-    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: str
+    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: Entry
 ) -> Entry:
     """Return the row of runs that differ only in their seed.
 
     Args:
         of_setting: the directory, the config and the summary of each run.
         code: the digest of all these runs.
+        tuning: the cells "tuning" and "labels in tuning".
     """
     run, config, summary = of_setting[0]
     metric = metric_of(summary)
@@ -210,9 +212,12 @@ def submitted_entry(
         )
     commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
     name, overrides = run.absolute().parts[-3:-1]
+    draws = {json.dumps(s["data"], sort_keys=True) for _, _, s in of_setting}
     return ordered(
         about_config(flatten(config)),
         result_cells(values),
-        {"metric": metric, "tuning": tuning, "config": name, "settings": "" if overrides == "default" else overrides},
+        tuning,
+        {"test examples": str(summary["data"]["test"]["examples"]), "draws": str(len(draws))},
+        {"metric": metric, "config": name, "settings": "" if overrides == "default" else overrides},
         {"digest": code, "evidence": f"results/{EVIDENCE}/{code}.jsonl.gz", "commit": " ".join(commits), "by": by},
     )
