@@ -15,14 +15,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.experiments import choose, protocol, subpopbench
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
+from imbalance.metrics.variance import variance_components
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row, numbers, score
 from imbalance.report.leaderboard import Entry
+from imbalance.report.tables import markdown
 from imbalance.sweep.runs import make_run
 from imbalance.utils.output import counted
 
@@ -194,57 +198,55 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
-def tied_settings(rows: Sequence[Row], rule: str) -> int:
-    """Return how many settings of a method are the best at seed 0 by a rule of SubpopBench; the first of them was taken.
+# What a method of SubpopBench trains besides one network for the steps of the comparison.
+MORE_TRAINING = {
+    **dict.fromkeys(RETRAINED, ", then as many of the last layer"),
+    "lff": " of each of two networks",
+}
 
-    Args:
-        rows: the rows of one method in one comparison.
-    """
-    values = [float(row[f"{rule}: value"]) for row in rows if row["seed"] == "0" and row["status"] == "done"]
+
+def equally_good(rows: Sequence[Row], method: str, rule: str) -> int:
+    """Return the number of settings of a method that are equally good by a rule at seed 0, and better than all others."""
+    searched = [row for row in rows if row["method"] == method and row["seed"] == "0" and row["status"] == "done"]
+    values = [float(row[f"{rule}: value"]) for row in searched]
     return values.count(max(values))
 
 
-def steps_text(method: str, steps: int) -> str:
-    """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
-    if method in RETRAINED:
-        return f"{2 * steps:,} steps, half of them of the head alone"
-    return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
+def method_config(comparison: subpopbench.Comparison, method: str) -> tuple[str, dict[str, Any]]:
+    """Return the config of a data set, and the values of a method by full key in setting 0 of SubpopBench."""
+    data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
+    values = point(data_set, method, 0, 0, comparison.attributes, comparison.budget)
+    changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
+    run = make_run(data_set.config, {**changes, **subpopbench.parse_changes(comparison.changes)}, 0, "runs")
+    return data_set.config, flatten(run.config.to_dict())
 
 
 def subpopbench_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each method and each rule that reads val, in each comparison by the protocol of SubpopBench."""
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
-        data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
         settings = 1 + max(int(row["setting"]) for row in rows)
-        common = subpopbench.parse_changes(comparison.changes)
-        configs: dict[str, dict[str, Any]] = {}
         for rule, labels in (("val worst group", "groups"), ("val worst class", "classes")):
+            tuning = Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels)
             for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
                 if outcome.setting is None:
                     continue
-                if (
-                    method not in configs
-                ):  # that of setting 0, because the cells below say what differs between settings
-                    values = point(data_set, method, 0, 0, comparison.attributes, comparison.budget)
-                    changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
-                    run = make_run(data_set.config, {**changes, **common}, 0, "runs")
-                    configs[method] = flatten(run.config.to_dict())
-                ties = tied_settings([row for row in rows if row["method"] == method], rule)
-                first = f" (first of {ties} equally good ones)" if ties > 1 else ""
+                # The values are those of setting 0, because the cells below say what differs between settings.
+                config, values = method_config(comparison, method)
+                equal, steps = equally_good(rows, method, rule), f"{comparison.budget:,} steps"
                 chosen = list(outcome.runs.values())
-                steps = steps_text(method, comparison.budget)
                 fitted = has_head(method) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
                     "labels in val": f"groups{leaderboard.FITTED_TO_VAL}" if fitted else labels,
-                    "budget": f"{steps}, attributes of train {comparison.attributes}",
-                    **Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels).cells,
+                    "budget": f"{steps}{MORE_TRAINING.get(method, '')}, attributes of train {comparison.attributes}",
+                    **tuning.cells,
                     "learning rate": f"{float(chosen[0]['lr']):.3g}",
-                    "settings": f"setting {outcome.setting} of SubpopBench{first}",
-                    "config": data_set.config,
+                    "settings": f"setting {outcome.setting} of SubpopBench"
+                    + (f" (the first of {equal} equally good ones)" if equal > 1 else ""),
+                    "config": config,
                 }
-                yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, configs[method])
+                yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
 
 
 SOURCES = (
@@ -279,6 +281,62 @@ def literature() -> list[dict[str, str]]:
 def board_tables(folder: Path) -> str:
     """Return the tables of the leaderboard by data set, from leaderboard.csv in a folder."""
     return leaderboard.board(leaderboard.read(folder), literature())
+
+
+def variance_table(folder: Path) -> str:
+    """Return a table of variance shares of worst-group accuracies on test, from the runs in subpopbench.csv.gz.
+
+    "All runs" are all settings that were tried. Each run has one value for each rule that reads val. "Chosen settings" are the
+    values on the board, one for each method, seed and rule. Diverged runs have no value.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rules = [name for name, rule in subpopbench.RULES.items() if rule.split == "val"]
+    heads = [
+        "data",
+        "values",
+        "methods",
+        "n",
+        "standard deviation, points",
+        "method",
+        "tuning",
+        "seed",
+        "selection rule",
+    ]
+    table = []
+
+    def line(data: str, title: str, values: Sequence[tuple[float, Sequence[str]]]) -> None:
+        """Add a line for values with their labels: the method, the setting if there is one, and the seed."""
+        accuracies, labels = [value for value, _ in values], list(zip(*(labels for _, labels in values)))
+        names = ("method", "tuning", "seed") if len(labels) == 3 else ("method", "seed")
+        components = variance_components(accuracies, dict(zip(names, labels)), "selection rule")
+        cells = {name: f"{c.share:.0%} ({c.low:.0%} to {c.high:.0%})" for name, c in components.items()}
+        table.append([data, title, str(len(set(labels[0]))), str(len(values)), f"{100 * np.std(accuracies, ddof=1):.1f}",
+                      *(cells.get(head, "–") for head in heads[5:])])  # fmt: skip
+
+    for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
+        done = [row for row in rows if row["status"] == "done"]
+        reads = {m: leaderboard.labels_in_train(method_config(comparison, m)[1]) for m in {r["method"] for r in done}}
+        everything = [
+            (float(row[f"{rule}: worst group"]), (row["method"], row["setting"], row["seed"]))
+            for row in done
+            for rule in rules
+        ]
+        chosen = [
+            (value, (method, str(seed)))
+            for rule in rules
+            for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items()
+            for seed, value in outcome.values(rule, "worst group").items() if np.isfinite(value)
+        ]  # fmt: skip
+        line(comparison.data, "all runs", everything)
+        for labels, title in (
+            ("classes", "all runs, methods that read no groups of train"),
+            ("groups", "all runs, methods that read groups of train"),
+        ):
+            line("", title, [value for value in everything if reads[value[1][0]] == labels])
+        line("", "chosen settings", chosen)
+    return markdown(heads, table) if table else "No run has finished yet.\n"
 
 
 def quoted_elsewhere(folder: Path) -> str:

@@ -478,9 +478,12 @@ COMMANDS = {
         overrides=True,
     ),
     "reproduce leads_along_training": Command(
-        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of CIFAR-10.",
+        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of a data set.",
         "imbalance.experiments.leads_along_training:leads_along_training",
-        (TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         flag("--roles", "which class of a pair has 250 training images, while the other has 25: as_listed is the first class, swapped the second (default: as_listed)",
+              type=comma_list(valid=("as_listed", "swapped")), default=["as_listed"], metavar="NAME,…"),
+         TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "reproduce limit_on_features": Command(

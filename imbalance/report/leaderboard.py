@@ -47,9 +47,11 @@ Entry = dict[str, str]
 NAME = "leaderboard.csv"
 EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of submitted runs
 # The results of a row with equal values in these columns can be compared with each other.
-COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
+COMPARABLE: tuple[str, ...] = (
+    "data", "metric", "network", "starts from", "budget", "tuning", "rule", "labels in train", "labels in val",
+)  # fmt: skip
 COLUMNS: tuple[str, ...] = (
-    *COMPARABLE, "method", "learning rate", "settings", "labels in train", "labels in val", "labels in tuning", "source",
+    *COMPARABLE, "method", "learning rate", "settings", "labels in tuning", "source",
     "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
     "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
@@ -492,31 +494,17 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
 
 
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows in blocks that can be compared, by their values in COMPARABLE.
-
-    In each block the rows that read the same labels are together, the best of them first.
-    """
+    """Return the rows in blocks that can be compared, by their values in COMPARABLE; the best row of each block is first."""
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
-    return {
-        key: sorted(rows, key=lambda row: (labels_read(row), -float(row["mean"] or "-inf")))
-        for key, rows in sorted(result.items())
-    }
+    return {key: sorted(rows, key=lambda row: -float(row["mean"] or "-inf")) for key, rows in sorted(result.items())}
 
 
-def labels_read(row: Mapping[str, str]) -> tuple[str, str]:
-    """Return the labels of train and of val that a row reads."""
-    return row["labels in train"], row["labels in val"]
-
-
-def tables_of_equal_labels(rows: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
-    """Return the rows of a block that have a rank, by the labels that they read; a row needs RANKED_SEEDS seeds."""
-    result: dict[tuple[str, str], list[Entry]] = {}
-    for row in rows:
-        if int(row["n"]) >= RANKED_SEEDS:
-            result.setdefault(labels_read(row), []).append(row)
-    return result
+def ranked(rows: Sequence[Entry]) -> list[Entry]:
+    """Return the rows of a block that have a rank: those with RANKED_SEEDS seeds, unless there is only one."""
+    enough = [row for row in rows if int(row["n"]) >= RANKED_SEEDS]
+    return enough if len(enough) > 1 else []
 
 
 def rank_text(rank: float) -> str:
@@ -532,7 +520,7 @@ def values_of(row: Mapping[str, str]) -> dict[int, float]:
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
     """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    The rows of a table can be compared. A row's rank is among the methods that read the same labels of train and val.
+    The rows of a table can be compared, and read the same labels of train and val.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
@@ -542,10 +530,11 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
     for (data, metric), tables in by_data.items():
         parts.append(f"### {data}\n")
-        for about, rows in sorted(tables, key=lambda table: -len(table[1])):
+        for about, rows in tables:
             parts.append(
                 f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; {test_text(rows)}.\n"
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; labels read: of train {about['labels in train']}, "
+                f"of val {about['labels in val']}; {test_text(rows)}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
@@ -569,30 +558,22 @@ SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|tra
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a Markdown table of comparable rows in the order of `blocks`.
-
-    A rank has no meaning if no other row reads the same labels, so such a row has none.
-    """
-    tables = tables_of_equal_labels(rows)
-    rank_of = {id(row): rank for table in tables.values() if len(table) > 1 for row, rank in zip(table, ranks(table))}
-    lines = []
-    for row in rows:
+    """Return a Markdown table of comparable rows, which must be sorted, the best first; rows without a rank come last."""
+    table, lines = ranked(rows), []
+    for i, row in enumerate([*table, *(row for row in rows if row not in table)]):
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
-        table = tables.get(labels_read(row), [])
-        ranked, difference = id(row) in rank_of, ""
-        rank = f"{rank_text(rank_of[id(row)])} of {len(table)}" if ranked else ""
-        if ranked and row is not table[0]:
-            above = table[next(i for i, other in enumerate(table) if other is row) - 1]
-            difference = paired_difference(values_of(row), values_of(above), 0, 1).percent()
+        rank = rank_text(ranks(table)[i]) if i < len(table) else "–"
+        difference = ""
+        if 0 < i < len(table):
+            difference = paired_difference(values_of(row), values_of(table[i - 1]), 0, 1).percent()
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
-        read = "train {}, val {}".format(*labels_read(row))
         lines.append([
-            read, rank, row["method"], row["learning rate"], settings, percent(row), difference, n, row["by"],
-            row["digest"][:8],
+            rank, row["method"], row["learning rate"], settings, percent(row), difference,
+            n, row["by"], row["digest"][:8],
         ])  # fmt: skip
     heads = [
-        "labels read", "rank", "method", "learning rate", "other settings", "mean ± 95 % interval",
-        "minus the rank above, paired by seed", "n", "by", "digest",
+        "rank", "method", "learning rate", "other settings", "mean ± 95 % interval", "minus the row above, paired by seed",
+        "n", "by", "digest",
     ]  # fmt: skip
     return markdown(heads, lines)
 
@@ -604,29 +585,33 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
 
 
 def relative_ranks(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """Return the relative ranks of methods, by the labels that they read, by source and by method.
+    """Return the relative ranks of methods, by the labels of train and val that they read, by source and by method.
 
-    A relative rank is 0 for the best of the methods that read the same labels, and 1 for the worst. Only tables with
-    RANKED_METHODS such methods count, and of a source only its largest ones. The relative ranks of a method are averaged over
-    its rows in equally large tables.
+    A relative rank is 0 for the best method of a table, and 1 for the worst. Only tables with RANKED_METHODS methods count, and of
+    a source only its largest ones. The relative ranks of a method are averaged over its rows in equally large tables.
     """
     largest: dict[tuple[tuple[str, str], str], list[list[Entry]]] = {}
-    for rows in blocks(entries).values():
-        for labels, table in tables_of_equal_labels(rows).items():
-            known = largest.setdefault((labels, table[0]["source"]), [])
-            size = len({row["method"] for row in table})
-            before = len({row["method"] for row in known[0]}) if known else 0
-            if size >= RANKED_METHODS and size >= before:
-                known[:] = [*(known if size == before else []), table]
+    for rows in map(ranked, blocks(entries).values()):
+        if methods_in(rows) < RANKED_METHODS:
+            continue
+        known = largest.setdefault(((rows[0]["labels in train"], rows[0]["labels in val"]), rows[0]["source"]), [])
+        if not known or methods_in(rows) > methods_in(known[0]):
+            known[:] = [rows]
+        elif methods_in(rows) == methods_in(known[0]):
+            known.append(rows)
     result: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for (labels, source), tables in largest.items():
         by_method: dict[str, list[float]] = {}
         for table in tables:
             for row, rank in zip(table, ranks(table)):
                 by_method.setdefault(row["method"], []).append((rank - 1) / (len(table) - 1))
-        if tables:
-            result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
+        result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
     return result
+
+
+def methods_in(rows: Sequence[Entry]) -> int:
+    """Return the number of different methods in rows."""
+    return len({row["method"] for row in rows})
 
 
 def overall_table(entries: Sequence[Entry]) -> str:
