@@ -73,7 +73,7 @@ TUNED = {
 
 
 def tuning_of(table: str, row: Row) -> Tuning:
-    """Return how the hyperparameters of a row in the ledger or in the table of draws were chosen."""
+    """Return how the hyperparameters of a row in the ledger, of the advice or in the table of draws were chosen."""
     if table == "draws":
         return BY_HAND
     changed = [part for part in settings_of(row).split(",") if part and not part.startswith("data.")]
@@ -198,18 +198,21 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
-# What a method of SubpopBench trains besides one network for the steps of the comparison.
-MORE_TRAINING = {
-    **dict.fromkeys(RETRAINED, ", then as many of the last layer"),
-    "lff": " of each of two networks",
-}
+def tied_settings(rows: Sequence[Row], rule: str) -> int:
+    """Return how many settings of a method are the best at seed 0 by a rule of SubpopBench; the first of them was taken.
 
-
-def equally_good(rows: Sequence[Row], method: str, rule: str) -> int:
-    """Return the number of settings of a method that are equally good by a rule at seed 0, and better than all others."""
-    searched = [row for row in rows if row["method"] == method and row["seed"] == "0" and row["status"] == "done"]
-    values = [float(row[f"{rule}: value"]) for row in searched]
+    Args:
+        rows: the rows of one method in one comparison.
+    """
+    values = [float(row[f"{rule}: value"]) for row in rows if row["seed"] == "0" and row["status"] == "done"]
     return values.count(max(values))
+
+
+def steps_text(method: str, steps: int) -> str:
+    """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
+    if method in RETRAINED:
+        return f"{2 * steps:,} steps, half of them of the head alone"
+    return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
 
 
 def method_config(comparison: subpopbench.Comparison, method: str) -> tuple[str, dict[str, Any]]:
@@ -225,25 +228,26 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each method and each rule that reads val, in each comparison by the protocol of SubpopBench."""
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
         settings = 1 + max(int(row["setting"]) for row in rows)
+        # The configs are those of setting 0, because the cells below say what differs between settings.
+        configs = {method: method_config(comparison, method) for method in {row["method"] for row in rows}}
         for rule, labels in (("val worst group", "groups"), ("val worst class", "classes")):
-            tuning = Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels)
             for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
                 if outcome.setting is None:
                     continue
-                # The values are those of setting 0, because the cells below say what differs between settings.
-                config, values = method_config(comparison, method)
-                equal, steps = equally_good(rows, method, rule), f"{comparison.budget:,} steps"
+                config, values = configs[method]
+                ties = tied_settings([row for row in rows if row["method"] == method], rule)
+                first = f" (first of {ties} equally good ones)" if ties > 1 else ""
                 chosen = list(outcome.runs.values())
+                steps = steps_text(method, comparison.budget)
                 fitted = has_head(method) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
                     "labels in val": f"groups{leaderboard.FITTED_TO_VAL}" if fitted else labels,
-                    "budget": f"{steps}{MORE_TRAINING.get(method, '')}, attributes of train {comparison.attributes}",
-                    **tuning.cells,
+                    "budget": f"{steps}, attributes of train {comparison.attributes}",
+                    **Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels).cells,
                     "learning rate": f"{float(chosen[0]['lr']):.3g}",
-                    "settings": f"setting {outcome.setting} of SubpopBench"
-                    + (f" (the first of {equal} equally good ones)" if equal > 1 else ""),
+                    "settings": f"setting {outcome.setting} of SubpopBench{first}",
                     "config": config,
                 }
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)

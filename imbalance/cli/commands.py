@@ -477,6 +477,14 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce keel_tables": Command(
+        "Compare methods for class imbalance on the tables of the KEEL repository, with gradient boosting and SMOTE too.",
+        "imbalance.experiments.keel_tables:keel_tables",
+        (flag("--data_dir", "folder that contains keel/, with the tables", default="data", metavar="FOLDER"), TRAIN,
+         flag("--tables", "tables, such as ecoli4; a wrong name lists all (default: all of the study)", type=comma_list(), default=[], metavar="NAME,…"),
+         RESULTS, SEEDS, WORK_DIR),
+        overrides=True,
+    ),
     "reproduce leads_along_training": Command(
         "Compare the two losses at equal shares of training after interpolation, on every pair of classes of a data set.",
         "imbalance.experiments.leads_along_training:leads_along_training",
@@ -510,7 +518,7 @@ COMMANDS = {
     ),
     "submit": Command(
         "Check finished runs, and add their results to the leaderboard.",
-        "imbalance.report.leaderboard:submit",
+        "imbalance.report.submit:submit",
         (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
          flag("--by", "name of the person or group that trained the runs", required=True, metavar="NAME"),
          flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'; 'not tuned' if no run was compared with another", required=True, metavar="TEXT"),

@@ -1,26 +1,9 @@
-"""Keep the results of methods in results/leaderboard.csv, check submitted runs, and rank the methods on each data set.
-
-    imbalance submit --by="Ada Lovelace" --tuning="not tuned" --tuning_reads=none runs/colored_digits_dro/default/seed=*
-
-Runs that differ only in their seed give one row. `imbalance submit` first checks every run:
-
-- The run is finished, and no debug run.
-- All logits are finite, and the accuracies are those of the saved predictions.
-- The run recorded its code and its package versions.
-- The data are a known data set, which this machine can load, and which is still the same.
-- The epoch was not selected on test.
-- At most 1 % of the test examples are in train or val.
-
-The configs and summaries of the runs are kept as evidence in results/submitted/, and the row has their digest. Submitting
-the same runs again changes nothing.
-"""
+"""Keep the results of methods in results/leaderboard.csv, and rank the methods on each data set."""
 
 import csv
 import functools
-import gzip
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,11 +15,9 @@ from filelock import FileLock
 from imbalance.config.files import config_files_by_name
 from imbalance.config.registries import registries
 from imbalance.config.resolve import load
-from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.metrics.intervals import Mean, mean, paired_difference
-from imbalance.report.saved_runs import summary_of
 from imbalance.report.settings import selection_rule
 from imbalance.report.tables import markdown
 from imbalance.utils.files import write_atomic
@@ -47,17 +28,13 @@ Entry = dict[str, str]
 NAME = "leaderboard.csv"
 EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of submitted runs
 # The results of a row with equal values in these columns can be compared with each other.
-COMPARABLE: tuple[str, ...] = (
-    "data", "metric", "network", "starts from", "budget", "tuning", "rule", "labels in train", "labels in val",
-)  # fmt: skip
+COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
 COLUMNS: tuple[str, ...] = (
-    *COMPARABLE, "method", "learning rate", "settings", "labels in tuning", "source",
+    *COMPARABLE, "method", "learning rate", "settings", "labels in train", "labels in val", "labels in tuning", "source",
     "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
     "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
 KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
-OWN = ("arrays", "features", "folder", "in_memory", "table", "text")  # data sets that read a user's own files
-SHARED_EXAMPLES = 0.01  # largest share of test examples that may also be in train or val; published splits share a few
 LABELS = ("none", "classes", "groups")  # labels that a choice can read; each value includes those before it
 SOURCES = {  # the published images that a data set is made of, by data set; the other data sets are sources of their own
     "digits": "scikit-learn's digits", "colored_digits": "scikit-learn's digits", "colored_mnist": "MNIST",
@@ -286,186 +263,6 @@ def digest_of(lines: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-# Submitted runs
-
-
-def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Check a run that is to be on the leaderboard; return its config and its summary.
-
-    Raises:
-        BadInput: the run fails a check that the docstring of this module lists, other than those of `check_data`.
-    """
-    from imbalance.training.state.provenance import check_commit, check_format  # here, because it imports torch
-
-    def refuse(reason: str) -> BadInput:
-        return BadInput(f"{directory}: {reason}")
-
-    try:
-        summary, config = summary_of(directory), read_run_config(directory)
-    except FileNotFoundError:
-        raise refuse("no finished run: it has no summary.json; train it to its end") from None
-    check_format(summary, directory / "summary.json")
-    if summary["status"] != "done":
-        raise refuse(f"the run is {summary['status']}, and only finished runs are taken; train it to its end")
-    if config["debug"]:
-        raise refuse("a debug run; train without --config.debug")
-    if config["data"]["name"] in OWN:
-        raise refuse(
-            f"config.data.name={config['data']['name']!r} reads files of your own, which nobody else can compare with; add a data set"
-        )
-    monitor = config["callbacks"]["monitor"]
-    if config["callbacks"]["select"] == "best" and not monitor.startswith("val/"):
-        raise refuse(f"config.callbacks.monitor={monitor!r} does not select on val; train with a metric of val")
-    missing = [name for name in ("imbalance", "torch", "numpy") if not summary.get("versions", {}).get(name)]
-    if missing:
-        raise refuse(f"summary.json records no version of {', '.join(missing)}; train with this version of imbalance")
-    check_commit(summary.get("commit"), str(directory))
-    check_metrics(directory, summary)
-    return config, summary
-
-
-def check_metrics(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless all logits of val and test are finite, and both accuracies are those of the saved predictions."""
-    for split in ("val", "test"):
-        saved = read_predictions(directory, split, summary)
-        if not np.isfinite(saved["logits"]).all():
-            raise BadInput(
-                f"{directory}: predictions/{split}.npz has logits that are not finite; train with a smaller learning rate"
-            )
-        accuracy = summary["metrics"].get(f"{split}/accuracy")
-        measured = float((saved["logits"].argmax(1) == saved["targets"]).mean())
-        if accuracy is None or abs(accuracy - measured) > 1e-6:
-            raise BadInput(
-                f"{directory}: {split}/accuracy is {accuracy} in summary.json and {measured:.6f} in predictions/{split}.npz; train "
-                "the run again"
-            )
-
-
-def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless the run's data can be loaded, are still the same, and have few test examples in train or val."""
-    from imbalance.config.resolve import resolve  # these import torch
-    from imbalance.data.identity import differences, digest
-    from imbalance.training.learner import load_dataset
-
-    experiment, _ = resolve(directory / "config.json", {})
-    try:
-        dataset = load_dataset(experiment)
-    except (BadInput, OSError) as error:
-        raise BadInput(
-            f"{directory}: the data cannot be loaded to compare them with those of the run: {error}"
-        ) from None
-    other = differences(summary["data"], digest(dataset))
-    if other:
-        raise BadInput(
-            f"{directory}: the run's data are not the known data of config.data.name={experiment.data.name!r} "
-            f"({'; '.join(other)}); train on the known data"
-        )
-    evaluated = dataset.eval_dataset
-    seen = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
-    share = float(np.isin(evaluated.test.checksums, seen).mean())
-    if share > SHARED_EXAMPLES:
-        raise BadInput(
-            f"{directory}: {share:.1%} of the test examples are also in train or val; split the data so that no example is in two splits"
-        )
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Return a text that two configs share if they differ only in the seed, the folders and the logger."""
-    ignored = ("seed", "work_dir", "data_dir", "logger")
-    return json.dumps({key: value for key, value in config.items() if key not in ignored}, sort_keys=True, default=str)
-
-
-def metric_of(summary: Mapping[str, Any]) -> str:
-    """Return the metric that ranks a data set: worst-group accuracy, or balanced accuracy if the groups are the classes."""
-    same = list(summary["groups"]["test"]) == list(summary["classes"]["test"])
-    return "balanced accuracy" if same else "worst-group accuracy"
-
-
-METRIC_KEYS = {"balanced accuracy": "test/balanced_accuracy", "worst-group accuracy": "test/worst_group_accuracy"}
-
-
-def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, results: str) -> str:
-    """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
-
-    Args:
-        runs: run directories; those that differ only in their seed give one row.
-        by: name of the person or group that trained the runs.
-        tuning: how the hyperparameters were chosen.
-        tuning_reads: the labels of val that this choice read, one of LABELS.
-        results: folder that holds leaderboard.csv.
-
-    Raises:
-        BadInput: a run fails a check. Then nothing is written.
-    """
-    if not by.strip():
-        raise BadInput("--by is empty; type the name of who ran the runs, as --by='Ada Lovelace'")
-    folder, settings = Path(results), {}
-    for run in dict.fromkeys(map(Path, runs)):
-        config, summary = check_run(run)
-        settings.setdefault(identity(config), []).append((run, config, summary))
-    digests = {row["digest"]: row for row in read(folder)}
-    messages, entries, evidence = [], [], {}
-    for of_setting in settings.values():
-        seeds = [config["seed"] for _, config, _ in of_setting]
-        for (run, *_), seed in zip(of_setting, seeds):
-            if seeds.count(seed) > 1:
-                raise BadInput(f"{run}: another of these runs has the same config and seed {seed}; name each run once")
-        lines = [
-            json.dumps({"run": "/".join(run.absolute().parts[-3:]), "config": c, "summary": s}, sort_keys=True)
-            for run, c, s in of_setting
-        ]
-        code = digest_of(lines)
-        if code in digests:
-            messages.append(f"done before: {code}, {digests[code]['data']}, {digests[code]['method']}")
-            continue
-        for run, _, summary in of_setting:
-            check_data(run, summary)
-        entry = submitted_entry(of_setting, code, by, {"tuning": tuning, "labels in tuning": tuning_reads})
-        entries.append(entry)
-        evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
-        messages.append(
-            f"{entry['data']}, {entry['method']}: {entry['metric']} {percent(entry)}, n = {entry['n']}; digest {code}"
-        )
-    if entries:
-        add(folder, entries)
-    for path, lines in evidence.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, gzip.compress("\n".join(sorted(lines)).encode() + b"\n", 9, mtime=0))
-    return "\n".join([*messages, f"{folder / NAME}: {counted(len(entries), 'row')} added or replaced"])
-
-
-def submitted_entry(
-    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: Entry
-) -> Entry:
-    """Return the row of runs that differ only in their seed.
-
-    Args:
-        of_setting: the directory, the config and the summary of each run.
-        code: the digest of all these runs.
-        tuning: the cells "tuning" and "labels in tuning".
-    """
-    run, config, summary = of_setting[0]
-    metric = metric_of(summary)
-    values = {c["seed"]: s["metrics"][METRIC_KEYS[metric]] for _, c, s in of_setting}
-    lacking = [seed for seed, value in values.items() if value is None]
-    if lacking:
-        raise BadInput(
-            f"{run}: the {metric} of seed {lacking[0]} is 0/0, because a class or group has no test example; submit "
-            "runs whose test split has examples of every class and group"
-        )
-    commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
-    name, overrides = run.absolute().parts[-3:-1]
-    draws = {json.dumps(s["data"], sort_keys=True) for _, _, s in of_setting}
-    return ordered(
-        about_config(flatten(config)),
-        result_cells(values),
-        tuning,
-        {"test examples": str(summary["data"]["test"]["examples"]), "draws": str(len(draws))},
-        {"metric": metric, "config": name, "settings": "" if overrides == "default" else overrides},
-        {"digest": code, "evidence": f"results/{EVIDENCE}/{code}.jsonl.gz", "commit": " ".join(commits), "by": by},
-    )
-
-
 def ordered(*parts: Mapping[str, str]) -> Entry:
     """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins.
 
@@ -494,17 +291,31 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
 
 
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows in blocks that can be compared, by their values in COMPARABLE; the best row of each block is first."""
+    """Return the rows in blocks that can be compared, by their values in COMPARABLE.
+
+    In each block the rows that read the same labels are together, the best of them first.
+    """
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
-    return {key: sorted(rows, key=lambda row: -float(row["mean"] or "-inf")) for key, rows in sorted(result.items())}
+    return {
+        key: sorted(rows, key=lambda row: (labels_read(row), -float(row["mean"] or "-inf")))
+        for key, rows in sorted(result.items())
+    }
 
 
-def ranked(rows: Sequence[Entry]) -> list[Entry]:
-    """Return the rows of a block that have a rank: those with RANKED_SEEDS seeds, unless there is only one."""
-    enough = [row for row in rows if int(row["n"]) >= RANKED_SEEDS]
-    return enough if len(enough) > 1 else []
+def labels_read(row: Mapping[str, str]) -> tuple[str, str]:
+    """Return the labels of train and of val that a row reads."""
+    return row["labels in train"], row["labels in val"]
+
+
+def tables_of_equal_labels(rows: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Return the rows of a block that have a rank, by the labels that they read; a row needs RANKED_SEEDS seeds."""
+    result: dict[tuple[str, str], list[Entry]] = {}
+    for row in rows:
+        if int(row["n"]) >= RANKED_SEEDS:
+            result.setdefault(labels_read(row), []).append(row)
+    return result
 
 
 def rank_text(rank: float) -> str:
@@ -520,7 +331,7 @@ def values_of(row: Mapping[str, str]) -> dict[int, float]:
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
     """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    The rows of a table can be compared, and read the same labels of train and val.
+    The rows of a table can be compared. A row's rank is among the methods that read the same labels of train and val.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
@@ -530,11 +341,10 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
     for (data, metric), tables in by_data.items():
         parts.append(f"### {data}\n")
-        for about, rows in tables:
+        for about, rows in sorted(tables, key=lambda table: -len(table[1])):
             parts.append(
                 f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; labels read: of train {about['labels in train']}, "
-                f"of val {about['labels in val']}; {test_text(rows)}.\n"
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; {test_text(rows)}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
@@ -558,22 +368,30 @@ SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|tra
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a Markdown table of comparable rows, which must be sorted, the best first; rows without a rank come last."""
-    table, lines = ranked(rows), []
-    for i, row in enumerate([*table, *(row for row in rows if row not in table)]):
+    """Return a Markdown table of comparable rows in the order of `blocks`.
+
+    A rank has no meaning if no other row reads the same labels, so such a row has none.
+    """
+    tables = tables_of_equal_labels(rows)
+    rank_of = {id(row): rank for table in tables.values() if len(table) > 1 for row, rank in zip(table, ranks(table))}
+    lines = []
+    for row in rows:
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
-        rank = rank_text(ranks(table)[i]) if i < len(table) else "–"
-        difference = ""
-        if 0 < i < len(table):
-            difference = paired_difference(values_of(row), values_of(table[i - 1]), 0, 1).percent()
+        table = tables.get(labels_read(row), [])
+        ranked, difference = id(row) in rank_of, ""
+        rank = f"{rank_text(rank_of[id(row)])} of {len(table)}" if ranked else ""
+        if ranked and row is not table[0]:
+            above = table[next(i for i, other in enumerate(table) if other is row) - 1]
+            difference = paired_difference(values_of(row), values_of(above), 0, 1).percent()
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
+        read = "train {}, val {}".format(*labels_read(row))
         lines.append([
-            rank, row["method"], row["learning rate"], settings, percent(row), difference,
-            n, row["by"], row["digest"][:8],
+            read, rank, row["method"], row["learning rate"], settings, percent(row), difference, n, row["by"],
+            row["digest"][:8],
         ])  # fmt: skip
     heads = [
-        "rank", "method", "learning rate", "other settings", "mean ± 95 % interval", "minus the row above, paired by seed",
-        "n", "by", "digest",
+        "labels read", "rank", "method", "learning rate", "other settings", "mean ± 95 % interval",
+        "minus the rank above, paired by seed", "n", "by", "digest",
     ]  # fmt: skip
     return markdown(heads, lines)
 
@@ -585,33 +403,29 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
 
 
 def relative_ranks(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """Return the relative ranks of methods, by the labels of train and val that they read, by source and by method.
+    """Return the relative ranks of methods, by the labels that they read, by source and by method.
 
-    A relative rank is 0 for the best method of a table, and 1 for the worst. Only tables with RANKED_METHODS methods count, and of
-    a source only its largest ones. The relative ranks of a method are averaged over its rows in equally large tables.
+    A relative rank is 0 for the best of the methods that read the same labels, and 1 for the worst. Only tables with
+    RANKED_METHODS such methods count, and of a source only its largest ones. The relative ranks of a method are averaged over
+    its rows in equally large tables.
     """
     largest: dict[tuple[tuple[str, str], str], list[list[Entry]]] = {}
-    for rows in map(ranked, blocks(entries).values()):
-        if methods_in(rows) < RANKED_METHODS:
-            continue
-        known = largest.setdefault(((rows[0]["labels in train"], rows[0]["labels in val"]), rows[0]["source"]), [])
-        if not known or methods_in(rows) > methods_in(known[0]):
-            known[:] = [rows]
-        elif methods_in(rows) == methods_in(known[0]):
-            known.append(rows)
+    for rows in blocks(entries).values():
+        for labels, table in tables_of_equal_labels(rows).items():
+            known = largest.setdefault((labels, table[0]["source"]), [])
+            size = len({row["method"] for row in table})
+            before = len({row["method"] for row in known[0]}) if known else 0
+            if size >= RANKED_METHODS and size >= before:
+                known[:] = [*(known if size == before else []), table]
     result: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
     for (labels, source), tables in largest.items():
         by_method: dict[str, list[float]] = {}
         for table in tables:
             for row, rank in zip(table, ranks(table)):
                 by_method.setdefault(row["method"], []).append((rank - 1) / (len(table) - 1))
-        result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
+        if tables:
+            result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
     return result
-
-
-def methods_in(rows: Sequence[Entry]) -> int:
-    """Return the number of different methods in rows."""
-    return len({row["method"] for row in rows})
 
 
 def overall_table(entries: Sequence[Entry]) -> str:
