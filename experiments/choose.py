@@ -27,7 +27,7 @@ class Method(NamedTuple):
     title: text in Markdown, with a link to the page of the method.
     config: config of its runs.
     labels: labels of train that training reads.
-    tuning: labels of val by which its hyperparameters were chosen; see docs/results.md.
+    tuning: labels of val by which its hyperparameters were chosen, or "not recorded"; see docs/results.md.
     cost: text that compares its cost with that of a run with plain cross-entropy.
     """
 
@@ -63,6 +63,7 @@ INFERRED = (
     colored("[EIIL](methods/eiil.md), then group DRO", "eiil", "classes", "two plain runs"),
     colored("[XRM](methods/xrm.md), then group DRO", "xrm", "classes", "three plain runs"),
     colored("[uLA](methods/ula-lc.md)", "ula", "classes", "a plain run to two"),
+    colored("[LC](methods/ula-lc.md)", "lc", "classes", "two plain runs", tuning="not recorded"),
     colored("[GEORGE](methods/george.md), then group DRO", "george", "classes", "a plain run to two"),
     colored("[CVaR](methods/cvar.md)", "cvar", "classes", "a plain run", tuning="none"),
 )
@@ -114,7 +115,7 @@ def groups_table(folder: Path) -> str:
 
 def tuning_text(method: Method) -> str:
     """Return the labels of val that the tuning read, as text such as "val groups"."""
-    return "none" if method.tuning == "none" else f"val {method.tuning}"
+    return method.tuning if method.tuning in ("none", "not recorded") else f"val {method.tuning}"
 
 
 class OnDigits(NamedTuple):

@@ -69,6 +69,7 @@ TUNED = {
     **{(choose.STUDY, f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "dro", "dfr", "jtt")},
     **{(choose.STUDY, f"colored_digits_{method}"): ON_SEED_0 for method in ("eiil", "lff")},
     **{(choose.STUDY, f"colored_digits_{method}"): RATE_OF_ERM for method in ("george", "spare", "ula", "xrm")},
+    (choose.STUDY, "colored_digits_lc"): Tuning("not recorded", "groups"),
 }
 
 
