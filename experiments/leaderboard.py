@@ -62,7 +62,7 @@ ON_COLORED_DIGITS = Tuning("best of 3 learning rates on val, over 3 other seeds"
 ON_SEED_0 = Tuning("chosen on val at seed 0", "groups")
 RATE_OF_ERM = Tuning("learning rate of ERM, the best of 3 on val", "groups")
 BY_HAND = Tuning("learning rates set by hand after earlier runs, which were not kept", "classes")
-# The choice of hyperparameters of a setting, by table of results and config; a setting with other overrides was not tuned.
+# The choice of hyperparameters of a config, by table of results and config.
 TUNED = {
     **{("ledger", f"digits_{method}"): ON_DIGITS for method in ("erm", "ce", "poly")},
     **{("ledger", f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "ce", "poly", "undersampled")},
@@ -78,7 +78,11 @@ def tuning_of(table: str, row: Row) -> Tuning:
     if table == "draws":
         return BY_HAND
     changed = [part for part in settings_of(row).split(",") if part and not part.startswith("data.")]
-    return UNTUNED if changed else TUNED.get((table, row["name"]), UNTUNED)
+    tuning = TUNED.get((table, row["name"]), UNTUNED)
+    if not changed or tuning == UNTUNED:
+        return tuning
+    of_another = Tuning(f"learning rate of {row['name']}, which was chosen on val", tuning.labels)
+    return UNTUNED if any(part.startswith("optim.lr=") for part in changed) else of_another
 
 
 def settings_of(row: Row) -> str:
