@@ -15,6 +15,7 @@ from imbalance.errors import BadInput
 from imbalance.experiments import (
     choose,
     figure3,
+    keel_tables,
     leads_along_training,
     limit_on_features,
     pairs,
@@ -108,6 +109,11 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol-made-up": partial(protocol.kept_table, protocol.SMALL_DATA),
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
+    "keel-outcome": keel_tables.outcome_text,
+    "keel-summary": keel_tables.summary_table,
+    "keel-arms": keel_tables.arms_table,
+    "keel-ratio": keel_tables.ratio_table,
+    "keel-rare": keel_tables.rare_table,
     "leaderboard": board_tables,
     "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
     "leaderboard-variance": variance_table,
@@ -157,6 +163,7 @@ def findings(*, check: bool, results: str) -> int:
                 page.write_text(after, encoding="utf-8")
     if not check:
         limit_on_features.draw(results)
+        keel_tables.draw(results)
         if scores := pair_scores(folder):
             pairs.draw(scores, results)
     if differing and check:

@@ -235,7 +235,7 @@ JOBS = Flag(
      "type": positive_integer, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
-    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate and importance weights",
+    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate, importance weights and head",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name

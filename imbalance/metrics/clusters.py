@@ -1,4 +1,4 @@
-"""Intervals of a mean over class pairs and seeds, where pairs share classes and images; corrections for many tests."""
+"""Intervals of a mean over class pairs and seeds that share data, or over clusters; corrections for many tests."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -61,6 +61,41 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
     half = error * float(stats.t.ppf(0.975, freedom))
     p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
     return Contrast(value, value - half, value + half, p, differences.size)
+
+
+def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
+    """Return the mean over clusters of the mean difference in each cluster, so that every cluster counts once.
+
+    The interval is that of Student's t over the means of the clusters. It allows for any dependence within a cluster, as
+    between tables that are variants of one data set. The ends of the interval are nan for fewer than two clusters.
+
+    Args:
+        differences: (N,) one value for each table or other unit; nan for a unit without the value, which is left out.
+        clusters: the name of the cluster of each unit.
+    """
+    from scipy import stats
+
+    means = cluster_means(differences, clusters)
+    means = means[~np.isnan(means)]
+    value, count = float(means.mean()) if len(means) else np.nan, int((~np.isnan(differences)).sum())
+    if len(means) < 2:
+        return Contrast(value, np.nan, np.nan, np.nan, count)
+    error, freedom = float(means.std(ddof=1) / np.sqrt(len(means))), len(means) - 1
+    half = error * float(stats.t.ppf(0.975, freedom))
+    p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
+    return Contrast(value, value - half, value + half, p, count)
+
+
+def cluster_means(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """Return the mean of the values of each cluster, in the alphabetical order of the clusters.
+
+    A value that is nan is left out; the mean of a cluster without other values is nan.
+    """
+    names, numbers = np.unique(np.asarray(clusters), return_inverse=True)
+    known = ~np.isnan(values)
+    counts = np.bincount(numbers[known], minlength=len(names))
+    sums = np.bincount(numbers[known], values[known], minlength=len(names))
+    return np.divide(sums, counts, out=np.full(len(names), np.nan), where=counts > 0)
 
 
 def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.clusters import ahead_and_behind, contrast, dyadic_variance, holm
+from imbalance.metrics.clusters import ahead_and_behind, cluster_means, clustered, contrast, dyadic_variance, holm
 
 PAIRS = list(combinations(range(10), 2))
 
@@ -71,3 +71,19 @@ def test_there_is_no_interval_where_nothing_shows_the_variance():
     one = contrast(np.full((45, 1), 0.02), PAIRS)
     assert np.isnan(one.low) and one.points(2) == "2.00"
     assert ahead_and_behind(np.ones((45, 1))) == (0, 0)
+
+
+def test_every_cluster_counts_once_and_variants_add_no_certainty():
+    rng = np.random.default_rng(3)
+    of_clusters = {name: rng.normal(0.5, 1.0, size=count) for name, count in (("b", 7), ("a", 1), ("c", 3), ("d", 2))}
+    values = np.concatenate([*of_clusters.values(), [np.nan]])
+    names = [name for name, own in of_clusters.items() for _ in own] + ["e"]
+    result, means = clustered(values, names), [own.mean() for own in of_clusters.values()]
+    by_scipy = stats.ttest_1samp(means, 0.0)
+    assert result.value == pytest.approx(np.mean(means)) and result.p == pytest.approx(by_scipy.pvalue)
+    assert (result.low, result.high) == pytest.approx(tuple(by_scipy.confidence_interval()))
+    assert result.n == 13
+    np.testing.assert_allclose(cluster_means(values, names), [*(of_clusters[name].mean() for name in "abcd"), np.nan])
+    tripled = clustered(np.repeat(values, 3), np.repeat(names, 3).tolist())
+    assert tripled.p == pytest.approx(result.p)
+    assert np.isnan(clustered(values[:7], names[:7]).low)
