@@ -73,6 +73,7 @@ OWN_GROUPS = ("colored_digits_xrm", "colored_digits_ula")  # their configs selec
 SITUATIONS: tuple[tuple[str, Sequence[Method], bool, str], ...] = (
     ("groups in train and val", (PLAIN, *TRAIN_GROUPS), False, GROUPS),
     ("groups in val only, {} of the smallest", (DFR, JTT, LFF, SPARE), False, GROUPS),
+    ("groups in val only, {} of the smallest", (PLAIN, DFR, JTT, LFF, SPARE), True, GROUPS),
     ("no groups, only classes", (PLAIN, JTT, LFF, *INFERRED), False, CLASSES),
 )
 
