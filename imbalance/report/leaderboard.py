@@ -383,8 +383,10 @@ def test_text(rows: Sequence[Entry]) -> str:
     return f"test: {sizes} examples; draws of the data: {draws}"
 
 
-# Overrides that another column or the text above a table shows, too.
-SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size))=")
+# Overrides that another column or the text above a table shows, too, or that change no result.
+SHOWN_ELSEWHERE = re.compile(
+    r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size|eval_splits)|callbacks\.keep_logits)="
+)
 
 
 def block_table(rows: Sequence[Entry]) -> str:
