@@ -34,7 +34,7 @@ COLUMNS: tuple[str, ...] = (
     "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
     "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
-KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
+KEY = (*COMPARABLE, "method", "config", "settings", "by", "learning rate")  # the columns that identify a row
 LABELS = ("none", "classes", "groups")  # labels that a choice can read; each value includes those before it
 SOURCES = {  # the published images that a data set is made of, by data set; the other data sets are sources of their own
     "digits": "scikit-learn's digits", "colored_digits": "scikit-learn's digits", "colored_mnist": "MNIST",
