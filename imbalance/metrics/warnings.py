@@ -110,9 +110,12 @@ def run_warnings(
     """
     warnings, monitor = [], config.callbacks.monitor
     monitored = [(line["epoch"], line[monitor]) for line in evaluations if line.get(monitor) is not None]
-    selects = config.callbacks.select == "best"
-    if selects and not monitored and not config.debug:
-        warnings.append(f"{monitor} had no value at any evaluation, so the weights of the last epoch were tested")
+    selects, patience = config.callbacks.select == "best", config.callbacks.patience
+    # Equal values, or none, end a training after so many evaluations; the first value of all is a gain.
+    was_cut = "" if selects or not patience else f", and config.callbacks.patience={patience} ended training"
+    if not monitored and not config.debug and (selects or (was_cut and len(evaluations) == patience)):
+        consequence = ", so the weights of the last epoch were tested" if selects else was_cut
+        warnings.append(f"{monitor} had no value at any evaluation{consequence}")
     if config.score in values and math.isnan(values[config.score]) and not config.debug:
         warnings.append(
             f"config.score: {config.score} has no value for the tested weights, so this run has no score; use a metric that "
@@ -140,10 +143,9 @@ def run_warnings(
             warnings.append(
                 f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}, and no later epoch improved it"
             )
-        elif not selects and was_constant and len(monitored) - 1 == config.callbacks.patience:
+        elif was_cut and was_constant and len(monitored) - 1 == patience:
             warnings.append(
-                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations, and config.callbacks.patience="
-                f"{config.callbacks.patience} ended training; use {other}config.callbacks.patience=0"
+                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations{was_cut}; use {other}config.callbacks.patience=0"
             )
     if config.head.name == "self" and selected_epoch <= config.head.first_epochs and not config.debug:
         warnings.append(

@@ -56,7 +56,7 @@ def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, da
         ((0.5, 0.5, 0.5), 5, False),  # patience did not end training
         ((0.5, 0.7, 0.7, 0.6), 2, False),
         ((0.7, 0.6, 0.5), 2, False),  # training ended because the metric fell
-        ((None, None), 2, False),
+        ((None, None, None), 2, False),
     ],
 )
 def test_at_the_last_epoch_no_warning_says_that_another_was_selected(values, patience, warns, config, dataset):
@@ -66,6 +66,12 @@ def test_at_the_last_epoch_no_warning_says_that_another_was_selected(values, pat
         "val/worst_group_accuracy was 0.5000 at all 3 evaluations, and config.callbacks.patience=2 ended training; "
         "use config.callbacks.monitor=val/auroc, or config.callbacks.patience=0"
     ] * warns  # fmt: skip
+
+
+def test_a_training_that_patience_ended_without_a_value_gets_a_warning(config, dataset):
+    config.callbacks.update(select="last", patience=2)
+    words = "val/worst_group_accuracy had no value at any evaluation, and config.callbacks.patience=2 ended training"
+    assert run_warnings(config, evaluations(None, None), {}, dataset, 4) == [words]
 
 
 def test_a_score_without_a_value_gets_a_warning(config, dataset):
