@@ -66,6 +66,19 @@ class Data(NamedTuple):
     by: str = "group"
     crossed: bool = True
 
+    @property
+    def source(self) -> str:
+        """The published data that the data set is made of; two data sets with one source are no independent evidence."""
+        if self.representation != "lite0":
+            return self.title
+        return "Fashion-MNIST" if "Fashion" in self.title else "CIFAR-10"
+
+    @property
+    def test_examples(self) -> int:
+        """The number of test examples of each seed."""
+        counts, groups = self.values["data.test_counts"], len(self.values["data.train_counts"])
+        return int(np.resize(counts, groups).sum())
+
 
 def on_features(
     folder: str, train: Sequence[int], val: Sequence[int], test: Sequence[int], **own: Any

@@ -23,7 +23,7 @@ from imbalance.experiments import (
 )
 from imbalance.experiments.colored_digits_methods import UNTUNED
 from imbalance.experiments.image_draws import draws_table
-from imbalance.experiments.leaderboard import board_tables, quoted_elsewhere
+from imbalance.experiments.leaderboard import board_tables, quoted_elsewhere, variance_table
 from imbalance.experiments.long_tails import long_tails_table
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.tables import markdown
@@ -105,6 +105,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "draws": draws_table,
     "leaderboard": board_tables,
     "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
+    "leaderboard-variance": variance_table,
     "leaderboard-not-comparable": of_leaderboard(leaderboard.not_comparable_table),
     "leaderboard-quoted": quoted_elsewhere,
     "long-tails": long_tails_table,

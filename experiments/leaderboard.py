@@ -13,16 +13,20 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
 from imbalance.experiments import every_method, protocol, subpopbench
-from imbalance.experiments.subpopbench_settings import DATA, METHODS, data_set_of, has_head, point
+from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
+from imbalance.metrics.variance import variance_components
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row, numbers, score
 from imbalance.report.leaderboard import Entry
+from imbalance.report.tables import markdown
 from imbalance.sweep.runs import make_run
 from imbalance.utils.output import counted
 
@@ -41,6 +45,35 @@ def config_of(row: Row) -> dict[str, Any]:
     return flatten(make_run(row["name"], texts, 0, "runs").config.to_dict())
 
 
+class Tuning(NamedTuple):
+    """The choice of hyperparameters: a text that says how they were chosen, and the labels of val that the choice read."""
+
+    text: str
+    labels: str
+
+    @property
+    def cells(self) -> Entry:
+        return {"tuning": self.text, "labels in tuning": self.labels}
+
+
+UNTUNED = Tuning("not tuned", "none")
+ON_DIGITS = Tuning("learning rate the best of 5 on val, exponent also chosen on val", "classes")
+ON_COLORED_DIGITS = Tuning("best of 3 learning rates on val, over 3 other seeds", "groups")
+BY_HAND = Tuning("learning rates set by hand after earlier runs, which were not kept", "classes")
+# The choice of hyperparameters of a setting, by table of results and config; a setting with other overrides was not tuned.
+TUNED = {
+    **{("ledger", f"digits_{method}"): ON_DIGITS for method in ("erm", "ce", "poly")},
+    **{("ledger", f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "ce", "poly", "undersampled")},
+}
+
+
+def tuning_of(table: str, row: Row) -> Tuning:
+    """Return how the hyperparameters of a row in the ledger or in the table of draws were chosen."""
+    if table == "draws":
+        return BY_HAND
+    return TUNED.get((table, row["name"]), UNTUNED) if row["overrides"] == "default" else UNTUNED
+
+
 def settings_of(row: Row) -> str:
     """Return the overrides of a row that can change a result; "" if there are none."""
     parts = row["overrides"].split(",")
@@ -55,7 +88,8 @@ def entry(
     Args:
         table: the name of the table of results that has `rows`.
         values: the metric of each seed; nan for a seed that diverged.
-        about: cells that the config does not determine, by column.
+        about: cells that the config does not determine, by column; at least "metric", "tuning" and "labels in tuning", and
+            "test examples" and "draws" if the rows have no numbers of test examples.
         config: the values of the config by full key.
     """
     evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
@@ -65,8 +99,16 @@ def entry(
         leaderboard.result_cells(values),
         {"config": rows[0]["name"], "settings": settings_of(rows[0]), "evidence": evidence, "by": BY},
         {"digest": leaderboard.digest_of(lines), "commit": " ".join(sorted({row["commit"] for row in rows}))},
+        {} if "test examples" in about else data_cells(rows),
         about,
     )
+
+
+def data_cells(rows: Sequence[Row]) -> Entry:
+    """Return the number of test examples, and the number of draws of train, val and test that the seeds have."""
+    done = [row for row in rows if row["status"] == "done"]
+    sizes = {sum(map(int, row["test counts"].split("|"))) for row in rows}
+    return {"test examples": str(max(sizes)), "draws": str(len({row["data"] for row in done}))}
 
 
 def by_setting(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -91,12 +133,11 @@ def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
 
 
 def default_entries(table: str, folder: Path) -> Iterator[Entry]:
-    """Yield a row for each setting of a table of results whose hyperparameters were not tuned."""
+    """Yield a row for each setting of a table of results, as `tuning_of` says it was tuned."""
     for rows in by_setting(kept_results.read(table, folder)):
         metric = metric_for(rows)
-        yield entry(
-            table, rows, tests_of(rows, metric), {"metric": metric, "tuning": "of the config"}, config_of(rows[0])
-        )
+        about = {"metric": metric, **tuning_of(table, rows[0]).cells}
+        yield entry(table, rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
 def long_tail_entries(folder: Path) -> Iterator[Entry]:
@@ -106,7 +147,7 @@ def long_tail_entries(folder: Path) -> Iterator[Entry]:
         best = {"rule": "best balanced accuracy", "labels in val": "classes"}
         for about, column in ((last, "test balanced"), (best, "best balanced: test balanced")):
             values = dict(zip((int(row["seed"]) for row in rows), numbers(rows, column).tolist()))
-            cells = {"metric": "balanced accuracy", "tuning": "of the config", **about}
+            cells = {"metric": "balanced accuracy", **UNTUNED.cells, **about}
             yield entry("long_tails", rows, values, cells, config_of(rows[0]))
 
 
@@ -119,53 +160,94 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
                 tried = [row for row in every if protocol.is_run_of(row, data, loss) and row["batch size"] == size]
                 if not tried:
                     continue
-                _, rows = protocol.best_kept_rate(tried, metric_name)
-                rates = len({row["lr"] for row in tried if row["seed"] == "0"})
+                chosen, rows = protocol.best_kept_rate(tried, metric_name)
+                scores = {row["lr"]: score(row, "val", metric_name) for row in tried if row["seed"] == "0"}
+                remarks = []
+                if (ties := sum(value == scores[chosen] for value in scores.values())) > 1:
+                    remarks.append(f"smallest of {ties} equally good learning rates")
+                if float(chosen) in (min(map(float, scores)), max(map(float, scores))):
+                    remarks.append("the learning rate is an end of the grid")
                 metric = next(title for title, name in METRICS.items() if name == metric_name)
-                about = {"metric": metric, "tuning": f"best of {rates} learning rates on val at seed 0"}
+                exponents = ", exponent also chosen on val" if data == "digits" else ""
+                text = f"best of {len(scores)} learning rates on val at seed 0{exponents}"
+                about = {
+                    "metric": metric,
+                    **Tuning(text, "groups" if metric_name == "worst_group_accuracy" else "classes").cells,
+                    "settings": ",".join([settings_of(rows[0]), *remarks]),
+                }
+                if data == "cifar_pair_features":  # features of the images of cifar_pair
+                    about["source"] = "CIFAR-10"
                 yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
+
+
+def tied_settings(rows: Sequence[Row], rule: str) -> int:
+    """Return how many settings of a method are the best at seed 0 by a rule of SubpopBench; the first of them was taken.
+
+    Args:
+        rows: the rows of one method in one comparison.
+    """
+    values = [float(row[f"{rule}: value"]) for row in rows if row["seed"] == "0" and row["status"] == "done"]
+    return values.count(max(values))
+
+
+def steps_text(method: str, steps: int) -> str:
+    """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
+    if METHODS[method].overrides.get("head.name") in RETRAINED:
+        return f"{2 * steps:,} steps, half of them of the head alone"
+    return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
+
+
+def method_config(comparison: subpopbench.Comparison, method: str) -> tuple[str, dict[str, Any]]:
+    """Return the config of a data set, and the values of a method by full key in setting 0 of SubpopBench."""
+    data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
+    values = point(data_set, method, 0, 0, comparison.attributes, comparison.budget)
+    changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
+    run = make_run(data_set.config, {**changes, **subpopbench.parse_changes(comparison.changes)}, 0, "runs")
+    return data_set.config, flatten(run.config.to_dict())
 
 
 def subpopbench_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each method and each rule that reads val, in each comparison by the protocol of SubpopBench."""
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
-        data_set = DATA.get(comparison.data) or data_set_of(comparison.data, comparison.budget, {})
         settings = 1 + max(int(row["setting"]) for row in rows)
-        common = subpopbench.parse_changes(comparison.changes)
-        configs: dict[str, dict[str, Any]] = {}
+        # The configs are those of setting 0, because the cells below say what differs between settings.
+        configs = {method: method_config(comparison, method) for method in {row["method"] for row in rows}}
         for rule, labels in (("val worst group", "groups"), ("val worst class", "classes")):
             for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
                 if outcome.setting is None:
                     continue
-                if (
-                    method not in configs
-                ):  # that of setting 0, because the cells below say what differs between settings
-                    values = point(data_set, method, 0, 0, comparison.attributes, comparison.budget)
-                    changes = {key: value for key, value in values.items() if key not in ("config", "seed")}
-                    run = make_run(data_set.config, {**changes, **common}, 0, "runs")
-                    configs[method] = flatten(run.config.to_dict())
+                config, values = configs[method]
+                ties = tied_settings([row for row in rows if row["method"] == method], rule)
+                first = f" (first of {ties} equally good ones)" if ties > 1 else ""
+                chosen = list(outcome.runs.values())
+                steps = steps_text(method, comparison.budget)
+                fitted = has_head(METHODS[method]) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
-                    "labels in val": "groups"
-                    if has_head(METHODS[method]) and METHODS[method].needs_attributes
-                    else labels,
-                    "budget": f"{comparison.budget:,} steps, attributes of train {comparison.attributes}",
-                    "tuning": f"best of {counted(settings, 'setting')} by the rule at seed 0",
-                    "settings": f"setting {outcome.setting} of SubpopBench",
-                    "config": data_set.config,
+                    "labels in val": f"groups{leaderboard.FITTED_TO_VAL}" if fitted else labels,
+                    "budget": f"{steps}, attributes of train {comparison.attributes}",
+                    **Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels).cells,
+                    "learning rate": f"{float(chosen[0]['lr']):.3g}",
+                    "settings": f"setting {outcome.setting} of SubpopBench{first}",
+                    "config": config,
                 }
-                chosen = list(outcome.runs.values())
-                yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, configs[method])
+                yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
+
+
+def every_method_budget(method: str) -> Entry:
+    """Return the cell "budget" of a method whose two stages share the epochs of the comparison; {} for other methods."""
+    if method != "jtt":
+        return {}
+    return {"budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}"}
 
 
 def every_method_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each data set, rule and method of the comparison of every method on real data."""
     rows = kept_results.read(every_method.STUDY, folder)
     for name, data in every_method.DATA.items():
-        metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
         for labels, rule in every_method.rules_of(data).items():
-            for method in every_method.EVERY:
+            for method in every_method.methods_for(data):
                 of_method = [row for row in rows if row["set"] == name and row["method"] == method]
                 exponents = every_method.window(of_method, data, method, rule)
                 tried = [row for row in of_method if int(row["exponent"]) in exponents]
@@ -173,18 +255,29 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     continue
                 values = every_method.run_values(data, method, data.rates)
                 config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
-                rates = " to ".join(f"{10.0**exponent:g}" for exponent in sorted({exponents[0], exponents[-1]}))
+                ends = sorted({10.0**exponent for exponent in (exponents[0], exponents[-1])})
+                trials = (
+                    "none" if len(exponents) == 1 else f"best of {len(exponents)} learning rates on val of each seed"
+                )
+                fitted = (
+                    leaderboard.FITTED_TO_VAL if every_method.EVERY[method].overrides.get("head.name") == "dfr" else ""
+                )
+                read = "groups" if fitted and data.by == "group" else labels
                 about = {
                     "data": f"{data.title} ({data.representation})",
-                    "metric": metric,
+                    "source": data.source,
+                    "metric": f"{'worst-group' if data.metric == 'worst group' else 'balanced'} accuracy",
                     "starts from": "random weights"
                     if data.representation == "columns"
                     else f"features of {data.representation}",
-                    "budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}",
-                    "tuning": "best of 3 learning rates on val of each seed",
+                    **every_method_budget(method),
+                    **Tuning("best of 3 learning rates on val of each seed", labels).cells,
+                    "learning rate": " to ".join(f"{end:g}" for end in ends),
                     "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
-                    "labels in val": "groups" if every_method.labels_read(data, method) == "val" else labels,
-                    "settings": f"learning rates {rates}",
+                    "labels in val": f"{read}{fitted}",
+                    "settings": trials,
+                    "test examples": str(data.test_examples),
+                    "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),
                 }
                 yield entry(
                     every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
@@ -223,6 +316,62 @@ def literature() -> list[dict[str, str]]:
 def board_tables(folder: Path) -> str:
     """Return the tables of the leaderboard by data set, from leaderboard.csv in a folder."""
     return leaderboard.board(leaderboard.read(folder), literature())
+
+
+def variance_table(folder: Path) -> str:
+    """Return a table of variance shares of worst-group accuracies on test, from the runs in subpopbench.csv.gz.
+
+    "All runs" are all settings that were tried. Each run has one value for each rule that reads val. "Chosen settings" are the
+    values on the board, one for each method, seed and rule. Diverged runs have no value.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rules = [name for name, rule in subpopbench.RULES.items() if rule.split == "val"]
+    heads = [
+        "data",
+        "values",
+        "methods",
+        "n",
+        "standard deviation, points",
+        "method",
+        "tuning",
+        "seed",
+        "selection rule",
+    ]
+    table = []
+
+    def line(data: str, title: str, values: Sequence[tuple[float, Sequence[str]]]) -> None:
+        """Add a line for values with their labels: the method, the setting if there is one, and the seed."""
+        accuracies, labels = [value for value, _ in values], list(zip(*(labels for _, labels in values)))
+        names = ("method", "tuning", "seed") if len(labels) == 3 else ("method", "seed")
+        components = variance_components(accuracies, dict(zip(names, labels)), "selection rule")
+        cells = {name: f"{c.share:.0%} ({c.low:.0%} to {c.high:.0%})" for name, c in components.items()}
+        table.append([data, title, str(len(set(labels[0]))), str(len(values)), f"{100 * np.std(accuracies, ddof=1):.1f}",
+                      *(cells.get(head, "–") for head in heads[5:])])  # fmt: skip
+
+    for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
+        done = [row for row in rows if row["status"] == "done"]
+        reads = {m: leaderboard.labels_in_train(method_config(comparison, m)[1]) for m in {r["method"] for r in done}}
+        everything = [
+            (float(row[f"{rule}: worst group"]), (row["method"], row["setting"], row["seed"]))
+            for row in done
+            for rule in rules
+        ]
+        chosen = [
+            (value, (method, str(seed)))
+            for rule in rules
+            for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items()
+            for seed, value in outcome.values(rule, "worst group").items() if np.isfinite(value)
+        ]  # fmt: skip
+        line(comparison.data, "all runs", everything)
+        for labels, title in (
+            ("classes", "all runs, methods that read no groups of train"),
+            ("groups", "all runs, methods that read groups of train"),
+        ):
+            line("", title, [value for value in everything if reads[value[1][0]] == labels])
+        line("", "chosen settings", chosen)
+    return markdown(heads, table) if table else "No run has finished yet.\n"
 
 
 def quoted_elsewhere(folder: Path) -> str:

@@ -477,10 +477,21 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce keel_tables": Command(
+        "Compare methods for class imbalance on the tables of the KEEL repository, with gradient boosting and SMOTE too.",
+        "imbalance.experiments.keel_tables:keel_tables",
+        (flag("--data_dir", "folder that contains keel/, with the tables", default="data", metavar="FOLDER"), TRAIN,
+         flag("--tables", "tables, such as ecoli4; a wrong name lists all (default: all of the study)", type=comma_list(), default=[], metavar="NAME,…"),
+         RESULTS, SEEDS, WORK_DIR),
+        overrides=True,
+    ),
     "reproduce leads_along_training": Command(
-        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of CIFAR-10.",
+        "Compare the two losses at equal shares of training after interpolation, on every pair of classes of a data set.",
         "imbalance.experiments.leads_along_training:leads_along_training",
-        (TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         flag("--roles", "which class of a pair has 250 training images, while the other has 25: as_listed is the first class, swapped the second (default: as_listed)",
+              type=comma_list(valid=("as_listed", "swapped")), default=["as_listed"], metavar="NAME,…"),
+         TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "reproduce every_method": Command(
@@ -524,7 +535,8 @@ COMMANDS = {
         "imbalance.report.leaderboard:submit",
         (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
          flag("--by", "name of the person or group that trained the runs", required=True, metavar="NAME"),
-         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'; 'not tuned' if no run was compared with another", required=True, metavar="TEXT"),
+         flag("--tuning_reads", "labels of val that this choice read; val accuracy reads classes, worst-group accuracy reads groups", choices=["none", "classes", "groups"], required=True), RESULTS),
     ),
     "leaderboard": Command(
         "Write the rows of the leaderboard that follow from the tables in results/.",

@@ -40,6 +40,7 @@ def none() -> None:
     """Leave batches as they are, without mixing."""
 
 
+@tagged(batched=True)
 def mixup(targets: Tensor, generator: Generator, *, alpha: Positive) -> Mix:
     """Mix each example with a random partner of the batch (Zhang et al., "mixup", ICLR 2018).
 
@@ -135,6 +136,7 @@ def cut_box(share: float, row: int, column: int, height: int, width: int) -> tup
     return max(0, top), max(0, left), min(height, bottom), min(width, right)
 
 
+@tagged(batched=True)
 def remix(
     targets: Tensor,
     class_counts: Tensor,
@@ -164,6 +166,7 @@ def remix(
     return Mix(partners, shares, shares.masked_fill(other_dropped, 1.0).masked_fill(own_dropped, 0.0))
 
 
+@tagged(batched=True)
 def lisa(
     targets: Tensor,
     groups: Tensor,

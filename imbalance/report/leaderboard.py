@@ -1,6 +1,6 @@
 """Keep the results of methods in results/leaderboard.csv, check submitted runs, and rank the methods on each data set.
 
-    imbalance submit --by="Ada Lovelace" runs/colored_digits_dro/default/seed=*
+    imbalance submit --by="Ada Lovelace" --tuning="not tuned" --tuning_reads=none runs/colored_digits_dro/default/seed=*
 
 Runs that differ only in their seed give one row. `imbalance submit` first checks every run:
 
@@ -35,7 +35,7 @@ from imbalance.config.resolve import load
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.metrics.intervals import Mean, mean
+from imbalance.metrics.intervals import Mean, mean, paired_difference
 from imbalance.report.saved_runs import summary_of
 from imbalance.report.settings import selection_rule
 from imbalance.report.tables import markdown
@@ -49,12 +49,24 @@ EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of su
 # The results of a row with equal values in these columns can be compared with each other.
 COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
 COLUMNS: tuple[str, ...] = (
-    *COMPARABLE, "method", "settings", "labels in train", "labels in val", "n", "diverged", "mean", "low", "high",
-    "seeds", "config", "digest", "evidence", "commit", "by",
+    *COMPARABLE, "method", "learning rate", "settings", "labels in train", "labels in val", "labels in tuning", "source",
+    "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
+    "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
 KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
 OWN = ("arrays", "features", "folder", "in_memory", "table", "text")  # data sets that read a user's own files
 SHARED_EXAMPLES = 0.01  # largest share of test examples that may also be in train or val; published splits share a few
+LABELS = ("none", "classes", "groups")  # labels that a choice can read; each value includes those before it
+SOURCES = {  # the published images that a data set is made of, by data set; the other data sets are sources of their own
+    "digits": "scikit-learn's digits", "colored_digits": "scikit-learn's digits", "colored_mnist": "MNIST",
+    "cifar10": "CIFAR-10", "cifar10lt": "CIFAR-10", "corrupted_cifar10": "CIFAR-10", "cifar100lt": "CIFAR-100",
+    "dominoes": "CIFAR-10",  # the half of the image that decides the class
+    "fashion": "Fashion-MNIST", "colored_fashion": "Fashion-MNIST", "cxr_multisite": "mimic_cxr",
+    "breeds": "ImageNet", "imagenet_bg": "ImageNet", "imagenet_lt": "ImageNet",
+}  # fmt: skip
+RANKED_SEEDS = 3  # fewest seeds of a row that has a rank
+RANKED_METHODS = 5  # fewest methods of a table that counts over data sets
+RANKED_SOURCES = 5  # fewest sources over which the rank of a method is averaged
 PUBLISHED_OF = {  # the beginning of the name in docs/literature.csv, by data set
     "celeba": "CelebA", "cifar10lt": "CIFAR-10-LT, ratio 100", "cifar100lt": "CIFAR-100-LT, ratio 100", "waterbirds": "Waterbirds",
 }  # fmt: skip
@@ -101,17 +113,50 @@ PLAIN = {
     "groups": ("data",), "sampler": ("shuffle",), "weights": ("uniform",), "mix": ("none",), "loss": ("cross_entropy",),
     "objective": ("average", "log_average"), "head": ("none",),
 }  # fmt: skip
+TWO_NETWORKS = ("lff", "lc")  # objectives that train a second network beside the first
+FITTED_TO_VAL = "; fitted to val"
+FITTED = ("dfr", "dpe", "temperature", "thresholds")  # heads that are fitted to val
 
 
 def method_text(flat: Mapping[str, Any]) -> str:
-    """Return the method of a config as text: the entries that plain training lacks, such as "weights importance by group"."""
+    """Return the method of a config as text: the entries that plain training lacks.
+
+    An exponent belongs to the method, as in "weights importance by group, exponent 1.5".
+    """
     parts = []
     for section, plain in PLAIN.items():
         name = flat[f"{section}.name"]
         if name not in plain:
-            by = flat.get(f"{section}.by")
-            parts.append(f"{section} {name}" + (f" by {by}" if by else ""))
+            by, exponent = flat.get(f"{section}.by"), flat.get(f"{section}.exponent")
+            power = "" if exponent is None else f", exponent {float(exponent):g}"
+            parts.append(f"{section} {name}" + (f" by {by}" if by else "") + power)
     return " + ".join(parts) or "ERM"
+
+
+def budget_text(flat: Mapping[str, Any]) -> str:
+    """Return all the training of a run as text, that of a first run, of a second network and of a head included."""
+    parts = [f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}"]
+    if flat["objective.name"] in TWO_NETWORKS:
+        parts.append("two networks")
+    first = [value for key, value in flat.items() if key.endswith(".first_epochs")]
+    parts += [f"after a first run of {counted(value, 'epoch')}" for value in first]
+    if flat.get("head.epochs"):
+        parts.append(f"then {counted(flat['head.epochs'], 'epoch')} of the head")
+    return ", ".join(parts)
+
+
+def source_of(data: str) -> str:
+    """Return the published images that a data set is made of; two data sets with the same source are no independent evidence.
+
+    Args:
+        data: text of `data_text`.
+    """
+    return SOURCES.get(data.partition(" ")[0], data)
+
+
+def most_labels(*labels: str) -> str:
+    """Return, of several texts that start with a word of LABELS, the text whose word includes most labels."""
+    return max(labels, key=lambda text: LABELS.index(text.partition(";")[0]))
 
 
 def labels_in_train(flat: Mapping[str, Any]) -> str:
@@ -123,7 +168,10 @@ def labels_in_train(flat: Mapping[str, Any]) -> str:
         return "classes"
     for section in PLAIN:
         entry = registries()[section].get(flat[f"{section}.name"])
-        counts = entry is not None and {"group_counts", "num_groups"} & _arguments(entry)
+        # The sampler `within_class` has the groups themselves, as plain entries do that only count examples.
+        counts = flat[f"{section}.name"] == "within_class" or (
+            entry is not None and {"group_counts", "num_groups"} & _arguments(entry)
+        )
         if flat.get(f"{section}.by") == "group" or counts:
             return "groups"
     return "classes"
@@ -149,13 +197,16 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
     if flat["data.name"] == "features":
         pretrained = "features of another network"
     val = rule["labels"].removeprefix("val ")
+    if flat["head.name"] in FITTED:
+        val += FITTED_TO_VAL
     if flat["head.name"] == "test_time":
         val += "; and inputs of test"
+    data = data_text(flat)
     return {
-        "data": data_text(flat), "method": method_text(flat), "labels in train": labels_in_train(flat),
+        "data": data, "source": source_of(data), "method": method_text(flat), "labels in train": labels_in_train(flat),
         "rule": rule["name"].partition(", head ")[0], "labels in val": val,
         "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
-        "budget": f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}",
+        "budget": budget_text(flat), "learning rate": f"{flat['optim.lr']:g}",
     }  # fmt: skip
 
 
@@ -169,6 +220,7 @@ def result_cells(values: Mapping[int, float]) -> Entry:
     cells = {"mean": over_seeds.value, "low": over_seeds.low, "high": over_seeds.high}
     return {
         "n": str(over_seeds.n), "diverged": str(len(values) - over_seeds.n), "seeds": " ".join(map(str, sorted(values))),
+        "values": " ".join(f"{values[seed]:.6g}" for seed in sorted(values)),
         **{key: "" if np.isnan(value) else f"{value:.12g}" for key, value in cells.items()},
     }  # fmt: skip
 
@@ -330,13 +382,14 @@ def metric_of(summary: Mapping[str, Any]) -> str:
 METRIC_KEYS = {"balanced accuracy": "test/balanced_accuracy", "worst-group accuracy": "test/worst_group_accuracy"}
 
 
-def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
+def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, results: str) -> str:
     """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
 
     Args:
         runs: run directories; those that differ only in their seed give one row.
         by: name of the person or group that trained the runs.
         tuning: how the hyperparameters were chosen.
+        tuning_reads: the labels of val that this choice read, one of LABELS.
         results: folder that holds leaderboard.csv.
 
     Raises:
@@ -365,7 +418,7 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
             continue
         for run, _, summary in of_setting:
             check_data(run, summary)
-        entry = submitted_entry(of_setting, code, by, tuning)
+        entry = submitted_entry(of_setting, code, by, {"tuning": tuning, "labels in tuning": tuning_reads})
         entries.append(entry)
         evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
         messages.append(
@@ -380,13 +433,14 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
 
 
 def submitted_entry(
-    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: str
+    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: Entry
 ) -> Entry:
     """Return the row of runs that differ only in their seed.
 
     Args:
         of_setting: the directory, the config and the summary of each run.
         code: the digest of all these runs.
+        tuning: the cells "tuning" and "labels in tuning".
     """
     run, config, summary = of_setting[0]
     metric = metric_of(summary)
@@ -399,17 +453,24 @@ def submitted_entry(
         )
     commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
     name, overrides = run.absolute().parts[-3:-1]
+    draws = {json.dumps(s["data"], sort_keys=True) for _, _, s in of_setting}
     return ordered(
         about_config(flatten(config)),
         result_cells(values),
-        {"metric": metric, "tuning": tuning, "config": name, "settings": "" if overrides == "default" else overrides},
+        tuning,
+        {"test examples": str(summary["data"]["test"]["examples"]), "draws": str(len(draws))},
+        {"metric": metric, "config": name, "settings": "" if overrides == "default" else overrides},
         {"digest": code, "evidence": f"results/{EVIDENCE}/{code}.jsonl.gz", "commit": " ".join(commits), "by": by},
     )
 
 
 def ordered(*parts: Mapping[str, str]) -> Entry:
-    """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins."""
+    """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins.
+
+    The cell "labels in val" becomes the labels of val that the selection rule or the tuning reads.
+    """
     cells = {key: value for part in parts for key, value in part.items()}
+    cells["labels in val"] = most_labels(cells["labels in val"], cells["labels in tuning"])
     return {column: cells[column] for column in COLUMNS}
 
 
@@ -431,11 +492,31 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
 
 
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows in blocks that can be compared, by their values in COMPARABLE; the best row of each block is first."""
+    """Return the rows in blocks that can be compared, by their values in COMPARABLE.
+
+    In each block the rows that read the same labels are together, the best of them first.
+    """
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
         result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
-    return {key: sorted(rows, key=lambda row: -float(row["mean"] or "-inf")) for key, rows in sorted(result.items())}
+    return {
+        key: sorted(rows, key=lambda row: (labels_read(row), -float(row["mean"] or "-inf")))
+        for key, rows in sorted(result.items())
+    }
+
+
+def labels_read(row: Mapping[str, str]) -> tuple[str, str]:
+    """Return the labels of train and of val that a row reads."""
+    return row["labels in train"], row["labels in val"]
+
+
+def tables_of_equal_labels(rows: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Return the rows of a block that have a rank, by the labels that they read; a row needs RANKED_SEEDS seeds."""
+    result: dict[tuple[str, str], list[Entry]] = {}
+    for row in rows:
+        if int(row["n"]) >= RANKED_SEEDS:
+            result.setdefault(labels_read(row), []).append(row)
+    return result
 
 
 def rank_text(rank: float) -> str:
@@ -443,10 +524,15 @@ def rank_text(rank: float) -> str:
     return f"{rank:g}"
 
 
+def values_of(row: Mapping[str, str]) -> dict[int, float]:
+    """Return the metric of each seed of a row, as a fraction; nan for a seed that diverged."""
+    return dict(zip(map(int, row["seeds"].split()), map(float, row["values"].split()), strict=True))
+
+
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
     """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    The rows of a table can be compared. A row's second rank is among the methods that read the same labels of train and val.
+    The rows of a table can be compared. A row's rank is among the methods that read the same labels of train and val.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
@@ -459,7 +545,7 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
         for about, rows in sorted(tables, key=lambda table: -len(table[1])):
             parts.append(
                 f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}.\n"
+                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; {test_text(rows)}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
@@ -471,34 +557,43 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
     return "\n".join(parts)
 
 
-# Overrides that the column of the method or the text above a table shows, too.
-SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by)|model\.\w+|trainer\.(epochs|batch_size))=")
+def test_text(rows: Sequence[Entry]) -> str:
+    """Return the number of test examples, and how many draws of the data the seeds have, as text."""
+    sizes = " or ".join(f"{size:,}" for size in sorted({int(row["test examples"]) for row in rows}))
+    draws = " or ".join(map(str, sorted({int(row["draws"]) for row in rows})))
+    return f"test: {sizes} examples; draws of the data: {draws}"
+
+
+# Overrides that another column or the text above a table shows, too.
+SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size))=")
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a Markdown table of comparable rows, which must be sorted, the best first."""
-    labels = [(row["labels in train"], row["labels in val"]) for row in rows]
-    among = {kind: ranks([row for row, own in zip(rows, labels) if own == kind]) for kind in set(labels)}
+    """Return a Markdown table of comparable rows in the order of `blocks`.
+
+    A rank has no meaning if no other row reads the same labels, so such a row has none.
+    """
+    tables = tables_of_equal_labels(rows)
+    rank_of = {id(row): rank for table in tables.values() if len(table) > 1 for row, rank in zip(table, ranks(table))}
     lines = []
-    for row, own, rank in zip(rows, labels, ranks(rows)):
+    for row in rows:
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
-        equal = f"{rank_text(among[own].pop(0))} of {labels.count(own)}"
+        table = tables.get(labels_read(row), [])
+        ranked, difference = id(row) in rank_of, ""
+        rank = f"{rank_text(rank_of[id(row)])} of {len(table)}" if ranked else ""
+        if ranked and row is not table[0]:
+            above = table[next(i for i, other in enumerate(table) if other is row) - 1]
+            difference = paired_difference(values_of(row), values_of(above), 0, 1).percent()
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
-        read = f"train {own[0]}, val {own[1]}"
-        lines.append(
-            [rank_text(rank), row["method"], settings, read, equal, percent(row), n, row["by"], row["digest"][:8]]
-        )
+        read = "train {}, val {}".format(*labels_read(row))
+        lines.append([
+            read, rank, row["method"], row["learning rate"], settings, percent(row), difference, n, row["by"],
+            row["digest"][:8],
+        ])  # fmt: skip
     heads = [
-        "rank",
-        "method",
-        "settings",
-        "labels read",
-        "rank among equal labels",
-        "mean ± 95 % interval",
-        "n",
-        "by",
-        "digest",
-    ]
+        "labels read", "rank", "method", "learning rate", "other settings", "mean ± 95 % interval",
+        "minus the rank above, paired by seed", "n", "by", "digest",
+    ]  # fmt: skip
     return markdown(heads, lines)
 
 
@@ -508,40 +603,56 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
     return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
 
 
-def overall_table(entries: Sequence[Entry]) -> str:
-    """Return a table of the average rank of each method over data sets, with the number of data sets.
+def relative_ranks(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """Return the relative ranks of methods, by the labels that they read, by source and by method.
 
-    Each data set counts once, with the block of comparable rows that has the most methods. A method with several rows in a
-    block has its best rank. Only methods that are ranked on at least two data sets have a line.
+    A relative rank is 0 for the best of the methods that read the same labels, and 1 for the worst. Only tables with
+    RANKED_METHODS such methods count, and of a source only its largest ones. The relative ranks of a method are averaged over
+    its rows in equally large tables.
     """
-    largest: dict[str, list[Entry]] = {}
-    for key, rows in blocks(entries).items():
-        methods = {row["method"] for row in rows}
-        if len(methods) > 1 and len(methods) > len({row["method"] for row in largest.get(key[0], [])}):
-            largest[key[0]] = rows
-    found: dict[str, list[tuple[float, int]]] = {}
-    for rows in largest.values():
-        best: dict[str, Entry] = {}
-        for row in rows:  # the best row of a method is first
-            best.setdefault(row["method"], row)
-        for method, rank in zip(best, ranks(list(best.values()))):
-            found.setdefault(method, []).append((rank, len(best)))
-    lines = []
-    for method, of_method in found.items():
-        if len(of_method) > 1:
-            average = np.mean([rank for rank, _ in of_method])
-            relative = np.mean([(rank - 1) / (size - 1) for rank, size in of_method])
-            each = ", ".join(f"{rank_text(rank)} of {size}" for rank, size in of_method)
-            lines.append((relative, [method, f"{average:.1f}", len(of_method), f"{relative:.2f}", each]))
-    heads = [
-        "method",
-        "average rank",
-        "n, data sets",
-        "average relative rank, 0 for the best, 1 for the worst",
-        "ranks",
-    ]
-    table = [line for _, line in sorted(lines, key=lambda line: (line[0], line[1][0]))]
-    return markdown(heads, table) if table else "No method is ranked on two data sets yet.\n"
+    largest: dict[tuple[tuple[str, str], str], list[list[Entry]]] = {}
+    for rows in blocks(entries).values():
+        for labels, table in tables_of_equal_labels(rows).items():
+            known = largest.setdefault((labels, table[0]["source"]), [])
+            size = len({row["method"] for row in table})
+            before = len({row["method"] for row in known[0]}) if known else 0
+            if size >= RANKED_METHODS and size >= before:
+                known[:] = [*(known if size == before else []), table]
+    result: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for (labels, source), tables in largest.items():
+        by_method: dict[str, list[float]] = {}
+        for table in tables:
+            for row, rank in zip(table, ranks(table)):
+                by_method.setdefault(row["method"], []).append((rank - 1) / (len(table) - 1))
+        if tables:
+            result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
+    return result
+
+
+def overall_table(entries: Sequence[Entry]) -> str:
+    """Return a table of the average relative rank of each method over sources of data; a method needs RANKED_SOURCES of them.
+
+    If no method has so many, return a text that names the sources so far.
+    """
+    by_labels, lines = relative_ranks(entries), []
+    for labels, by_source in sorted(by_labels.items()):
+        by_method: dict[str, dict[str, float]] = {}
+        for source, of_source in by_source.items():
+            for method, relative in of_source.items():
+                by_method.setdefault(method, {})[source] = relative
+        for method, relative in sorted(by_method.items(), key=lambda item: (np.mean(list(item[1].values())), item[0])):
+            if len(relative) >= RANKED_SOURCES:
+                each = ", ".join(f"{source} {value:.2f}" for source, value in sorted(relative.items()))
+                average = f"{np.mean(list(relative.values())):.2f}"
+                lines.append(["train {}, val {}".format(*labels), method, average, len(relative), each])
+    heads = ["labels read", "method", "average relative rank", "n, sources", "relative rank on each source"]
+    if lines:
+        return markdown(heads, lines)
+    sources = sorted({source for by_source in by_labels.values() for source in by_source})
+    return (
+        f"There are too few sources: no method is ranked on {RANKED_SOURCES} of them yet, so there is no ranking over data sets. "
+        f"Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
+    )
 
 
 def not_comparable_table(entries: Sequence[Entry]) -> str:

@@ -114,7 +114,8 @@ class Epoch:
         (targets, groups, target_shares), images, shares, boxes, first_box_view = self.mixed
         own_views, other_views = cast(tuple[Tensor, ...], views), cast(tuple[Tensor, ...], images(batch_slice))
         by_shares = len(own_views) if boxes is None else first_box_view  # number of views that are mixed by shares
-        input_shares = shares[batch_slice].view(-1, *[1] * (own_views[0].dim() - 1))
+        leading = shares[batch_slice].movedim(0, -1)  # (B,), or (S, B) for S stacked epochs
+        input_shares = leading.view(*leading.shape, *[1] * (own_views[0].dim() - leading.dim()))
         mixed = [torch.lerp(o, own, input_shares) for o, own in zip(other_views[:by_shares], own_views[:by_shares])]
         if boxes is not None:
             from_partner = inside(boxes[batch_slice], *own_views[0].shape[2:])

@@ -35,7 +35,7 @@ def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_t
     """Poly leads by 2 points at the chosen learning rates; the better rate on val counts only if both seeds reach 80 %."""
     rng = np.random.default_rng(0)
     rows, expected = [], {}
-    classes = leads.CLASSES[:4]
+    classes = leads.CLASSES["cifar"][:4]
     for pair in itertools.combinations(classes, 2):
         for seed in range(2):
             noise = round(rng.uniform(0, 0.01), 4)
@@ -54,9 +54,45 @@ def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_t
         np.testing.assert_allclose(values, [expected[(*pair, seed)] for seed in (0, 1)], atol=1e-9)
     result = contrast(np.stack(list(lead.values())), [(classes.index(a), classes.index(b)) for a, b in lead])
     table = leads.leads_table(tmp_path)
-    assert f"| IW^1 | 80% of training after interpolation | 6 | 2 | {result.points()}" in table
+    assert f"| CIFAR-10 | first class | IW^1 | 80% of training after interpolation | 6 | 2 | {result.points()}" in table
     early = 100 * (np.mean(list(expected.values())) + 0.601 - 0.9)  # epoch 10, where cross-entropy at 0.003 counts
     assert f"| IW^1 | the best epoch on val (early-stopped) | 6 | 2 | {early:.1f} ±" in table
+
+
+def test_swapped_roles_and_fashion_have_rows_of_their_own_and_both_roles_count_their_shared_seeds(tmp_path):
+    """Poly leads by 1 point as listed and by 3 swapped, at seeds 0 to 2 and 0 to 1; seed 2 of one swapped pair is incomplete."""
+    classes, rows = leads.CLASSES["fashion"], []
+    for (first, second), seed in itertools.product(itertools.combinations(classes[:4], 2), range(3)):
+        for pair, lead in (((first, second), 0.01), ((second, first), 0.03)):
+            noise = round(0.001 * seed + 0.002 * classes.index(first), 4)
+            for loss, gain in (("ce", 0.0), ("poly", lead + noise)):
+                if lead == 0.03 and seed == 2 and first == classes[0] and loss == "poly":
+                    continue  # not trained yet
+                accuracy = round(0.6 + gain, 4)
+                made = row(loss, pair, seed, 0.001, 20, lambda e, a=accuracy: a, lambda e: 0.7)
+                rows.append(made | {"name": f"fashion_pair_{loss}"})
+    kept_results.add(leads.STUDY, tmp_path, rows, packed=True)
+    kept = kept_results.read(leads.STUDY, tmp_path)
+    by_roles = leads.leads_by_roles(kept, "fashion", 1.0, lambda r: leads.epoch_of_share(r, 0.5))
+    assert {name: values.shape for name, (_, values) in by_roles.items()} == {"as_listed": (6, 3), "swapped": (6, 2), "both": (6, 2, 2)}  # fmt: skip
+    noise = [[0.001 * seed + 0.002 * min(pair) for seed in range(3)] for pair in by_roles["as_listed"][0]]
+    np.testing.assert_allclose(by_roles["as_listed"][1], 0.01 + np.array(noise), atol=1e-9)
+    np.testing.assert_allclose(by_roles["both"][1].mean(1), 0.02 + np.array(noise)[:, :2], atol=1e-9)
+    assert all(more > fewer for more, fewer in by_roles["swapped"][0])
+    assert not leads.leads_by_roles(kept, "cifar", 1.0, lambda r: leads.epoch_of_share(r, 0.5))
+    table = leads.leads_table(tmp_path)
+    assert "| Fashion-MNIST | both, averaged | IW^1 | 50% of training after interpolation | 6 | 2 | 2." in table
+
+
+def test_the_second_class_has_more_images_with_swapped_roles(tmp_path):
+    listed, swapped = (next(iter(leads.batches({}, "fashion", roles, 1, str(tmp_path)))) for roles in leads.ROLES)
+    assert [run.config.data.classes for run in (listed[0], swapped[0])] == [
+        ("T-shirt", "trouser"),
+        ("trouser", "T-shirt"),
+    ]
+    assert {run.config.optim.lr for run in swapped} == set(leads.RATES["ce"]) and swapped[
+        0
+    ].config.trainer.epochs == 240
 
 
 def test_a_row_has_the_accuracies_of_every_evaluation(tmp_path):

@@ -16,7 +16,7 @@ from imbalance.config.schema import flatten
 from imbalance.data import identity
 from imbalance.errors import BadInput
 from imbalance.experiments import leaderboard as kept_leaderboard
-from imbalance.report import leaderboard
+from imbalance.report import kept_results, leaderboard
 from imbalance.training.state import provenance
 from imbalance.utils.package import ROOT
 from imbalance.utils.read import short_hash
@@ -41,8 +41,10 @@ def submit(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "check_commit", lambda saved, what: None)
     folder = tmp_path / "results"
 
-    def call(runs, by="Ada", tuning="of the config"):
-        return leaderboard.submit(runs=list(map(str, runs)), by=by, tuning=tuning, results=str(folder))
+    def call(runs, by="Ada", tuning="not tuned", tuning_reads="none"):
+        return leaderboard.submit(
+            runs=list(map(str, runs)), by=by, tuning=tuning, tuning_reads=tuning_reads, results=str(folder)
+        )
 
     call.folder = folder
     return call
@@ -65,6 +67,9 @@ def test_a_row_has_the_mean_over_seeds_and_what_the_method_reads_with_evidence_u
     assert (row["labels in train"], row["labels in val"], row["n"], row["seeds"]) == ("groups", "groups", "3", "0 1 2")
     assert (row["starts from"], row["data"], row["by"]) == ("random weights", "colored_digits", "Ada")
     assert (by_method["ERM"]["labels in train"], by_method["ERM"]["low"]) == ("classes", "")
+    assert [float(value) for value in row["values"].split()] == pytest.approx(values, abs=1e-5)
+    # Each of the three seeds draws its own test set: 30 % of the 1,797 digits, rounded down for each class and colour.
+    assert (row["test examples"], row["draws"], row["source"]) == ("536", "3", "scikit-learn's digits")
     lines = (
         gzip.decompress((submit.folder / "submitted" / f"{row['digest']}.jsonl.gz").read_bytes()).decode().splitlines()
     )
@@ -177,22 +182,46 @@ def test_test_examples_in_train_are_refused(runs, submit, monkeypatch):
         submit(runs[:1])
 
 
+def test_labels_of_val_that_the_tuning_read_count_even_if_the_rule_reads_none(runs, submit):
+    """Group DRO selects by val's groups whatever the tuning read; a run of its last epoch reads what the tuning read."""
+    submit(runs[:3], tuning="best of 5 learning rates on val", tuning_reads="classes")
+    (row,) = leaderboard.read(submit.folder)
+    assert (row["labels in tuning"], row["labels in val"]) == ("classes", "groups")
+    last = {"labels in val": "none", "labels in tuning": "classes"}
+    assert leaderboard.ordered(dict.fromkeys(leaderboard.COLUMNS, ""), last)["labels in val"] == "classes"
+    for labels, expected in (
+        (("groups; fitted to val", "classes"), "groups; fitted to val"),
+        (("none", "none"), "none"),
+    ):
+        assert leaderboard.most_labels(*labels) == expected
+
+
 def row(method, mean, labels="classes", data="toys", **changes):
+    """Return a row with three seeds, whose values are `mean` and a hundredth more and less."""
     cells = dict.fromkeys(leaderboard.COLUMNS, "same") | {"low": "", "high": "", "diverged": "0", "settings": ""}
     return cells | {
-        "data": data, "method": method, "mean": str(mean), "labels in train": labels, "n": "3",
+        "data": data, "source": data, "method": method, "mean": str(mean), "labels in train": labels, "n": "3",
+        "seeds": "0 1 2", "values": f"{mean - 0.01} {mean} {mean + 0.01}", "test examples": "2000", "draws": "1",
         "digest": f"{method}{data}", **changes,
     }  # fmt: skip
 
 
-def test_ranks_are_among_comparable_rows_and_among_those_that_read_the_same_labels():
+def cells_of(text):
+    """Return the cells of all lines of Markdown tables, without heads."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [line for line in lines if line[0] not in ("labels read", "method")]
+
+
+def test_ranks_are_among_comparable_rows_that_read_the_same_labels():
     rows = [row("a", 0.5), row("b", 0.7, "groups"), row("c", 0.6), row("d", 0.5), row("e", 0.9, budget="more")]
+    rows.append(row("f", 0.99, n="2", values="0.98 1.0", seeds="0 1"))
     out = leaderboard.board(rows, [dict(name="x", data="Toys, worst group", value="99", source="y")])
-    lines = [line.split(" | ") for line in out.splitlines() if line.startswith("| ") and "rank" not in line]
-    assert [(line[0][2:], line[1], line[4]) for line in lines] == [
-        ("1", "b", "1 of 1"), ("2", "c", "1 of 3"), ("3.5", "a", "2.5 of 3"), ("3.5", "d", "2.5 of 3"), ("1", "e", "1 of 1"),
+    # f has too few seeds for a rank; b and e are alone with their labels or their budget.
+    assert [(line[1].strip(), line[2]) for line in cells_of(out)] == [
+        ("", "f"), ("1 of 3", "c"), ("2.5 of 3", "a"), ("2.5 of 3", "d"), ("", "b"), ("", "e"),
     ]  # fmt: skip
-    assert "99" not in out  # toys are no published data set
+    assert "99 |" not in out  # toys are no published data set
+    assert "test: 2,000 examples; draws of the data: 1." in out
     celeba = leaderboard.board([row("a", 0.5, data="celeba")], kept_leaderboard.literature())
     assert (
         "| JTT | CelebA, worst group | 81.1 |" in celeba and "value (quoted)" in celeba and "Waterbirds" not in celeba
@@ -200,11 +229,78 @@ def test_ranks_are_among_comparable_rows_and_among_those_that_read_the_same_labe
     assert "| toys | 2 | budget |" in leaderboard.not_comparable_table(rows)
 
 
-def test_the_average_rank_is_over_the_largest_table_of_each_data_set():
-    rows = [row("a", 0.5), row("b", 0.7), row("c", 0.6), row("a", 0.9, data="other"), row("b", 0.1, data="other")]
-    rows += [row("b", 0.9, data="other", budget="more"), row("d", 0.1, data="third")]
-    lines = leaderboard.overall_table(rows).splitlines()[2:]
-    assert lines == ["| a | 2.0 | 2 | 0.50 | 1 of 2, 3 of 3 |", "| b | 1.5 | 2 | 0.50 | 2 of 2, 1 of 3 |"]
+def test_the_difference_from_the_rank_above_is_paired_by_seed():
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0.5, 0.1, 5)  # shared by both methods, so that the paired interval is far narrower
+    low, high = seeds, seeds + 0.02 + rng.normal(0, 0.002, 5)
+    rows = [
+        row(method, values.mean(), n="5", seeds="0 1 2 3 4", values=" ".join(f"{value:.6g}" for value in values))
+        for method, values in (("low", low), ("high", high))
+    ]
+    test = stats.ttest_rel(low, high).confidence_interval()
+    expected = f"{100 * (low - high).mean():.1f} ± {50 * (test.high - test.low):.1f}"
+    assert [line[6].strip() for line in cells_of(leaderboard.board(rows, []))] == ["", expected]
+
+
+def five(data, means, **changes):
+    """Return rows of the methods a to e with these means, and a row that reads other labels."""
+    rows = [row(method, mean, data=data, **changes) for method, mean in zip("abcde", means, strict=True)]
+    return [*rows, row("a", 0.99, "groups", data, **changes)]
+
+
+def test_a_method_is_ranked_over_sources_among_equal_labels_with_ties_averaged():
+    """On the first source a is best in one of two tables of five methods and worst in the other, and best in a small one."""
+    falling = (0.9, 0.8, 0.7, 0.6, 0.5)
+    rows = [*five("one", falling, budget="a"), *five("one (other draw)", falling[::-1], source="one", budget="b")]
+    rows += [row(method, mean, data="one", budget="c") for method, mean in (("a", 0.9), ("b", 0.1))]
+    for data in ("two", "three", "four"):
+        rows += five(data, falling)
+    text = leaderboard.overall_table(rows)
+    assert "too few sources: no method is ranked on 5 of them yet" in text and "four, one, three, two" in text
+    lines = cells_of(leaderboard.overall_table([*rows, *five("five", falling)]))
+    assert [line[1:4] for line in lines] == [
+        ["a", "0.10", "5"], ["b", "0.30", "5"], ["c", "0.50", "5"], ["d", "0.70", "5"], ["e", "0.90", "5"],
+    ]  # fmt: skip
+    assert lines[0][4] == "five 0.00, four 0.00, one 0.50, three 0.00, two 0.00"
+    assert {line[0] for line in lines} == {"train classes, val same"}
+    # Tables of four methods do not count, and neither do methods on four sources.
+    assert not cells_of(leaderboard.overall_table([r for r in rows if r["method"] != "e"]))
+
+
+def test_data_sets_of_the_same_images_are_one_source():
+    source_of = leaderboard.source_of
+    assert source_of("colored_digits") == source_of("digits") != source_of("gaussian") == "gaussian"
+    assert source_of("cifar10 (draw=stratified)") == source_of("cifar10lt") == source_of("dominoes") == "CIFAR-10"
+    assert set(leaderboard.SOURCES) <= set(registries()["data"])
+
+
+def test_a_method_has_its_exponent_and_its_budget_all_its_training():
+    weighted = flatten(resolve("digits_poly", {})[0].to_dict())
+    assert leaderboard.method_text(weighted) == "weights importance by class, exponent 1.5 + loss poly"
+    budgets = {
+        "colored_digits_erm": "100 epochs, batches of 64",
+        "colored_digits_lff": "100 epochs, batches of 64, two networks",
+        "colored_digits_xrm": "100 epochs, batches of 64, after a first run of 20 epochs",
+        "colored_digits_crt": "100 epochs, batches of 64, then 20 epochs of the head",
+    }
+    for config, budget in budgets.items():
+        flat = flatten(resolve(config, {})[0].to_dict())
+        assert leaderboard.budget_text(flat) == budget, config
+
+
+def test_variance_shares_are_those_of_the_kept_runs_of_subpopbench():
+    """The number of values and their spread, counted from the rows themselves."""
+    table = kept_leaderboard.variance_table(ROOT / "results").splitlines()
+    rows = [
+        row for row in kept_results.read("subpopbench", ROOT / "results") if row["protocol data"] == "colored_digits"
+    ]
+    values = [float(row[f"val worst {kind}: worst group"]) for row in rows for kind in ("group", "class")]
+    assert table[2].startswith(
+        f"| colored_digits | all runs | 21 | {len(values)} | {100 * np.std(values, ddof=1):.1f} | "
+    )
+    for line in table[2:]:
+        shares = [int(cell.split("%")[0]) for cell in line.split(" | ")[5:] if "%" in cell]
+        assert abs(sum(shares) - 100) <= 2
 
 
 def test_every_entry_that_counts_groups_says_that_it_reads_groups():
@@ -216,7 +312,9 @@ def test_every_entry_that_counts_groups_says_that_it_reads_groups():
         if leaderboard.labels_in_train(flat | {f"{section}.name": name, "groups.name": "data"}) == "groups"
     }
     # The objective "ssa" is for the first run of the groups "ssa", whose examples are those of val.
-    assert reading == {"lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd", "ssa"}
+    assert reading == {
+        "lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd", "ssa", "within_class",
+    }  # fmt: skip
     assert leaderboard.labels_in_train(flat | {"sampler.name": "undersample", "sampler.by": "group"}) == "groups"
     inferred = {"objective.name": "group_dro", "groups.name": "eiil"}
     assert leaderboard.labels_in_train(flat | inferred) == "classes"
@@ -225,7 +323,8 @@ def test_every_entry_that_counts_groups_says_that_it_reads_groups():
 def test_a_head_that_is_fitted_to_inputs_of_test_says_so():
     config = resolve("colored_digits_dfr", {})[0].to_dict()
     about = leaderboard.about_config(flatten(config))
-    assert (about["labels in train"], about["labels in val"], about["method"]) == ("classes", "groups", "head dfr")
+    assert (about["labels in train"], about["method"]) == ("classes", "head dfr")
+    assert about["labels in val"] == "groups; fitted to val"
     assert (
         leaderboard.about_config(flatten(config) | {"head.name": "test_time"})["labels in val"]
         == "groups; and inputs of test"
@@ -239,6 +338,33 @@ def test_the_leaderboard_is_what_the_kept_results_give():
         assert kept[entry["digest"] + entry["rule"]] == entry
     digits = next(row for row in kept.values() if row["config"] == "colored_digits_dro" or row["method"] == "ERM")
     assert digits["evidence"].startswith("results/")
+
+
+def test_rows_of_kept_results_say_what_their_tuning_read_and_how_long_they_trained():
+    rows = kept_leaderboard.kept_entries(ROOT / "results")
+    for entry in rows:
+        tuned = entry["tuning"] != kept_leaderboard.UNTUNED.text
+        assert tuned == (entry["labels in tuning"] != "none"), entry["tuning"]
+        assert not tuned or entry["labels in val"] != "none"
+        assert entry["tuning"] != kept_leaderboard.UNTUNED.text or "lr=" not in entry["settings"] or (
+            entry["data"] == "colored_digits"  # 0.03 for all these methods, see UNTUNED in colored_digits_methods.py
+        )  # fmt: skip
+    of_subpopbench = [entry for entry in rows if "subpopbench" in entry["evidence"]]
+    steps = {entry["method"]: entry["budget"] for entry in of_subpopbench if entry["data"] == "colored_digits"}
+    assert steps["head crt by group"].startswith("3,000 steps") and steps["ERM"].startswith("1,500 steps, ")
+    assert steps["objective lff"].startswith("1,500 steps of two networks")
+    # Counted by hand in results/subpopbench.csv.gz: 7 of 16 settings of ReSample have the best val worst group at seed 0.
+    (resample,) = [
+        entry for entry in of_subpopbench
+        if entry["method"].startswith("sampler resample") and entry["rule"] == "val worst group" and entry["data"] == "colored_digits"
+    ]  # fmt: skip
+    assert resample["settings"] == "setting 0 of SubpopBench (first of 7 equally good ones)"
+    digits = {
+        entry["method"] for entry in rows if entry["data"] == "digits" and entry["evidence"].endswith("ledger.csv")
+    }
+    assert digits == {
+        "ERM", "weights importance by class, exponent 1", "weights importance by class, exponent 1.5 + loss poly",
+    }  # fmt: skip
 
 
 def test_rows_of_kept_results_are_written_anew_and_those_of_submitted_runs_stay(tmp_path):

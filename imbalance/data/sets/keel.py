@@ -1,6 +1,7 @@
 """Tables of the KEEL repository, with imbalanced classes, in KEEL's file format .dat."""
 
 import csv
+import functools
 import re
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from imbalance.utils.read import open_regular, read_text
 KNOWN = Path(__file__).with_name("keel.csv")  # by name: the number of rows, and the sizes of the classes, largest first
 ATTRIBUTE = re.compile(r"@attribute\s+('[^']*'|\"[^\"]*\"|[^\s{]+)\s*(real|integer|\{)", re.IGNORECASE)
 MISSING = ("<null>", "?")  # both occur in published files
+CACHED_BYTES = 2**20  # larger files are read by every run, because ten splits of them would fill the memory
 HINT = "`imbalance data download keel` says where the tables are"
 
 
@@ -38,7 +40,22 @@ def keel(
             known; those of other tables are not checked.
     """
     places = (f"keel/{table}/{table}.dat", f"keel/{table}.dat", f"{table}/{table}.dat", f"{table}.dat")
-    columns, numeric, categorical, target = read_dat(find_path(data_dir, places, f"the KEEL table {table}", HINT))
+    file = find_path(data_dir, places, f"the KEEL table {table}", HINT)
+    about = file.stat()
+    load = load_table if about.st_size < CACHED_BYTES else load_table.__wrapped__
+    return load(file, about.st_mtime_ns, seed, table, val_fraction, test_fraction, check_counts)
+
+
+@functools.lru_cache(maxsize=16)  # a study trains many methods on each of ten splits
+def load_table(
+    file: Path, modified: int, seed: int, table: str, val_fraction: float, test_fraction: float, check_counts: bool
+) -> Dataset:
+    """Return the table in `file`, split by `seed`; the other arguments are those of `keel`.
+
+    Args:
+        modified: the time of the last change of the file, so that a changed file is read again.
+    """
+    columns, numeric, categorical, target = read_dat(file)
     labels = columns.categories(target)
     order = np.argsort(-labels.counts(), kind="stable")
     classes, sizes = tuple(labels.values[i] for i in order), tuple(labels.counts()[order].tolist())

@@ -46,6 +46,8 @@ def values_but_seed(config: Experiment) -> str:
 
 def fit_key(member: Run) -> Any:
     """Return a key for `member`, a run of a stack; runs that are the same fit have equal keys."""
+    if not takes_full_batches(member.config):  # to hash a config takes longer than this comparison
+        return id(member)
     values = values_but_seed(member.config)
     return (id(member.learner.dataset.train), values) if values else id(member)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from torch.nn.functional import pad
 
-from imbalance.methods.batch import Batch, Inputs, Loss
+from imbalance.methods.batch import Batch, Inputs, Loss, Partners
 from imbalance.methods.margins import hard_margins
 from imbalance.training.learner import Learner
 from imbalance.training.optim import StackedSGD, set_rate
@@ -71,9 +71,12 @@ class Stack:
             terms = objective.terms(call_model, lambda *labels: functional_call(loss, loss_buffers, labels), batch)
             return terms["logits"], objective.value(terms, batch)
 
-        # Runs with one seed have their own importance weights, and share all other columns of the batch.
-        runs_step = vmap(step, in_dims=(0, 0, None, None, None, None, 1, None))
-        self.step = vmap(runs_step, in_dims=(0, 0, None, 0, 1, 1, 1, 1))
+        # Runs with one seed have their own importance weights, on which the factors on the two losses of a mixture depend.
+        # They share all other columns of the batch.
+        self.mixes = self.members[0].config.mix.name != "none"
+        partners: Any = (Partners(None, None, 1), 1) if self.mixes else (None, None)  # type: ignore[arg-type]
+        runs_step = vmap(step, in_dims=(0, 0, None, None, None, None, 1, None, partners[0]))
+        self.step = vmap(runs_step, in_dims=(0, 0, None, 0, 1, 1, 1, 1, partners[1]))
 
     def stacked(self, tensors: Sequence[Tensor]) -> Tensor:
         """Stack one tensor of each member, and return the stacked tensor; `tensors` become views of it."""
@@ -89,23 +92,43 @@ class Stack:
     def draw(self, number: int) -> Epoch:
         """Draw the examples of epoch `number`, counted from 0, for all members.
 
-        Shapes in the result: rows, targets and groups (N, seeds); weights (N, seeds, runs); inputs (seeds, B, …).
+        Shapes in the result: rows, targets, groups, partners and shares of inputs (N, seeds); weights and factors on the
+        losses of mixtures (N, seeds, runs); inputs (seeds, B, …).
         """
-        epochs: dict[int, Epoch] = {}
+        drawn: dict[Any, Epoch] = {}
         for member in self.members:
-            if member.config.seed not in epochs:
-                epochs[member.config.seed] = draw_epoch(member.learner, number)
-        seed_epochs = [epochs[member.config.seed] for member in self.members[:: self.shape[1]]]
+            key = member if self.mixes else member.config.seed
+            if key not in drawn:
+                drawn[key] = draw_epoch(member.learner, number)
+        epochs = [drawn[member if self.mixes else member.config.seed] for member in self.members]
+        seed_epochs = epochs[:: self.shape[1]]
         rows, targets, groups = (
             torch.stack([getattr(epoch, name) for epoch in seed_epochs], 1) for name in ("rows", "targets", "groups")
         )
-        weights = [member.learner.weights(number)[epochs[member.config.seed].rows] for member in self.members]
+        weights = [
+            epoch.weights if self.mixes else member.learner.weights(number)[epoch.rows]
+            for member, epoch in zip(self.members, epochs)
+        ]
         images = stacked_images(cast(list[Images], [epoch.images for epoch in seed_epochs]))
-        return Epoch(number, rows, targets, groups, torch.stack(weights, 1).unflatten(1, self.shape), images)
+        mixed = self.stacked_mixtures(epochs) if self.mixes else None
+        return Epoch(number, rows, targets, groups, torch.stack(weights, 1).unflatten(1, self.shape), images, mixed)
+
+    def stacked_mixtures(self, epochs: Sequence[Epoch]) -> Any:
+        """Return `Epoch.mixed` of the stack, from the epoch of each member."""
+        labels, _, _, boxes, first_box_view = zip(*(cast(Any, epoch.mixed) for epoch in epochs))
+        of_seeds = [cast(Any, epoch.mixed) for epoch in epochs[:: self.shape[1]]]
+        assert not any(box is not None for box in boxes)  # no mixing with boxes has the tag `batched`
+        targets, groups = (
+            torch.stack([getattr(mixed[0], name) for mixed in of_seeds], 1) for name in ("targets", "groups")
+        )
+        shares = torch.stack([partners.shares for partners in labels], 1).unflatten(1, self.shape)
+        images = stacked_images([mixed[1] for mixed in of_seeds])
+        input_shares = torch.stack([mixed[2] for mixed in of_seeds], 1)
+        return Partners(targets, groups, shares), images, input_shares, None, first_box_view[0]
 
     def terms(self, model: "Stack", loss: Loss, batch: Batch) -> dict[str, Tensor]:
         """Return two terms: the logits (seeds, runs, B, K), and the value of each member's objective (seeds, runs)."""
-        columns = batch.views, batch.targets, batch.groups, batch.weights, batch.rows  # no stacked run has partners
+        columns = batch.views, batch.targets, batch.groups, batch.weights, batch.rows, batch.partners
         logits, values = self.step(self.parameters, self.loss_buffers, batch.epoch, *columns)
         return {"logits": logits, "values": values}
 

@@ -1,4 +1,4 @@
-"""Stacked training: train runs that differ only in seed, learning rate and importance weights as one batched model.
+"""Stacked training: train runs that differ only in seed, learning rate, importance weights and head as one batched model.
 
 A step of a small model spends its time on starting operations, not on computing. So the parameters of M models are
 stacked along new leading dimensions, and one operation computes all models (`torch.func.vmap`, in
@@ -69,9 +69,9 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 
 
 def in_common(config: Experiment) -> str | None:
-    """Return, as text, all values of a config except seed, learning rate and importance weights.
+    """Return, as text, all values of a config except seed, learning rate, importance weights and head.
 
-    For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these
+    The head is not excepted if it decides which examples are in train, or if it is no linear layer. For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these
     texts are equal. Return None if the config cannot be stacked.
     """
     trainer = config.trainer
@@ -87,6 +87,9 @@ def in_common(config: Experiment) -> str | None:
         return None
     shared = flatten(defining_values(config)) | {"data_dir": config.data_dir}
     own = ("seed", "optim.lr", *(key for key in shared if key.startswith("weights.")))
+    head = tags_of(look_up(registries()["head"], config.head.name))
+    if head.held_out is None and head.module is None and not takes_full_batches(config):
+        own = (*own, *(key for key in shared if key.startswith("head.")))
     if takes_full_batches(config):
         own = (*own, "optim.weight_decay", "optim.decayed")
     return json.dumps({key: value for key, value in shared.items() if key not in own}, sort_keys=True)

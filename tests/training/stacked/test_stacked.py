@@ -64,6 +64,8 @@ MEMBERS = (
 
 # As many at every seed: they share what a seed draws.
 GRID = (*MEMBERS[1:3], *({**member, "optim.lr": 0.07} for member in MEMBERS[1:3]))
+# Two runs with other weights at each seed.
+WEIGHTED = (*MEMBERS[1:3], {**MEMBERS[1], "seed": 2}, {**MEMBERS[2], "seed": 1})
 
 
 def at_once(configs: list[ConfigDict], folder: Path) -> list[Path]:
@@ -215,11 +217,18 @@ def resampled(config: ConfigDict) -> ConfigDict:
     return config
 
 
+def mixed(config: ConfigDict) -> ConfigDict:
+    """Mixtures whose factors on the two losses depend on the importance weights of a run."""
+    config.mix = create(name="remix", alpha=1.0, kappa=1.0, tau=0.5)
+    return config
+
+
 @pytest.mark.parametrize(
     "change",
     [
         lambda config: config,
         grid,
+        mixed,
         linear,
         convnet,
         lenet,
@@ -238,7 +247,7 @@ def test_each_leaves_what_it_would_alone(change, config, tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS, "random_images", random_images)
     monkeypatch.setitem(DATASETS, "same_images", same_images)
     config = change(config)
-    members = GRID if change in (grid, adjusted, linear, augmented) else MEMBERS
+    members = GRID if change in (grid, adjusted, linear, augmented) else WEIGHTED if change is mixed else MEMBERS
     if config.sampler.name != "shuffle":  # which balances the classes already
         config.weights = create(name="uniform")
         members = [{key: value for key, value in member.items() if key != "weights"} for member in MEMBERS]
@@ -374,11 +383,29 @@ def test_what_is_done_is_not_done_again(config, tmp_path):
     assert before == [(tmp_path / f"{i}" / "summary.json").stat().st_mtime_ns for i in range(2)]
 
 
-def test_only_seed_rate_and_weights_may_differ(config):
+def test_only_seed_rate_weights_and_head_may_differ(config):
     same = in_common(validate(config))
     assert {in_common(validate(of_one)) for of_one in varied(config, *MEMBERS)} == {same}
     for change in ({"loss.alpha": 2.0}, {"trainer.batch_size": 32}, {"optim.momentum": 0.5}, {"data_dir": "elsewhere"}):
         assert in_common(validate(*varied(config, change))) not in (same, None)
+
+
+HEADS = (
+    {"head": create(name="none")},
+    {"head": create(name="tau_normalised", tau=1.0)},
+    {"head": create(name="thresholds", metric="balanced_accuracy", rounds=2)},
+)
+
+
+def test_heads_may_differ(config, tmp_path):
+    """Each run gets its own head, and equals the run that is trained alone."""
+    configs = varied(config, *HEADS)
+    alone = one_by_one(configs, tmp_path / "alone")
+    for theirs, ours in zip(alone, at_once(configs, tmp_path / "stacked")):
+        assert_same(ours, theirs)
+    held_out = {"head": create(name="afr", fraction=0.2, gamma=4.0, lr=0.01, penalty=0.1, steps=20)}
+    other = {"head": create(name="afr", fraction=0.5, gamma=4.0, lr=0.01, penalty=0.1, steps=20)}
+    assert len(set(map(in_common, map(validate, varied(config, *HEADS, held_out, other))))) == 3
 
 
 @pytest.mark.parametrize(
@@ -392,7 +419,7 @@ def test_only_seed_rate_and_weights_may_differ(config):
         {"objective": create(name="group_dro", step_size=0.1, size_adjustment=0.0, adjust_absent=False)},
         {"weights": create(name="just_train_twice", first_epochs=1, upweight=5.0)},
         {"sampler": create(name="reject", by="class", redraw=True), "weights": create(name="uniform")},
-        {"mix": create(name="mixup", alpha=0.2)},
+        {"mix": create(name="cutmix", alpha=0.2)},
         {"logger.mode": "offline"},
         {"model": create(name="resnet20", frozen=False)},
     ],
