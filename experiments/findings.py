@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imbalance.errors import BadInput
 from imbalance.experiments import (
+    every_method,
     figure3,
     leads_along_training,
     limit_on_features,
@@ -114,6 +115,9 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
     "leads": leads_along_training.leads_table,
+    "every-method": every_method.kept_tables,
+    "every-method-summary": every_method.summary_table,
+    "every-method-variance": every_method.variance_table,
     "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),
     "subpopbench-dominoes": partial(subpopbench.kept_table, "dominoes"),
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),
