@@ -20,7 +20,7 @@ results/keel.csv.gz, and a problem with a row is not trained again. So to go on 
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 from pathlib import Path

@@ -256,9 +256,6 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                 values = every_method.run_values(data, method, data.rates)
                 config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
                 ends = sorted({10.0**exponent for exponent in (exponents[0], exponents[-1])})
-                trials = (
-                    "none" if len(exponents) == 1 else f"best of {len(exponents)} learning rates on val of each seed"
-                )
                 fitted = (
                     leaderboard.FITTED_TO_VAL if every_method.EVERY[method].overrides.get("head.name") == "dfr" else ""
                 )
@@ -275,7 +272,7 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     "learning rate": " to ".join(f"{end:g}" for end in ends),
                     "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
                     "labels in val": f"{read}{fitted}",
-                    "settings": trials,
+                    "settings": "no learning rate acts" if len(exponents) == 1 else "",
                     "test examples": str(data.test_examples),
                     "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),
                 }

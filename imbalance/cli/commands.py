@@ -532,7 +532,7 @@ COMMANDS = {
     ),
     "submit": Command(
         "Check finished runs, and add their results to the leaderboard.",
-        "imbalance.report.leaderboard:submit",
+        "imbalance.report.submit:submit",
         (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
          flag("--by", "name of the person or group that trained the runs", required=True, metavar="NAME"),
          flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'; 'not tuned' if no run was compared with another", required=True, metavar="TEXT"),

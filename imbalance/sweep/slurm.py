@@ -16,7 +16,8 @@ from typing import Any
 
 from imbalance.errors import BadInput, Interrupted
 from imbalance.sweep.storage import StudyLocation, open_study
-from imbalance.sweep.study import Search, work
+from imbalance.sweep.study import Search
+from imbalance.sweep.worker import work
 from imbalance.utils.output import one_line
 from imbalance.utils.package import ROOT
 

@@ -17,6 +17,7 @@ from imbalance.data import identity
 from imbalance.errors import BadInput
 from imbalance.experiments import leaderboard as kept_leaderboard
 from imbalance.report import kept_results, leaderboard
+from imbalance.report import submit as submit_module
 from imbalance.training.state import provenance
 from imbalance.utils.package import ROOT
 from imbalance.utils.read import short_hash
@@ -42,7 +43,7 @@ def submit(tmp_path, monkeypatch):
     folder = tmp_path / "results"
 
     def call(runs, by="Ada", tuning="not tuned", tuning_reads="none"):
-        return leaderboard.submit(
+        return submit_module.submit(
             runs=list(map(str, runs)), by=by, tuning=tuning, tuning_reads=tuning_reads, results=str(folder)
         )
 
@@ -161,7 +162,7 @@ def test_a_run_of_uncommitted_code_is_refused(runs, tmp_path):
     shutil.copytree(runs[0], copy)
     record(copy, {"commit": "0123456789+"})
     with pytest.raises(BadInput, match="files had uncommitted changes at commit 0123456789"):
-        leaderboard.check_run(copy)
+        submit_module.check_run(copy)
 
 
 def test_test_examples_in_train_are_refused(runs, submit, monkeypatch):

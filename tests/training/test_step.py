@@ -16,6 +16,7 @@ from imbalance.errors import BadInput, Interrupted, is_out_of_memory
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.models import MODELS, with_head
 from imbalance.training import evaluate, loop
+from imbalance.training.features import features
 
 
 @pytest.mark.parametrize("parts", [2, 5, 60])
@@ -318,9 +319,9 @@ def test_wherever_memory_runs_out_a_run_goes_on_to_the_same_numbers(config, tmp_
 def test_features_without_memory_for_a_batch_are_those_of_smaller_ones(config):
     config.trainer.update(dtype="float64", eval_batch_size=200)
     learner = make(config)
-    expected = evaluate.features(learner, learner.dataset.val)
+    expected = features(learner, learner.dataset.val)
     sizes = limited_in_evaluation(learner.model.features, 60)
-    torch.testing.assert_close(evaluate.features(learner, learner.dataset.val), expected)
+    torch.testing.assert_close(features(learner, learner.dataset.val), expected)
     assert sizes[:3] == [200, 100, 50] and learner.eval_batch_size == 200
 
 
