@@ -32,6 +32,7 @@ from imbalance.report.kept_results import Row
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make_run, run_and_keep
+from imbalance.utils.output import counted
 
 STUDY = "every_method"
 IDENTITY = ("name", "overrides", "seed")
@@ -423,7 +424,7 @@ def results_of(rows: Sequence[Row], labels: str, metric: str = "") -> Results:
 
 def on_all(results: Results) -> list[str]:
     """Return the methods that were trained on all data sets of `results`, in the order of EVERY."""
-    return [method for method in EVERY if all(method in lines for lines in results.values())]
+    return [method for method in EVERY if results and all(method in lines for lines in results.values())]
 
 
 def mean_difference(results: Results, method: str) -> str:
@@ -482,23 +483,35 @@ def summary_table(folder: Path) -> str:
         "worst group, val's classes choose": results_of(rows, "classes", "worst group"),
         "balanced accuracy": results_of(rows, "classes", "balanced"),
     }
-    kinds = {title: results for title, results in kinds.items() if results}
-    if not kinds:
+    if not trained_sets(rows):
         return "No data set has finished yet.\n"
     heads = ["method", "reads groups of"]
     for title, results in kinds.items():
-        heads += [f"{title} ({len(results)} data sets): minus ERM", "ahead, behind"]
+        heads += [f"{title} ({counted(len(results), 'data set')}): minus ERM", "ahead, behind"]
+    heads.append("worst group: val's groups minus val's classes choose")
     table = []
     for method in EVERY:
         cells = []
         for results in kinds.values():
             known = method in on_all(results)
             cells += [mean_difference(results, method), ahead_behind(results, method)] if known else ["–", "–"]
-        if method != "erm" and set(cells) != {"–"}:
-            table.append(
-                [EVERY[method].title, next(r for results in kinds.values() if (r := reads(results, method))), *cells]
-            )
+        if set(cells) != {"–"}:
+            first = next((r for results in kinds.values() if (r := reads(results, method)) != "none"), "none")
+            gain = rule_gain(*list(kinds.values())[:2], method)
+            table.append([EVERY[method].title, first, *([""] * len(cells) if method == "erm" else cells), gain])
     return markdown(heads, table)
+
+
+def rule_gain(by_groups: Results, by_classes: Results, method: str) -> str:
+    """Return, as text, what a method gains on average over data sets if val's groups choose instead of val's classes.
+
+    Args:
+        by_groups, by_classes: the results by the two rules on the same data sets.
+    """
+    if by_groups.keys() != by_classes.keys() or method not in on_all(by_groups):
+        return "–"
+    gains = [by_groups[name][method].average.value - by_classes[name][method].average.value for name in by_groups]
+    return mean(gains, -1, 1).percent()
 
 
 def variance_table(folder: Path) -> str:
