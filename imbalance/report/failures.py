@@ -160,6 +160,8 @@ def failures(*, run: str, split: str, reference: str | None, clusters: int, outp
         for division, subgroups in zip(found, judged)
     ]
     print_tables(sections)
+    for note in notes:
+        print(f"{note}\n")
     shown = {row for section in sections for gallery in section["galleries"] for row in gallery["rows"]}
     surest = surest_errors(evaluated, np.arange(len(evaluated.wrong)), 2 * WRONG_SHOWN)
     pictures = {} if dataset is None else {

@@ -19,7 +19,7 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
 from imbalance.metrics.intervals import Mean, mean, paired_difference
 from imbalance.report.settings import selection_rule
-from imbalance.report.tables import markdown
+from imbalance.report.tables import markdown, markdown_cell
 from imbalance.utils.files import write_atomic
 from imbalance.utils.output import counted
 from imbalance.utils.read import read_bytes
@@ -250,12 +250,31 @@ def add(folder: Path, entries: Iterable[Entry], drop: Callable[[Entry], bool] = 
                     f"{folder / NAME}: {entry['data']}, {entry['method']} has a row with the seeds {old['seeds']}; submit "
                     f"runs with these seeds and further ones (given: {entry['seeds']})"
                 )
+            for other in (row for row in rows.values() if row is not old):
+                if seeds := runs_in_both(entry, other):
+                    raise BadInput(
+                        f"{folder / NAME}: {entry['data']}, {entry['method']}: the runs of the seeds {' '.join(seeds)} are in another "
+                        f"row already; submit all runs of that row, the seeds {other['seeds']}, with "
+                        f"--by={other['by']!r} --tuning={other['tuning']!r}"
+                    )
             rows[key] = entry
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows[key] for key in sorted(rows))
         write_atomic(folder / NAME, out.getvalue().encode())
+
+
+def runs_in_both(first: Entry, second: Entry) -> list[str]:
+    """Return the seeds of runs that two rows of submitted runs share: of the same setting, and with the same metric.
+
+    Rows differ in the name of who submits and in the tuning, too, so a run could be in several rows, among other seeds.
+    """
+    submitted = all(row["evidence"].startswith(f"results/{EVIDENCE}/") for row in (first, second))
+    if not submitted or any(first[column] != second[column] for column in KEY if column not in ("by", "tuning")):
+        return []
+    metrics = [dict(zip(row["seeds"].split(), row["values"].split(), strict=True)) for row in (first, second)]
+    return [seed for seed, metric in metrics[0].items() if metrics[1].get(seed) == metric]
 
 
 def digest_of(lines: Iterable[str]) -> str:
@@ -340,11 +359,12 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
     for key, rows in blocks(entries).items():
         by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
     for (data, metric), tables in by_data.items():
-        parts.append(f"### {data}\n")
+        parts.append(f"### {markdown_cell(data)}\n")
         for about, rows in sorted(tables, key=lambda table: -len(table[1])):
+            shown = {column: markdown_cell(value) for column, value in about.items()}
             parts.append(
-                f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; {test_text(rows)}.\n"
+                f"{metric.capitalize()} on test, %. Network: {shown['network']}, from {shown['starts from']}; budget: {shown['budget']}; "
+                f"hyperparameters: {shown['tuning']}; selection rule: {shown['rule']}; {test_text(rows)}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]

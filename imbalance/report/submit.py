@@ -62,6 +62,8 @@ def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except FileNotFoundError:
         raise refuse("no finished run: it has no summary.json; train it to its end") from None
     check_format(summary, directory / "summary.json")
+    if summary["status"] == "diverged":
+        raise refuse("the run is diverged, so its method has no result; train all seeds with a smaller learning rate")
     if summary["status"] != "done":
         raise refuse(f"the run is {summary['status']}, and only finished runs are taken; train it to its end")
     if config["debug"]:
@@ -160,7 +162,7 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, resu
     for run in dict.fromkeys(map(Path, runs)):
         config, summary = check_run(run)
         settings.setdefault(identity(config), []).append((run, config, summary))
-    digests = {row["digest"]: row for row in read(folder)}
+    digests = {row["digest"]: row for row in read(folder)}  # of the rows before this command
     messages, entries, evidence = [], [], {}
     for of_setting in settings.values():
         seeds = [config["seed"] for _, config, _ in of_setting]
@@ -188,6 +190,8 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, resu
     for path, lines in evidence.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, gzip.compress("\n".join(sorted(lines)).encode() + b"\n", 9, mtime=0))
+    for code in digests.keys() - {row["digest"] for row in read(folder)}:  # rows that were replaced
+        (folder / EVIDENCE / f"{code}.jsonl.gz").unlink(missing_ok=True)
     return "\n".join([*messages, f"{folder / NAME}: {counted(len(entries), 'row')} added or replaced"])
 
 

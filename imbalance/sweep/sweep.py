@@ -50,6 +50,7 @@ from imbalance.sweep.runs import check_common_overrides, check_config_names, run
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Outcome, Point, Search
 from imbalance.sweep.trial_data import data_part
+from imbalance.utils.output import counted
 
 
 def sweep(
@@ -393,7 +394,24 @@ def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> in
     for point, trial in trials:
         if trial.pruned:  # perhaps on another machine, whose files are not here
             mark_pruned(studies.run_of(point, location.work_dir).directory, trial.pruned[0])
-    return report(trials, location.shown_url, plan_of(study))
+    status = report(trials, location.shown_url, plan_of(study))
+    explain_missing_runs([trial for _, trial in trials])
+    return status
+
+
+def explain_missing_runs(trials: Sequence[Outcome]) -> None:
+    """Say on stderr which finished runs of a study have no run directory here; the study keeps their scores only.
+
+    They may be on another machine, or removed.
+    """
+    finished = [trial.directory for trial in trials if trial.score is not None and trial.directory]
+    missing = [directory for directory in finished if not Path(directory).is_dir()]
+    if missing:
+        print(
+            f"{len(missing)} of {counted(len(finished), 'finished run')} have no run directory on this machine, such as "
+            f"{missing[0]}; the scores are those that the study keeps; to train removed runs again, type another --study=<name>",
+            file=sys.stderr,
+        )
 
 
 def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan | None = None) -> int:
@@ -424,7 +442,8 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan 
         setting = setting_of(values, of_setting, lowest)
         settings.append(setting)
         over_seeds = mean([nan if trial.score is None else trial.score for trial in of_setting], *limits)
-        ranked = f"{setting.rank:.3f}" if setting.seeds else "–"
+        # The rank of a setting whose seeds all diverged is below that of every other one, and its mean is the lowest score.
+        ranked = f"{max(setting.rank, lowest):.3f}" if setting.seeds or setting.diverged else "–"
         score, early = over_seeds.text(), ""
         if setting.pruned:
             epoch, early_mean = setting.pruned

@@ -87,8 +87,26 @@ def test_the_same_runs_again_are_done_before_and_more_seeds_replace_a_row_but_fe
     submit(runs[:3])
     (row,) = leaderboard.read(submit.folder)
     assert row["n"] == "3"
+    assert [path.name for path in (submit.folder / "submitted").iterdir()] == [f"{row['digest']}.jsonl.gz"]
     with pytest.raises(BadInput, match="has a row with the seeds 0 1 2; submit runs with these seeds and further ones"):
         submit(runs[1:3])
+
+
+def test_the_best_seed_of_a_row_cannot_be_a_row_of_its_own(runs, submit):
+    submit(runs[:3])
+    before = (submit.folder / "leaderboard.csv").read_bytes()
+    for changes in (dict(tuning="best of 5 learning rates"), dict(by="Bob")):
+        with pytest.raises(
+            BadInput, match="the runs of the seeds 2 are in another row already; .* the seeds 0 1 2, with"
+        ):
+            submit([runs[2]], **changes)
+    assert (submit.folder / "leaderboard.csv").read_bytes() == before
+    submit([runs[3]], by="Bob")  # another method
+
+
+def test_what_a_submission_says_of_its_tuning_stays_text_on_the_page():
+    out = leaderboard.board([row("a", 0.5, tuning="<img src=x> of *5*")], [])
+    assert "hyperparameters: &lt;img src=x> of \\*5\\*;" in out and "<img" not in out
 
 
 def unfinished(copy):
@@ -124,7 +142,7 @@ def write_config(copy, section, key, value):
 
 REFUSED = {
     "unfinished": (unfinished, "no finished run"),
-    "diverged": (lambda copy: record(copy, {"status": "diverged", "score": None, "metrics": None}), "the run is diverged"),
+    "diverged": (lambda copy: record(copy, {"status": "diverged", "score": None, "metrics": None}), "the run is diverged, so its method"),
     "not finite": (lambda copy: write_logits(copy, lambda z: z.__setitem__((0, 0), np.nan)), "test.npz has logits that are not"),
     "other predictions": (lambda copy: write_logits(copy, lambda z: z.__imul__(-1)), "test/accuracy is .* in summary.json and"),
     "no versions": (lambda copy: record(copy, {"versions": {"torch": None}}), "records no version of torch"),

@@ -241,8 +241,14 @@ def test_a_diverged_seed_counts_as_the_lowest_score_when_settings_are_compared(
     if case == "best":  # the survivor's score is shown, and why it is not the best
         assert table[2].endswith("| 0.920 | 1 | 4 | 0.184 |") and table[3].endswith("| 0 | 0.900 |")
         assert "optim.lr=0.1: mean 0.920 over 1 of 5 seeds, but 4 diverged and count as 0" in err
+    elif case == "all diverged":
+        assert table[2].endswith("| – | 0 | 1 | 0.000 |") and table[3].endswith("| – | 0 | 1 | 0.000 |")
     elif case == "worth its losses":
-        assert line["score_with_diverged"] == pytest.approx(0.76) and line["seeds"] == 4 and not err
+        assert (
+            line["score_with_diverged"] == pytest.approx(0.76) and line["seeds"] == 4 and "another setting" not in err
+        )
+    missing = f"{line['trials'].get('done', 0)} of {line['trials'].get('done', 0)} finished runs have no run directory"
+    assert (missing in err) == (case != "all diverged")  # no trial of this test was trained
 
 
 def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):

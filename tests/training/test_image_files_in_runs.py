@@ -25,9 +25,11 @@ from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.data.images import store
 from imbalance.data.images.augment import AUGMENTATIONS, draw_ids, flip, uniforms
+from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.images.image_files import ImageFiles, view_pixels, worker_loader
 from imbalance.data.splits import Split
 from imbalance.errors import BadInput, Interrupted
+from imbalance.report.page.examples import render_example
 from imbalance.training import loop
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.features import features
@@ -134,6 +136,19 @@ def count_stamps(notes: Path) -> None:
         return file_stamps(*args)
 
     store.file_stamps = patched
+
+
+@pytest.mark.parametrize("images_from", ["files", "store"])
+def test_an_example_on_a_page_has_the_name_of_its_file(birds, tmp_path, images_from):
+    """The file of this name has the class and the pixels of the example."""
+    birds.data.update(images_from=images_from, augment=("flip",))
+    split = learner_of(birds, tmp_path / "run").dataset.test
+    recipe = Recipe("RGB", (("convert", 0), ("shorter", 20), ("crop", 16)))
+    for row in range(len(split)):
+        shown = render_example(split, row, {})
+        path = Path(birds.data_dir) / "birds" / shown["file"]
+        assert path.parts[-3:-1] == ("test", ("land", "water")[split.targets[row]])
+        assert (decode(path, recipe) == split.inputs[row : row + 1][0].numpy()).all()
 
 
 @pytest.mark.parametrize("images_from", ["files", "store"])

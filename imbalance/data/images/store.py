@@ -81,7 +81,7 @@ def open_store(
     raise_damage(damage(directory, shape, every_row=False), directory)
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
     checksums = read_array(directory / "checksums.npy")
-    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
+    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"), paths)
 
 
 def open_files(

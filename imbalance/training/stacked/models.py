@@ -74,7 +74,8 @@ class Stack:
         # Runs with one seed have their own importance weights, on which the factors on the two losses of a mixture depend.
         # They share all other columns of the batch.
         self.mixes = self.members[0].config.mix.name != "none"
-        partners: Any = (Partners(None, None, 1), 1) if self.mixes else (None, None)  # type: ignore[arg-type]
+        dims: Any = (None, None, 1)  # of the fields of `Partners`
+        partners: Any = (Partners(*dims), 1) if self.mixes else (None, None)
         runs_step = vmap(step, in_dims=(0, 0, None, None, None, None, 1, None, partners[0]))
         self.step = vmap(runs_step, in_dims=(0, 0, None, 0, 1, 1, 1, 1, partners[1]))
 
