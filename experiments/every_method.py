@@ -472,7 +472,8 @@ def ranks_table(rows: Sequence[Row], labels: str) -> str:
 def summary_table(folder: Path) -> str:
     """Return a table of the mean difference of each method from ERM, by kind of data set and by labels that val's rule reads.
 
-    A method that was not trained on all data sets of a kind has no value there.
+    The numbers of data sets on which the method is ahead and behind follow in parentheses. A method that was not trained on all
+    data sets of a kind has no value there.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
@@ -486,15 +487,16 @@ def summary_table(folder: Path) -> str:
     if not trained_sets(rows):
         return "No data set has finished yet.\n"
     heads = ["method", "reads groups of"]
-    for title, results in kinds.items():
-        heads += [f"{title} ({counted(len(results), 'data set')}): minus ERM", "ahead, behind"]
+    heads += [f"{title}, {counted(len(results), 'data set')}" for title, results in kinds.items()]
     heads.append("worst group: val's groups minus val's classes choose")
     table = []
     for method in EVERY:
-        cells = []
-        for results in kinds.values():
-            known = method in on_all(results)
-            cells += [mean_difference(results, method), ahead_behind(results, method)] if known else ["–", "–"]
+        cells = [
+            f"{mean_difference(results, method)} ({ahead_behind(results, method)})"
+            if method in on_all(results)
+            else "–"
+            for results in kinds.values()
+        ]
         if set(cells) != {"–"}:
             first = next((r for results in kinds.values() if (r := reads(results, method)) != "none"), "none")
             gain = rule_gain(*list(kinds.values())[:2], method)

@@ -150,11 +150,9 @@ def test_the_tables_have_means_differences_holm_and_ranks(tmp_path, capsys):
 
     mean_of_sets = f"{100 * np.mean([tests['reweight'][s] - tests['erm'][s] for s in range(10)]):.1f}"
     summary = every.summary_table(tmp_path)
-    assert (
-        f"| ReWeight | train | {mean_of_sets}, {mean_of_sets} | 2, 0 | {mean_of_sets}, {mean_of_sets} | 2, 0 |"
-        in summary
-    )
-    assert "| poly | none |" in summary and "| ERM | none |  |  |  |  |  |  | 0.0, 0.0 |" in summary
+    cells = " | ".join([f"{mean_of_sets}, {mean_of_sets} (2, 0)"] * 2)
+    assert f"| ReWeight | train | {cells} | – | 0.0, 0.0 |" in summary
+    assert "| poly | none |" in summary and "| ERM | none |  |  |  | 0.0, 0.0 |" in summary
 
 
 def test_the_variance_shares_are_those_of_the_kept_values(tmp_path):
