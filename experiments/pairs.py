@@ -211,9 +211,8 @@ class Scores(NamedTuple):
 
     test: Mapping[str, np.ndarray]  # test balanced accuracy, by choice of epoch (a key of COLUMNS)
     train: np.ndarray  # accuracy over all training examples, at the last epoch
-    after: (
-        np.ndarray
-    )  # share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
+    # Share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
+    after: np.ndarray
     rate: float
     pairs: Sequence[str]  # the names of the pairs, such as "cat+dog"
 

@@ -17,9 +17,8 @@ from imbalance.utils.files import contains, output_path
 from imbalance.utils.optional import optional
 
 if TYPE_CHECKING:
-    from imbalance.deploy.load import (
-        TrainedModel,
-    )  # not imported at run time, because `TrainedModel.export` imports this module
+    # Not imported at run time, because `TrainedModel.export` imports this module
+    from imbalance.deploy.load import TrainedModel
 
 TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest logit; another order of summation causes it
 

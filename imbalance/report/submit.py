@@ -120,8 +120,8 @@ def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
             f"({'; '.join(other)}); train on the known data"
         )
     evaluated = dataset.eval_dataset
-    seen = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
-    share = float(np.isin(evaluated.test.checksums, seen).mean())
+    earlier = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
+    share = float(np.isin(evaluated.test.checksums, earlier).mean())
     if share > SHARED_EXAMPLES:
         raise BadInput(
             f"{directory}: {share:.1%} of the test examples are also in train or val; split the data so that no example is in two splits"

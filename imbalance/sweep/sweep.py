@@ -45,7 +45,7 @@ from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
-from imbalance.sweep.pruning import EQUAL, Plan, describe, keep_plan, make_plan, mark_pruned, plan_of
+from imbalance.sweep.pruning import SHARED_KEYS, Plan, describe, keep_plan, make_plan, mark_pruned, plan_of
 from imbalance.sweep.runs import check_common_overrides, check_config_names, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Outcome, Point, Search
@@ -149,15 +149,15 @@ def plan_for(pruner: str, first_rung: int | None, points: Iterable[Point], work_
 
 
 def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
-    """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `EQUAL`.
+    """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `SHARED_KEYS`.
 
-    The points are `example` and, for each axis in `EQUAL`, a point with each value of a list or each end of a range.
+    The points are `example` and, for each axis in `SHARED_KEYS`, a point with each value of a list or each end of a range.
 
     Args:
         space: the search space, as `Search` takes it.
         example: any point of the space.
     """
-    axes = ((key, space.get(key, [])) for key in EQUAL)
+    axes = ((key, space.get(key, [])) for key in SHARED_KEYS)
     ends = [(key, [axis["low"], axis["high"]] if isinstance(axis, Mapping) else axis) for key, axis in axes]
     example = {"seed": 0, **example}
     return [example, *({**example, key: value} for key, values in ends for value in values)]

@@ -75,9 +75,8 @@ def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(
 @torch.no_grad()
 def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
     """Return the outputs of `Objective.extra_outputs` for a split; in a debug run, for its first batch only."""
-    if (
-        type(learner.objective).extra_outputs is Objective.extra_outputs
-    ):  # the objective saves none, so do not read the inputs
+    # If the objective saves none, the inputs need not be read
+    if type(learner.objective).extra_outputs is Objective.extra_outputs:
         return {}
     model = learner.evaluated_network.eval()
 

@@ -103,9 +103,8 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     assert pairs.methods_table(found).count("| Fashion-MNIST |") == 6
     past, gain = pairs.past_and_gain(found["fashion"], "last epoch", 1.0)
     np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
-    assert sorted(past) == pytest.approx(
-        [(0.51 * 2 / 3 + 0.51) / 2, *[0.51] * 5]
-    )  # one run of three never interpolated
+    # One run of three never interpolated
+    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, *[0.51] * 5])
     assert pairs.trend_table(found).count("| Fashion-MNIST |") == 6
     assert pairs.interaction_table(found).count("| Fashion-MNIST |") == 4
     gains = {e: [found["fashion"][loss, e].test["early-stopped"] for loss in ("poly", "ce")] for e in (0.0, 1.0)}
@@ -174,9 +173,8 @@ def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
     rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
     rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
     results.add("protocol", tmp_path, rows[1:])
-    assert protocol.kept_table(protocol.IMAGES, tmp_path).startswith(
-        "No part of the protocol"
-    )  # cross-entropy lacks a seed
+    # Cross-entropy lacks a seed
+    assert protocol.kept_table(protocol.IMAGES, tmp_path).startswith("No part of the protocol")
     results.add("protocol", tmp_path, rows)
     *_, ce, poly = protocol.kept_table(protocol.IMAGES, tmp_path).splitlines()
     value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
@@ -249,10 +247,8 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
         )
         for seed in range(3)
     ]
-    rows += [
-        row("digits_ce", 10, "0.1|0.1|0.1"),
-        row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
-    ]  # no part of the table
+    # No part of the table
+    rows += [row("digits_ce", 10, "0.1|0.1|0.1"), row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2")]
     results.add("ledger", tmp_path, rows[:3])
     assert (
         compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these configs have kept results yet.\n"

@@ -217,9 +217,8 @@ def test_without_memory_for_a_batch_a_run_goes_on_in_parts_to_the_same_numbers(
     config, tmp_path, monkeypatch, at, capsys
 ):
     """In the first step, in the midst of an epoch, and epochs after the state gone back to, which are trained again."""
-    config.objective = create(
-        name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False
-    )  # which keeps a state of its own
+    # Which keeps a state of its own
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)
     config.optim.update(momentum=0.9)
     config.trainer.update(epochs=4, dtype="float64", eval_every=4)
     config.model = create(name="mlp", hidden=(8,))
