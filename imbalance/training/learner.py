@@ -284,9 +284,10 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
         network: nn.Module = build(MODELS, config.model, architecture=None, **shape)
         needed = "an nn.Module with the parts `features` and `head`, as `imbalance.models.with_head` builds"
         check_returned(config, "model", network, nn.Module, needed)
-        check_parts(config, network, needed)
+        check_parts(config, "model", network, needed)
         network = build(ADAPTERS, config.adapter, network=network)
         check_returned(config, "adapter", network, nn.Module, needed)
+        check_parts(config, "adapter", network, needed)
         return network
 
     with MemoryBudget("config.model", available_memory()):

@@ -47,15 +47,16 @@ def refuse(config: Experiment, path: str, fault: str, needed: str) -> None:
     raise BadInput(f"config.{path}.name: {config.section(path).name!r} {fault}; it must return {needed}")
 
 
-def check_parts(config: Experiment, network: nn.Module, needed: str) -> None:
+def check_parts(config: Experiment, path: str, network: nn.Module, needed: str) -> None:
     """Raise `BadInput` if a user's own network lacks the parts `features` and `head`, which heads, adapters and `load` use.
 
     Args:
+        path: the section whose function returned the network: "model" or "adapter".
         needed: what the function must return, in words.
     """
     lacking = [name for name in ("features", "head") if not isinstance(getattr(network, name, None), nn.Module)]
-    if is_own(config, "model") and lacking:
-        refuse(config, "model", f"returns {type(network).__name__} without the part `{lacking[0]}`", needed)
+    if is_own(config, path) and lacking:
+        refuse(config, path, f"returns {type(network).__name__} without the part `{lacking[0]}`", needed)
 
 
 def is_own(config: Experiment, path: str) -> bool:

@@ -145,6 +145,10 @@ def without_parts(input_shape, num_classes):
     return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
 
 
+def wrapped(network):
+    return nn.Sequential(network)
+
+
 class Scaled(nn.Module):
     def __init__(self, num_classes):
         super().__init__()
@@ -221,6 +225,7 @@ FAULTS = [
     ("weights", "infinite", "returns weights from inf to inf"),
     ("mix", "of_one", "returns int; it must return a Mix of the batch"),
     ("model", "three", "returns int; it must return an nn.Module with the parts"),
+    ("adapter", "wrapped", "returns Sequential without the part `features`; it must return an nn.Module with"),
     ("model", "without_parts", "returns Sequential without the part `features`; it must return an nn.Module with"),
     (
         "model",
