@@ -499,7 +499,8 @@ def summary_table(folder: Path) -> str:
         ]
         if set(cells) != {"–"}:
             first = next((r for results in kinds.values() if (r := reads(results, method)) != "none"), "none")
-            gain = rule_gain(*list(kinds.values())[:2], method)
+            by_groups, by_classes, _ = kinds.values()
+            gain = rule_gain(by_groups, by_classes, method)
             table.append([EVERY[method].title, first, *([""] * len(cells) if method == "erm" else cells), gain])
     return markdown(heads, table)
 
