@@ -452,6 +452,8 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
     clean_commit()  # refuse before training, rather than after it
     check_smote()
+    for table in (*TUNED_ON, *tables):
+        load_split(settings, table, 0)  # a missing or changed file is refused now, rather than after hours
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more threads change the last bits, and small networks gain nothing
     try:
