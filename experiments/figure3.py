@@ -11,10 +11,8 @@ the command trains nothing, and shows all runs that were started before, includi
 from imbalance.experiments.paper_rows import compare, last
 from imbalance.sweep.variants import Variant
 
-NO_MOMENTUM = {
-    "optim.lr": 0.008,
-    "optim.momentum": 0.0,
-}  # the paper's optimiser for importance weights to a higher power
+# The paper's optimiser for importance weights to a higher power
+NO_MOMENTUM = {"optim.lr": 0.008, "optim.momentum": 0.0}
 
 ROWS = {
     "cifar": {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imbalance.errors import BadInput
 from imbalance.experiments import (
+    early_stopping,
     figure3,
     keel_tables,
     leads_along_training,
@@ -110,15 +111,20 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "keel-ratio": keel_tables.ratio_table,
     "keel-rare": keel_tables.rare_table,
     "leaderboard": board_tables,
+    "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
     "leaderboard-variance": variance_table,
     "leaderboard-not-comparable": of_leaderboard(leaderboard.not_comparable_table),
     "leaderboard-quoted": quoted_elsewhere,
     "long-tails": long_tails_table,
     "limit-outcome": limit_on_features.outcome_text,
     "limit-contrasts": limit_on_features.contrasts_table,
+    "limit-parts": limit_on_features.parts_table,
+    "limit-tuning": limit_on_features.tuning_text,
     "limit-arms": limit_on_features.arms_table,
     "limit-descent": limit_on_features.descent_table,
+    "early": early_stopping.early_table,
     "leads": leads_along_training.leads_table,
+    "leads-summary": leads_along_training.leads_summary,
     "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),
     "subpopbench-dominoes": partial(subpopbench.kept_table, "dominoes"),
     "pairs-tuning": lambda folder: pairs.tuning_table(kept_results.read(pairs.STUDY, folder), pairs.TITLES),

@@ -13,13 +13,13 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import keel_tables, protocol, subpopbench
+from imbalance.experiments import every_method, keel_tables, protocol, subpopbench
 from imbalance.experiments.keel_tables import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
@@ -46,6 +46,35 @@ def config_of(row: Row) -> dict[str, Any]:
     return flatten(make_run(row["name"], texts, 0, "runs").config.to_dict())
 
 
+class Tuning(NamedTuple):
+    """The choice of hyperparameters: a text that says how they were chosen, and the labels of val that the choice read."""
+
+    text: str
+    labels: str
+
+    @property
+    def cells(self) -> Entry:
+        return {"tuning": self.text, "labels in tuning": self.labels}
+
+
+UNTUNED = Tuning("not tuned", "none")
+ON_DIGITS = Tuning("learning rate the best of 5 on val, exponent also chosen on val", "classes")
+ON_COLORED_DIGITS = Tuning("best of 3 learning rates on val, over 3 other seeds", "groups")
+BY_HAND = Tuning("learning rates set by hand after earlier runs, which were not kept", "classes")
+# The choice of hyperparameters of a setting, by table of results and config; a setting with other overrides was not tuned.
+TUNED = {
+    **{("ledger", f"digits_{method}"): ON_DIGITS for method in ("erm", "ce", "poly")},
+    **{("ledger", f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "ce", "poly", "undersampled")},
+}
+
+
+def tuning_of(table: str, row: Row) -> Tuning:
+    """Return how the hyperparameters of a row in the ledger or in the table of draws were chosen."""
+    if table == "draws":
+        return BY_HAND
+    return TUNED.get((table, row["name"]), UNTUNED) if row["overrides"] == "default" else UNTUNED
+
+
 def settings_of(row: Row) -> str:
     """Return the overrides of a row that can change a result; "" if there are none."""
     parts = row["overrides"].split(",")
@@ -60,7 +89,7 @@ def entry(
     Args:
         table: the name of the table of results that has `rows`.
         values: the metric of each seed; nan for a seed that diverged.
-        about: cells that the config does not determine, by column.
+        about: cells that the config does not determine, by column; at least "metric", "tuning" and "labels in tuning".
         config: the values of the config by full key.
     """
     evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
@@ -70,8 +99,16 @@ def entry(
         leaderboard.result_cells(values),
         {"config": rows[0]["name"], "settings": settings_of(rows[0]), "evidence": evidence, "by": BY},
         {"digest": leaderboard.digest_of(lines), "commit": " ".join(sorted({row["commit"] for row in rows}))},
+        data_cells(rows),
         about,
     )
+
+
+def data_cells(rows: Sequence[Row]) -> Entry:
+    """Return the number of test examples, and the number of draws of train, val and test that the seeds have."""
+    done = [row for row in rows if row["status"] == "done"]
+    sizes = {sum(map(int, row["test counts"].split("|"))) for row in rows}
+    return {"test examples": str(max(sizes)), "draws": str(len({row["data"] for row in done}))}
 
 
 def by_setting(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -95,34 +132,12 @@ def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
     return {int(row["seed"]): score(row, "test", METRICS[metric]) for row in rows}
 
 
-# The configs whose learning rates were chosen on val, as text; for that of colored digits, see `colored_digits_methods`.
-CHOSEN_ON_VAL = {
-    **{f"colored_digits_{name}": "learning rate of the config, the best of 3 on val at three other seeds"
-       for name in ("erm", "ce", "poly", "dro", "undersampled")},
-    **{f"digits_{name}": "learning rate of the config, the best on val" for name in ("erm", "ce", "poly")},
-}  # fmt: skip
-
-
-def tuning_of(row: Row) -> str:
-    """Return how the hyperparameters of a row of results were chosen, if its command did not tune them."""
-    if "optim.lr=" in row["overrides"]:
-        return "learning rate set by hand"
-    return CHOSEN_ON_VAL.get(row["name"], "of the config")
-
-
 def default_entries(table: str, folder: Path) -> Iterator[Entry]:
-    """Yield a row for each setting of a table of results whose command did not tune its hyperparameters."""
+    """Yield a row for each setting of a table of results, as `tuning_of` says it was tuned."""
     for rows in by_setting(kept_results.read(table, folder)):
-        metric, tuning, config = metric_for(rows), tuning_of(rows[0]), config_of(rows[0])
-        about = {"metric": metric, "tuning": tuning}
-        if "on val" in tuning:
-            about["labels in val"] = labels_for(metric)
-        yield entry(table, rows, tests_of(rows, metric), about, config)
-
-
-def labels_for(metric: str) -> str:
-    """Return the labels of val that a choice by a metric reads, "classes" or "groups"."""
-    return "groups" if metric == "worst-group accuracy" else "classes"
+        metric = metric_for(rows)
+        about = {"metric": metric, **tuning_of(table, rows[0]).cells}
+        yield entry(table, rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
 def long_tail_entries(folder: Path) -> Iterator[Entry]:
@@ -132,7 +147,7 @@ def long_tail_entries(folder: Path) -> Iterator[Entry]:
         best = {"rule": "best balanced accuracy", "labels in val": "classes"}
         for about, column in ((last, "test balanced"), (best, "best balanced: test balanced")):
             values = dict(zip((int(row["seed"]) for row in rows), numbers(rows, column).tolist()))
-            cells = {"metric": "balanced accuracy", "tuning": "of the config", **about}
+            cells = {"metric": "balanced accuracy", **UNTUNED.cells, **about}
             yield entry("long_tails", rows, values, cells, config_of(rows[0]))
 
 
@@ -145,28 +160,41 @@ def protocol_entries(folder: Path) -> Iterator[Entry]:
                 tried = [row for row in every if protocol.is_run_of(row, data, loss) and row["batch size"] == size]
                 if not tried:
                     continue
-                _, rows = protocol.best_kept_rate(tried, metric_name)
-                rates = len({row["lr"] for row in tried if row["seed"] == "0"})
+                chosen, rows = protocol.best_kept_rate(tried, metric_name)
+                scores = {row["lr"]: score(row, "val", metric_name) for row in tried if row["seed"] == "0"}
+                remarks = []
+                if (ties := sum(value == scores[chosen] for value in scores.values())) > 1:
+                    remarks.append(f"smallest of {ties} equally good learning rates")
+                if float(chosen) in (min(map(float, scores)), max(map(float, scores))):
+                    remarks.append("the learning rate is an end of the grid")
                 metric = next(title for title, name in METRICS.items() if name == metric_name)
+                exponents = ", exponent also chosen on val" if data == "digits" else ""
+                text = f"best of {len(scores)} learning rates on val at seed 0{exponents}"
                 about = {
-                    "metric": metric, "tuning": f"best of {rates} learning rates on val at seed 0",
-                    "labels in val": labels_for(metric),
-                }  # fmt: skip
+                    "metric": metric,
+                    **Tuning(text, "groups" if metric_name == "worst_group_accuracy" else "classes").cells,
+                    "settings": ",".join([settings_of(rows[0]), *remarks]),
+                }
+                if data == "cifar_pair_features":  # features of the images of cifar_pair
+                    about["source"] = "CIFAR-10"
                 yield entry("protocol", rows, tests_of(rows, metric), about, config_of(rows[0]))
 
 
-# What a method of SubpopBench trains besides one network for the steps of the comparison.
-MORE_TRAINING = {
-    **dict.fromkeys(RETRAINED, ", then as many of the last layer"),
-    "lff": " of each of two networks",
-}
+def tied_settings(rows: Sequence[Row], rule: str) -> int:
+    """Return how many settings of a method are the best at seed 0 by a rule of SubpopBench; the first of them was taken.
 
-
-def equally_good(rows: Sequence[Row], method: str, rule: str) -> int:
-    """Return the number of settings of a method that are equally good by a rule at seed 0, and better than all others."""
-    searched = [row for row in rows if row["method"] == method and row["seed"] == "0" and row["status"] == "done"]
-    values = [float(row[f"{rule}: value"]) for row in searched]
+    Args:
+        rows: the rows of one method in one comparison.
+    """
+    values = [float(row[f"{rule}: value"]) for row in rows if row["seed"] == "0" and row["status"] == "done"]
     return values.count(max(values))
+
+
+def steps_text(method: str, steps: int) -> str:
+    """Return the number of training steps of a method of SubpopBench, those of a head or of a second network included."""
+    if METHODS[method].overrides.get("head.name") in RETRAINED:
+        return f"{2 * steps:,} steps, half of them of the head alone"
+    return f"{steps:,} steps" + (" of two networks" if method == "lff" else "")
 
 
 def method_config(comparison: subpopbench.Comparison, method: str) -> tuple[str, dict[str, Any]]:
@@ -182,25 +210,61 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each method and each rule that reads val, in each comparison by the protocol of SubpopBench."""
     for comparison, rows in subpopbench.comparisons(kept_results.read(subpopbench.STUDY, folder)).items():
         settings = 1 + max(int(row["setting"]) for row in rows)
+        # The configs are those of setting 0, because the cells below say what differs between settings.
+        configs = {method: method_config(comparison, method) for method in {row["method"] for row in rows}}
         for rule, labels in (("val worst group", "groups"), ("val worst class", "classes")):
             for method, outcome in subpopbench.outcomes(rows, rule, subpopbench.SEEDS).items():
                 if outcome.setting is None:
                     continue
-                # The values are those of setting 0, because the cells below say what differs between settings.
-                config, values = method_config(comparison, method)
-                equal, steps = equally_good(rows, method, rule), f"{comparison.budget:,} steps"
+                config, values = configs[method]
+                ties = tied_settings([row for row in rows if row["method"] == method], rule)
+                first = f" (first of {ties} equally good ones)" if ties > 1 else ""
+                chosen = list(outcome.runs.values())
+                steps = steps_text(method, comparison.budget)
+                fitted = has_head(METHODS[method]) and METHODS[method].needs_attributes
                 about = {
                     "metric": "worst-group accuracy",
                     "rule": rule,
-                    "labels in val": "groups" if has_head(method) and METHODS[method].needs_attributes else labels,
-                    "budget": f"{steps}{MORE_TRAINING.get(method, '')}, attributes of train {comparison.attributes}",
-                    "tuning": f"best of {counted(settings, 'setting')} by the rule at seed 0",
-                    "settings": f"setting {outcome.setting} of SubpopBench"
-                    + (f" (the first of {equal} equally good ones)" if equal > 1 else ""),
+                    "labels in val": f"groups{leaderboard.FITTED_TO_VAL}" if fitted else labels,
+                    "budget": f"{steps}, attributes of train {comparison.attributes}",
+                    **Tuning(f"best of {counted(settings, 'setting')} by the rule at seed 0", labels).cells,
+                    "learning rate": f"{float(chosen[0]['lr']):.3g}",
+                    "settings": f"setting {outcome.setting} of SubpopBench{first}",
                     "config": config,
                 }
-                chosen = list(outcome.runs.values())
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
+
+
+def every_method_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each data set, rule and method of the comparison of every method on real data."""
+    rows = kept_results.read(every_method.STUDY, folder)
+    for name, data in every_method.DATA.items():
+        metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
+        for labels, rule in every_method.rules_of(data).items():
+            for method in every_method.EVERY:
+                of_method = [row for row in rows if row["set"] == name and row["method"] == method]
+                exponents = every_method.window(of_method, data, method, rule)
+                tried = [row for row in of_method if int(row["exponent"]) in exponents]
+                if not tried:
+                    continue
+                values = every_method.run_values(data, method, data.rates)
+                config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
+                rates = " to ".join(f"{10.0**exponent:g}" for exponent in sorted({exponents[0], exponents[-1]}))
+                about = {
+                    "data": f"{data.title} ({data.representation})",
+                    "metric": metric,
+                    "starts from": "random weights"
+                    if data.representation == "columns"
+                    else f"features of {data.representation}",
+                    "budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}",
+                    **Tuning("best of 3 learning rates on val of each seed", labels).cells,
+                    "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
+                    "labels in val": "groups" if every_method.labels_read(data, method) == "val" else labels,
+                    "settings": f"learning rates {rates}",
+                }
+                yield entry(
+                    every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
+                )
 
 
 def keel_entries(folder: Path) -> Iterator[Entry]:
@@ -219,7 +283,7 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
     about = {
         "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
         "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
-        "tuning": f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables",
+        **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
     }  # fmt: skip
     for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
         if method.arm in OUTSIDERS:
@@ -232,7 +296,7 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
 
 SOURCES = (
     partial(default_entries, "ledger"), partial(default_entries, "draws"), long_tail_entries, protocol_entries,
-    subpopbench_entries, keel_entries,
+    subpopbench_entries, every_method_entries, keel_entries,
 )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ learning rates at which every seed reaches the share. So the choice reads neithe
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,9 @@ STUDY = "leads"
 EXPONENTS = (1.0, 1.5)
 RATES = {"ce": (0.001, 0.003, 0.01), "poly": (0.0003, 0.001, 0.003)}
 EPOCHS = 240
+SHARED_RATES = (0.001, 0.003)
 SHARES = (0.5, 0.65, 0.8)
+EVERY = 10  # epochs between two evaluations, as in the configs
 ROLES = ("as_listed", "swapped")  # which class of a pair has more training images: the first, the second
 
 
@@ -80,36 +82,49 @@ def early_stopped(row: Row) -> int | None:
 # The table
 
 
-def chosen(rows: Sequence[Row], epoch_of: Callable[[Row], int | None]) -> np.ndarray | None:
-    """Return the (S,) test accuracies of a loss on a pair, at the learning rate with the best mean on val.
+class Choice(NamedTuple):
+    """What val chooses for a loss on a pair of classes.
+
+    rate: the learning rate.
+    epochs: (S,) epochs at which the runs are compared, in the order of the seeds.
+    accuracies: (S,) test balanced accuracies at these epochs.
+    """
+
+    rate: float
+    epochs: np.ndarray
+    accuracies: np.ndarray
+
+
+def chosen(rows: Sequence[Row], epoch_of: Callable[[Row], int | None]) -> Choice | None:
+    """Return the learning rate of a loss on a pair with the best mean on val; None if no learning rate counts.
 
     Args:
         rows: the runs of all learning rates and seeds.
         epoch_of: returns the epoch at which a run is compared, or None if it does not reach this epoch; a learning rate counts
             only if all its runs reach theirs.
-
-    Returns:
-        The accuracies in the order of the seeds, or None if no learning rate counts.
     """
-    best, accuracies = -np.inf, None
-    for _, runs in itertools.groupby(sorted(rows, key=lambda r: (float(r["lr"]), int(r["seed"]))), lambda r: r["lr"]):
+    best, choice = -np.inf, None
+    for rate, runs in itertools.groupby(
+        sorted(rows, key=lambda r: (float(r["lr"]), int(r["seed"]))), lambda r: r["lr"]
+    ):
         at_epoch = [(row, epoch_of(row)) for row in runs]
         reached = [(row, epoch) for row, epoch in at_epoch if epoch is not None]
         if len(reached) < len(at_epoch):
             continue
         val = float(np.mean([path(row, "val")[epoch] for row, epoch in reached]))
         if val > best:
-            best, accuracies = val, np.array([path(row, "test")[epoch] for row, epoch in reached])
-    return accuracies
+            accuracies = np.array([path(row, "test")[epoch] for row, epoch in reached])
+            best, choice = val, Choice(float(rate), np.array([epoch for _, epoch in reached]), accuracies)
+    return choice
 
 
-Pair = tuple[str, str]
+Pair = tuple[str, str]  # the class with more images, then the one with fewer
 
 
-def differences(rows: Iterable[Row], exponent: float, epoch_of: Callable[[Row], int | None]) -> dict[Pair, np.ndarray]:
-    """Return poly minus cross-entropy, one value for each seed, by pair of classes: the one with more images comes first.
-
-    A pair is left out if a loss has no learning rate that counts.
+def choices(
+    rows: Iterable[Row], exponent: float, epoch_of: Callable[[Row], int | None]
+) -> dict[Pair, dict[str, Choice | None]]:
+    """Return what val chooses on each pair of classes, by loss.
 
     Args:
         rows: the rows of one data set, all with the same seeds.
@@ -120,12 +135,9 @@ def differences(rows: Iterable[Row], exponent: float, epoch_of: Callable[[Row], 
         if float(row["exponent"]) == exponent:
             first, second = row["classes"].split("+")
             runs.setdefault((first, second), {loss: [] for loss in LOSSES})[row["name"].rpartition("_")[2]].append(row)
-    leads = {}
-    for pair, by_loss in runs.items():
-        poly, cross_entropy = (chosen(by_loss[loss], epoch_of) for loss in ("poly", "ce"))
-        if poly is not None and cross_entropy is not None:
-            leads[pair] = poly - cross_entropy
-    return leads
+    return {
+        pair: {loss: chosen(of_loss, epoch_of) for loss, of_loss in by_loss.items()} for pair, by_loss in runs.items()
+    }
 
 
 def with_whole_seeds(rows: Iterable[Row]) -> list[Row]:
@@ -138,69 +150,120 @@ def with_whole_seeds(rows: Iterable[Row]) -> list[Row]:
     return [by_seed[seed] for by_seed in settings.values() for seed in sorted(seeds, key=int)]
 
 
-def leads_by_roles(
-    rows: Iterable[Row], data: str, exponent: float, epoch_of: Callable[[Row], int | None]
-) -> dict[str, tuple[list[tuple[int, int]], np.ndarray]]:
-    """Return the leads of poly on a data set for each of ROLES, and for "both" of them on the same pairs and seeds.
+def by_roles(rows: Iterable[Row], data: str) -> dict[str, list[Row]]:
+    """Return the rows of a data set for each of ROLES that has any, and for "both" if both have; see `with_whole_seeds`.
 
     Args:
         data: a key of `pairs.CLASSES`.
-        epoch_of: see `chosen`.
-
-    Returns:
-        The numbers of the two classes of each of P pairs, and the leads: (P, S), and (P, 2, S) for "both". Roles with fewer
-        than two pairs are left out.
     """
-    classes = CLASSES[data]
-
-    def role(row: Row) -> str:
-        first, second = row["classes"].split("+")
-        return ROLES[int(classes.index(first) > classes.index(second))]
-
-    by_role: dict[str, list[Row]] = {name: [] for name in ROLES}
+    parts: dict[str, list[Row]] = {name: [] for name in ROLES}
     for row in rows:
         if row["name"].rpartition("_pair_")[0] == data:
-            by_role[role(row)].append(row)
-    leads = {
-        name: differences(with_whole_seeds(of_role), exponent, epoch_of) for name, of_role in by_role.items() if of_role
-    }
-    result = {name: (list(pairs), list(pairs.values())) for name, pairs in leads.items()}
-    if len(leads) == len(ROLES):
-        joint = differences(with_whole_seeds(by_role["as_listed"] + by_role["swapped"]), exponent, epoch_of)
-        shared = [(a, b) for a, b in joint if classes.index(a) < classes.index(b) and (b, a) in joint]
-        result["both"] = shared, [np.stack([joint[a, b], joint[b, a]]) for a, b in shared]
-    return {
-        name: ([(classes.index(a), classes.index(b)) for a, b in pairs], np.stack(values))
-        for name, (pairs, values) in result.items() if len(pairs) > 1
-    }  # fmt: skip
+            first, second = map(CLASSES[data].index, row["classes"].split("+"))
+            parts[ROLES[int(first > second)]].append(row)
+    parts = {name: of_role for name, of_role in parts.items() if of_role}
+    if len(parts) == len(ROLES):
+        parts["both"] = [row for of_role in parts.values() for row in of_role]
+    return {name: with_whole_seeds(of_role) for name, of_role in parts.items()}
+
+
+def leads(
+    found: Mapping[Pair, Mapping[str, Choice | None]], data: str
+) -> tuple[list[tuple[int, int]], np.ndarray] | None:
+    """Return the lead of poly over cross-entropy on the pairs for which both losses have a choice; None for fewer than two pairs.
+
+    Args:
+        found: the result of `choices`; if it has both orders of the classes, a pair needs choices in both.
+        data: a key of `pairs.CLASSES`.
+
+    Returns:
+        The numbers of the two classes of each of P pairs, and the (P, R, S) differences between the test accuracies, for R role
+        orders and S seeds.
+    """
+    values: dict[tuple[int, int], list[np.ndarray]] = {}
+    for (first, second), by_loss in found.items():
+        poly, cross_entropy = by_loss["poly"], by_loss["ce"]
+        if poly is not None and cross_entropy is not None:
+            numbers = CLASSES[data].index(first), CLASSES[data].index(second)
+            values.setdefault((min(numbers), max(numbers)), []).append(poly.accuracies - cross_entropy.accuracies)
+    orders = max((len(of_pair) for of_pair in values.values()), default=0)
+    whole = {pair: of_pair for pair, of_pair in sorted(values.items()) if len(of_pair) == orders}
+    return (list(whole), np.stack([np.stack(of_pair) for of_pair in whole.values()])) if len(whole) > 1 else None
+
+
+COMPARED_AT: dict[str, Callable[[Row], int | None]] = {
+    **{f"{share:.0%} of training after interpolation": lambda row, s=share: epoch_of_share(row, s) for share in SHARES},
+    "the best epoch on val (early-stopped)": early_stopped,
+    "early-stopped, at the learning rates that both losses have": lambda row: (
+        early_stopped(row) if float(row["lr"]) in SHARED_RATES else None
+    ),
+}
+
+
+MORE_IMAGES = {"as_listed": "first class", "swapped": "second class", "both": "either, averaged"}
 
 
 def leads_table(folder: Path) -> str:
-    """Return a table of the lead of poly over cross-entropy, at each share of training after interpolation and early-stopped."""
+    """Return a table of the lead of poly over cross-entropy, at each share of training after interpolation and early-stopped.
+
+    The last columns have two values, of cross-entropy and of poly: the pairs without a learning rate that counts, the share
+    of chosen learning rates that are the smallest or the largest, and the share of early-stopped runs whose best epoch is the
+    first evaluated.
+    """
     rows = kept_results.read(STUDY, folder)
-    heads = [
-        "data",
-        "more images",
-        "weights",
-        "compared at",
-        "pairs",
-        "seeds",
-        "poly minus cross-entropy, points",
-        "pairs ahead",
-        "behind",
-    ]
-    names = {"as_listed": "first class", "swapped": "second class", "both": "both, averaged"}
-    epochs: dict[str, Callable[[Row], int | None]] = {
-        **{f"{share:.0%} of training after interpolation": lambda row, s=share: epoch_of_share(row, s) for share in SHARES},
-        "the best epoch on val (early-stopped)": early_stopped,
-    }  # fmt: skip
+    heads = ["data", "more images", "weights", "compared at", "pairs", "seeds", "poly minus cross-entropy, points", "pairs ahead, behind",
+             "pairs without a rate", "rates at an end", "first epoch"]  # fmt: skip
     table = []
-    for data, exponent, (epoch, epoch_of) in itertools.product(CLASSES, EXPONENTS, epochs.items()):
-        for roles, (pairs, leads) in leads_by_roles(rows, data, exponent, epoch_of).items():
-            result = contrast(leads, pairs)
-            level = " (level)" if result.level(EQUIVALENCE) else ""
-            table.append([TITLES[data], names[roles], f"IW^{exponent:g}", epoch, str(len(pairs)), str(leads.shape[-1]),
-                          result.points() + level, *map(str, ahead_and_behind(leads))])  # fmt: skip
+    for data in CLASSES:
+        parts = by_roles(rows, data)
+        for exponent, (roles, of_role) in itertools.product(EXPONENTS, parts.items()):
+            results = {}
+            for epoch, epoch_of in COMPARED_AT.items():
+                found = choices(of_role, exponent, epoch_of)
+                results[epoch] = leads(found, data)
+                if results[epoch] is None:
+                    continue
+                pairs, values = results[epoch]
+                result = contrast(values, pairs)
+                by_loss = {loss: [by_loss[loss] for by_loss in found.values()] for loss in LOSSES}
+                missing = [sum(choice is None for choice in of_loss) for of_loss in by_loss.values()]
+                ends, first = [], []
+                for loss, of_loss in by_loss.items():
+                    kept = [choice for choice in of_loss if choice is not None]
+                    ends.append(np.mean([choice.rate in (RATES[loss][0], RATES[loss][-1]) for choice in kept]))
+                    first.append(np.mean([choice.epochs == EVERY for choice in kept]))
+                table.append([
+                    TITLES[data], MORE_IMAGES[roles], f"IW^{exponent:g}", epoch, str(len(pairs)), str(values.shape[-1]),
+                    result.points() + (" (level)" if result.level(EQUIVALENCE) else ""), "{}, {}".format(*ahead_and_behind(values)),
+                    "{}, {}".format(*missing), "–" if "both losses" in epoch else "{:.0%}, {:.0%}".format(*ends),
+                    "{:.0%}, {:.0%}".format(*first) if "early-stopped" in epoch else "–",
+                ])  # fmt: skip
+            few, many = (results[f"{share:.0%} of training after interpolation"] for share in (SHARES[0], SHARES[-1]))
+            shared = [pair for pair in few[0] if pair in many[0]] if few and many else []
+            if len(shared) > 1:
+                growth = np.stack([many[1][many[0].index(pair)] - few[1][few[0].index(pair)] for pair in shared])
+                table.append([
+                    TITLES[data], MORE_IMAGES[roles], f"IW^{exponent:g}", f"{SHARES[-1]:.0%} minus {SHARES[0]:.0%}, the same pairs",
+                    str(len(shared)), str(growth.shape[-1]), contrast(growth, shared).points(),
+                    "{}, {}".format(*ahead_and_behind(growth)), "–", "–", "–",
+                ])  # fmt: skip
+    return markdown(heads, table) if table else "No two pairs have finished yet.\n"
+
+
+def leads_summary(folder: Path) -> str:
+    """Return a short table of the rows of `leads_table`: the leads, with the numbers of pairs that have one."""
+    rows = kept_results.read(STUDY, folder)
+    columns = [epoch for epoch in COMPARED_AT if epoch != "the best epoch on val (early-stopped)"]
+    table = []
+    for data in CLASSES:
+        for roles, of_role in by_roles(rows, data).items():
+            for exponent in EXPONENTS:
+                found = [leads(choices(of_role, exponent, COMPARED_AT[epoch]), data) for epoch in columns]
+                cells = [f"{contrast(lead[1], lead[0]).points()} ({len(lead[0])})" if lead else "–" for lead in found]
+                if any(found):
+                    seeds = next(lead[1].shape[-1] for lead in found if lead)
+                    table.append([TITLES[data], MORE_IMAGES[roles], str(seeds), f"IW^{exponent:g}", *cells])
+    heads = ["data", "more images", "seeds", "weights", *columns]
     return markdown(heads, table) if table else "No two pairs have finished yet.\n"
 
 

@@ -27,7 +27,7 @@ import numpy as np
 
 from imbalance.data.sets.features import open_features
 from imbalance.errors import BadInput
-from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast, holm
+from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast, contrast_over_classes, holm
 from imbalance.metrics.scores import auroc
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row, numbers
@@ -57,6 +57,14 @@ PRIMARY = {
     "a": (POLY, HARD, "at 0"),
     "b": (POLY, HARD, "at val"),
     "c": (POLY_TUNED, RIDGE, "at val"),
+}
+# Contrasts that were not planned. Contrasts "a" and "b" change loss and weights at once; these have one of the two changes.
+UNWEIGHTED = "poly α=1 IW^0"
+PARTS = {
+    "loss": (UNWEIGHTED, HARD, "at 0"),
+    "weights": (POLY, UNWEIGHTED, "at 0"),
+    "loss, val": (UNWEIGHTED, HARD, "at val"),
+    "weights, val": (POLY, UNWEIGHTED, "at val"),
 }
 
 
@@ -444,17 +452,16 @@ def outcome(cell: Cell) -> str:
             return "significant, but level" if level else "significant"
         return "level" if level else "not decided"
 
-    acts = corrected["a"] < 0.05 and a.value > 0
+    parts = {key: contrast(difference(cell, *arms), cell.pairs).points(2) for key, arms in PARTS.items()}
     shape = cell.rows.shape
     return (
-        f"In the limit of training, importance weights {'act' if acts else 'do not act'} under poly: with IW^1 poly gains "
-        f"{a.points(2)} points over the hard margin, the limit of cross-entropy, if both have threshold 0. Of this gain, "
-        f"{threshold.points(2)} points come from the threshold. The other {b.points(2)} points come from the direction: "
-        f"they remain if val sets both thresholds ({verdict('b')}). Over ridge regression poly gains {c.points(2)} points "
-        f"if both are tuned on val ({verdict('c')}). Holm's p-values of the three gains are {corrected['a']:.2g}, "
-        f"{corrected['b']:.2g} and {corrected['c']:.2g}; "
-        f"{shape[0]} pairs × {shape[1]} role orders × {shape[2]} seeds"
-        + (f", {cell.unsolved} problems unsolved." if cell.unsolved else ".")
+        f"(a) At threshold 0, poly with IW^1 is {a.points(2)} points above the hard margin ({verdict('a')}). (b) With thresholds from "
+        f"val {b.points(2)} points are left ({verdict('b')}); the other {threshold.points(2)} are threshold. (c) Tuned on val, poly is "
+        f"{c.points(2)} points above ridge regression ({verdict('c')}). Holm's p-values are {corrected['a']:.2g}, {corrected['b']:.2g} and "
+        f"{corrected['c']:.2g}; {shape[0]} pairs × {shape[1]} role orders × {shape[2]} seeds"
+        + (f", {cell.unsolved} problems unsolved. " if cell.unsolved else ". ")
+        + f"Not planned: the loss alone (poly without weights minus hard margin) accounts for {parts['loss']} points of (a) and "
+        f"{parts['loss, val']} of (b), the weights for {parts['weights']} and {parts['weights, val']}."
     )
 
 
@@ -488,40 +495,81 @@ def contrasts_table(folder: Path) -> str:
     return markdown(heads, table) if table else "No cell has finished yet.\n"
 
 
+def parts_table(folder: Path) -> str:
+    """Return a table that divides contrasts "a" and "b" of PRIMARY into a part of the loss and a part of the weights."""
+    heads = ["features", "ratio", "(a) poly IW^1 − hard margin", "loss: poly, no weights − hard margin",
+             "weights: poly IW^1 − poly, no weights", "the same weights, val's thresholds", "(b) = (a), val's thresholds"]  # fmt: skip
+    table = []
+    for ratio, preprocessing, cell in cells(folder):
+        columns = (PRIMARY["a"], PARTS["loss"], PARTS["weights"], PARTS["weights, val"], PRIMARY["b"])
+        table.append([PREPROCESSINGS[preprocessing], f"{ratio}:1",
+                      *(contrast(difference(cell, *arms), cell.pairs).points(2) for arms in columns)])  # fmt: skip
+    return markdown(heads, table) if table else "No cell has finished yet.\n"
+
+
 def arms_table(folder: Path) -> str:
-    """Return a table of all arms in the primary cell (see `outcome_text`), each compared with the hard margin and with ridge."""
+    """Return a table of all arms in the primary cell (see `outcome_text`), each compared with the arms of `against`.
+
+    The last two numbers of a comparison are the pairs of classes ahead and behind, by `ahead_and_behind`.
+    """
     cell = cell_of(kept_results.read(STUDY, folder), 10, "raw")
     if not cell:
         return "No two seeds of the primary cell have finished yet.\n"
-    heads = [
-        "arm",
-        "threshold 0",
-        "threshold from val",
-        "AUROC",
-        "at threshold 0 minus hard margin",
-        "from val minus ridge, tuned",
-    ]
+    against = {
+        "threshold 0, minus hard margin": (HARD, "at 0"),
+        "threshold 0, minus poly α=1 IW^1": (POLY, "at 0"),
+        "threshold 0, minus poly α=1 IW^1.5": (poly_name(1.0, 1.5), "at 0"),
+        "from val, minus ridge, tuned": (RIDGE, "at val"),
+    }
     table = []
     for arm in (column.removesuffix(": auroc") for column in cell.rows[0, 0, 0] if column.endswith(": auroc")):
-        means = (f"{100 * cell.values(arm, judgement).mean():.1f}" for judgement in ("at 0", "at val", "auroc"))
-        against = [(HARD, "at 0"), (RIDGE, "at val")]
-        table.append([arm, *means, *("" if arm == other else contrast(difference(cell, arm, other, judgement), cell.pairs).points(2)
-                                     for other, judgement in against)])  # fmt: skip
-    return markdown(heads, table)
+        cells = [f"{100 * cell.values(arm, judgement).mean():.1f}" for judgement in ("at 0", "at val", "auroc")]
+        for other, judgement in against.values():
+            values = difference(cell, arm, other, judgement)
+            ahead, behind = ahead_and_behind(values)
+            cells.append("" if arm == other else f"{contrast(values, cell.pairs).points(2)} ({ahead}, {behind})")
+        table.append([arm, *cells])
+    return markdown(["arm", "threshold 0", "threshold from val", "AUROC", *against], table)
+
+
+def tuning_text(folder: Path) -> str:
+    """Return sentences on what val chooses for the two tuned arms of contrast "c" in the primary cell."""
+    cell = cell_of(kept_results.read(STUDY, folder), 10, "raw")
+    if not cell:
+        return "No two seeds of the primary cell have finished yet.\n"
+
+    def ends(arm: str, values: Sequence[float]) -> str:
+        """Return the shares of problems in which val chooses the smallest and the largest of the values."""
+        chosen = np.array([float(row[f"{arm}: values"].split("|")[1]) for row in cell.rows.ravel()])
+        return f"{(chosen == min(values)).mean():.0%} and {(chosen == max(values)).mean():.0%}"
+
+    def gain(first: str, second: str) -> str:
+        return contrast(difference(cell, first, second, "at val"), cell.pairs).points(3)
+
+    return (
+        f"With 25 minority images val can hardly tune. It chooses the smallest and the largest value of poly's α in {ends(POLY_TUNED, TUNED_ALPHAS)} "
+        f"of the problems, and of the penalty of ridge in {ends(RIDGE, PENALTIES)}. Tuning gains {gain(POLY_TUNED, POLY)} points for poly and "
+        f"{gain(RIDGE, 'ridge, λ=1')} for ridge. Without tuning (α = 1, λ = 1) poly is {gain(POLY, 'ridge, λ=1')} points above ridge.\n"
+    )
 
 
 def descent_table(folder: Path) -> str:
-    """Return a table of gradient descent: the gain of importance weights and the angle to the limit after each number of steps."""
+    """Return a table of gradient descent: the gain of importance weights and the angle to the limit after each number of steps.
+
+    There is one seed, so the intervals are over classes only.
+    """
     rows = [row for row in kept_results.read(DESCENT_STUDY, folder) if row["solved"] == "yes"]
     if not rows:
         return "No descent has finished yet.\n"
-    heads = ["steps", "problems", "cross-entropy, no weights: angle", "IW^1 minus none", "IW^1.5 minus none",
-             "poly IW^1: angle", "poly IW^1 minus cross-entropy IW^1"]  # fmt: skip
+    names = sorted({row[role] for row in rows for role in ("majority", "minority")})
+    pairs = [(names.index(row["majority"]), names.index(row["minority"])) for row in rows]
+    heads = ["steps", "cross-entropy, no weights: angle", "IW^1 minus none", "the same, val's thresholds",
+             "IW^1.5 minus none", "poly IW^1: angle", "poly IW^1 minus cross-entropy IW^1"]  # fmt: skip
     table = []
 
-    def gain(first: str, second: str, end: str) -> str:
-        values = numbers(rows, f"{first}, {end}: at 0") - numbers(rows, f"{second}, {end}: at 0")
-        return f"{100 * values.mean():.1f}"
+    def gain(first: str, second: str, end: str, judgement: str = "at 0") -> str:
+        values = numbers(rows, f"{first}, {end}: {judgement}") - numbers(rows, f"{second}, {end}: {judgement}")
+        return contrast_over_classes(values, pairs).points(2)
 
     for end in (*(f"{count} steps" for count in STEPS), "limit"):
         angles = (
@@ -529,9 +577,11 @@ def descent_table(folder: Path) -> str:
             for arm in ("cross-entropy IW^0", "poly α=1 IW^1")
         )
         first, second = angles
-        table.append([end, str(len(rows)), first, gain("cross-entropy IW^1", "cross-entropy IW^0", end),
-                      gain("cross-entropy IW^1.5", "cross-entropy IW^0", end), second,
-                      gain("poly α=1 IW^1", "cross-entropy IW^1", end)])  # fmt: skip
+        ce, weighted = "cross-entropy IW^0", "cross-entropy IW^1"
+        gains = ["0, by theory"] * 3 if end == "limit" else [
+            gain(weighted, ce, end), gain(weighted, ce, end, "at val"), gain("cross-entropy IW^1.5", ce, end)
+        ]  # fmt: skip
+        table.append([end, first, *gains, second, gain("poly α=1 IW^1", weighted, end)])
     return markdown(heads, table)
 
 
@@ -613,5 +663,8 @@ def limit_on_features(
         stored = read_features(Path(features))
         for preprocessing, ratio in itertools.product(preprocessings, ratios):
             compute(stored, seeds, int(ratio), preprocessing, folder, descent)
-    print(f"{outcome_text(folder)}\n{contrasts_table(folder)}\n{arms_table(folder)}\n{descent_table(folder)}", end="")
+    print(
+        f"{outcome_text(folder)}\n{contrasts_table(folder)}\n{parts_table(folder)}\n{arms_table(folder)}\n{descent_table(folder)}",
+        end="",
+    )
     draw(results)

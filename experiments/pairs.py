@@ -29,7 +29,7 @@ from imbalance.data.sets.cifar10 import CLASSES as CIFAR10
 from imbalance.data.sets.fashion import CLASSES as FASHION
 from imbalance.errors import BadInput
 from imbalance.metrics.aggregates import profile
-from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast
+from imbalance.metrics.clusters import Contrast, ahead_and_behind, contrast, holm
 from imbalance.metrics.intervals import mean
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row, numbers
@@ -188,13 +188,17 @@ def by_method(
 
 
 def tuning_table(rows: Sequence[Row], data_sets: Iterable[str]) -> str:
-    """Return a table of the tuning results by learning rate, with the chosen learning rate in bold."""
+    """Return a table of the tuning results by learning rate.
+
+    The chosen learning rate is in bold, with an asterisk if it is the smallest or the largest that was tried.
+    """
     cells = []
     for data, method in itertools.product(data_sets, METHODS):
         chosen, texts = rate_of(rows, data, method), []
         for rate, (val, share) in tuning_results(rows, data, method).items():
             text = f"{rate:g}: {100 * val:.1f} ({100 * share:.0f})"
-            texts.append(f"**{text}**" if rate == chosen else text)
+            end = r"\*" if rate in (RATES[data][0], RATES[data][-1]) else ""
+            texts.append(f"**{text}**{end}" if rate == chosen else text)
         cells.append([TITLES[data], label(method), Raw(", ".join(texts))])
     return markdown(["data", "method", "rate: val balanced accuracy, % (runs that interpolate, %)"], cells)
 
@@ -207,9 +211,8 @@ class Scores(NamedTuple):
 
     test: Mapping[str, np.ndarray]  # test balanced accuracy, by choice of epoch (a key of COLUMNS)
     train: np.ndarray  # accuracy over all training examples, at the last epoch
-    after: (
-        np.ndarray
-    )  # share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
+    # Share of epochs that come after the first interpolation, including it; 0 if a run never interpolated
+    after: np.ndarray
     rate: float
     pairs: Sequence[str]  # the names of the pairs, such as "cat+dog"
 
@@ -305,7 +308,10 @@ class Comparison(NamedTuple):
     pairs: int  # number of pairs
 
     def verdict(self) -> str:
-        """Return "level" if the interval is within half a point of 0, "ahead" or "behind" if it excludes 0, else "open"."""
+        """Return "level" if the interval is within half a point of 0, else "ahead" or "behind" if it excludes 0, else "open".
+
+        "level" comes first: a small difference can exclude 0 and still be level.
+        """
         if self.difference.level(EQUIVALENCE):
             return "level"
         return "ahead" if self.difference.low > 0 else "behind" if self.difference.high < 0 else "open"
@@ -336,18 +342,27 @@ QUESTIONS: tuple[tuple[Method, Method], ...] = (
 
 
 def comparisons_table(by_data: Mapping[str, MethodScores]) -> str:
-    """Return a table of all comparisons in QUESTIONS."""
+    """Return a table of all comparisons in QUESTIONS, with p-values by Holm's method over the whole table.
+
+    The column "where both interpolate" has the mean over the pairs of runs of which both predict all of train correctly.
+    """
     heads = [
-        "data", "epoch", "what over what", "mean difference, points", "from a tenth to nine tenths of the pairs", "verdict",
-        "pairs ahead", "behind", "of",
+        "data", "epoch", "what over what", "mean difference, points", "Holm's p", "from a tenth to nine tenths of the pairs", "verdict",
+        "where both interpolate", "pairs ahead", "behind", "of",
     ]  # fmt: skip
-    table = []
-    for data, name, (first, second) in itertools.product(by_data, COLUMNS, QUESTIONS):
+    questions = list(itertools.product(by_data, COLUMNS, QUESTIONS))
+    results = []
+    for data, name, (first, second) in questions:
         methods = by_data[data]
-        result = compare(methods[first].test[name], methods[second].test[name], methods[first].pairs)
+        results.append(compare(methods[first].test[name], methods[second].test[name], methods[first].pairs))
+    table = []
+    for (data, name, (first, second)), result, p in zip(questions, results, holm([r.difference.p for r in results])):
+        scores, others = by_data[data][first], by_data[data][second]
+        both = (scores.after > 0) & (others.after > 0)
+        mean_of_both = (scores.test[name] - others.test[name])[both].mean() if both.any() else np.nan
         table.append([
-            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.points(),
-            f"{100 * result.spread[0]:.1f} to {100 * result.spread[1]:.1f}", result.verdict(),
+            TITLES[data], name, f"{label(first)} over {label(second)}", result.difference.points(), f"{p:.2g}",
+            f"{100 * result.spread[0]:.1f} to {100 * result.spread[1]:.1f}", result.verdict(), f"{100 * mean_of_both:.1f}",
             str(result.ahead), str(result.behind), str(result.pairs),
         ])  # fmt: skip
     return markdown(heads, table)
@@ -391,7 +406,7 @@ def interaction_table(by_data: Mapping[str, MethodScores]) -> str:
 def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
     """Return a table that compares each loss with importance weights and without, both at the same learning rate.
 
-    Only pairs with all runs of the loss count.
+    Only pairs with all runs of the loss count. A line "poly minus cross-entropy" has the difference of the two gains.
 
     Args:
         by_data: by data set, the rows of every method at the learning rate of its loss without importance weights.
@@ -401,20 +416,30 @@ def one_rate_table(by_data: Mapping[str, Mapping[Method, list[Row]]]) -> str:
         *(f"weights over none, {name}, points (pairs ahead, behind, of)" for name in COLUMNS),
     ]  # fmt: skip
     table = []
-    for data, loss in itertools.product(by_data, LOSSES):
-        of_loss = {method: rows for method, rows in by_data[data].items() if method[0] == loss}
-        if not all(of_loss.values()):
-            continue
-        pairs, scores = scores_of(of_loss)
-        unweighted = scores[loss, 0.0]
-        for exponent in EXPONENTS[1:] if pairs else ():
-            weighted = scores[loss, exponent]
-            results = [compare(weighted.test[name], unweighted.test[name], pairs) for name in COLUMNS]
-            table.append([
-                TITLES[data], LOSSES[loss], f"{unweighted.rate:g}", f"IW^{exponent:g}",
-                f"{unweighted.after.mean():.0%}, {weighted.after.mean():.0%}",
-                *(f"{r.difference.points()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results),
-            ])  # fmt: skip
+
+    def texts(gains: np.ndarray, others: np.ndarray, pairs: Sequence[str]) -> list[str]:
+        results = [compare(gain, other, pairs) for gain, other in zip(gains, others)]
+        return [f"{r.difference.points()} ({r.ahead}, {r.behind}, {r.pairs})" for r in results]
+
+    for data, methods in by_data.items():
+        gains: dict[tuple[str, float], tuple[list[str], np.ndarray]] = {}
+        for loss in LOSSES:
+            of_loss = {method: rows for method, rows in methods.items() if method[0] == loss}
+            pairs, scores = scores_of(of_loss) if all(of_loss.values()) else ([], {})
+            for exponent in EXPONENTS[1:] if pairs else ():
+                unweighted, weighted = scores[loss, 0.0], scores[loss, exponent]
+                gain = np.stack([weighted.test[name] - unweighted.test[name] for name in COLUMNS])
+                gains[loss, exponent] = pairs, gain
+                table.append([
+                    TITLES[data], LOSSES[loss], f"{unweighted.rate:g}", f"IW^{exponent:g}",
+                    f"{unweighted.after.mean():.0%}, {weighted.after.mean():.0%}", *texts(gain, np.zeros_like(gain), pairs),
+                ])  # fmt: skip
+        for exponent in EXPONENTS[1:]:
+            (of_ce, ce), (of_poly, poly) = (gains.get((loss, exponent), ([], np.empty(0))) for loss in LOSSES)
+            if of_ce and of_ce == of_poly and ce.shape == poly.shape:
+                table.append(
+                    [TITLES[data], "poly minus cross-entropy", "–", f"IW^{exponent:g}", "–", *texts(poly, ce, of_ce)]
+                )
     return markdown(heads, table) if table else "No pair has finished yet.\n"
 
 

@@ -444,7 +444,7 @@ def subpopbench(
                 "budget": steps or data_sets[name].steps,
                 "changes": changes,
             }
-            rows.append(row_of(directory, about, has_head(method)))
+            rows.append(row_of(directory, about, has_head(METHODS[method])))
         return rows
 
     rows = rows_of(searched)

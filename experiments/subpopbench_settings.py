@@ -230,12 +230,12 @@ METHODS = {
     "vanillacrt": Method("VanillaCRT", section("head", "vanilla_crt", momentum=0.9), texts=False),
     "dfr": Method("DFR", section("head", "dfr", inverse_penalties=PENALTIES, fits=20), needs_attributes=True),
 }  # fmt: skip
-RETRAINED = ("crt", "reweightcrt", "vanillacrt")  # a second stage trains the last layer by gradient descent
+RETRAINED = ("crt", "reweight_crt", "vanilla_crt")  # heads that a second stage trains by gradient descent
 
 
-def has_head(method: str) -> bool:
+def has_head(method: Method) -> bool:
     """Return whether the method trains a new last layer once the network has been trained."""
-    return "head.name" in METHODS[method].overrides
+    return "head.name" in method.overrides
 
 
 def depends_on_attributes(method: str) -> bool:
@@ -272,12 +272,9 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
     """
     shared = SHARED[data_set.kind]
     batch = SMALL_BATCH[data_set.kind] if method == "lff" else shared["batch_size"]
-    by = "group" if attributes == "known" else "class"
     values = {
         **{key: value_of(name, shared[name], setting) for key, name in SHARED_KEYS.items() if name in shared},
         "trainer.batch_size": value_of("batch_size", batch, setting),
-        **{key: by if value == BY else value for key, value in METHODS[method].overrides.items()},
-        **{key: value_of(name, OWN[name], setting) for key, name in METHODS[method].ranges.items()},
     }
     if values.get("model.dropout") == 0.0:  # the released code then has the dropout of BERT's config
         values["model.dropout"] = 0.1
@@ -289,17 +286,38 @@ def point(data_set: DataSet, method: str, setting: int, seed: int, attributes: s
     steps_per_epoch = ceil(data_set.size / values["trainer.batch_size"])
     epochs = max(1, round((steps or data_set.steps) / steps_per_epoch))
     every = max(1, round(epochs * data_set.check / data_set.steps))
-    if method == "jtt":  # the first run takes a share of the steps
-        share = value_of("first_stage_step_frac", OWN["first_stage_step_frac"], setting)
-        values["weights.first_epochs"] = max(1, round(share * epochs))
-        epochs = max(1, epochs - values["weights.first_epochs"])
-    if method in RETRAINED:  # the second stage has the hyperparameters and the steps of the first
-        values |= {"head.epochs": epochs, "head.batch_size": values["trainer.batch_size"],
-                   "head.lr": values["optim.lr"], "head.weight_decay": values["optim.weight_decay"]}  # fmt: skip
+    values["trainer.epochs"] = epochs
+    values |= method_values(METHODS[method], "group" if attributes == "known" else "class", setting, values)
     # A head is fitted to the last epoch, which is then the only checkpoint.
-    checkpoints = {"callbacks.select": "last"} if has_head(method) else KEPT
-    values |= {"trainer.epochs": epochs, "trainer.eval_every": min(every, epochs), **checkpoints}
+    checkpoints = {"callbacks.select": "last"} if has_head(METHODS[method]) else KEPT
+    values |= {"trainer.eval_every": min(every, values["trainer.epochs"]), **checkpoints}
     return {"config": data_set.config, **data_set.changes, **values, "seed": seed}
+
+
+def method_values(method: Method, by: str, setting: int, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config values of a method by key.
+
+    Args:
+        by: "group" or "class", which stands in for BY.
+        setting: number of the setting; 0 for the default values, and a number above 0 for random values.
+        shared: values that all methods have, with the keys trainer.epochs, trainer.batch_size, optim.lr and
+            optim.weight_decay. The epochs are those of all stages of a method together.
+    """
+    values = {
+        **{key: by if value == BY else value for key, value in method.overrides.items()},
+        **{key: value_of(name, OWN[name], setting) for key, name in method.ranges.items()},
+    }
+    if values.get("weights.name") == "just_train_twice":  # the first run takes a share of the steps
+        epochs, share = (
+            shared["trainer.epochs"],
+            value_of("first_stage_step_frac", OWN["first_stage_step_frac"], setting),
+        )
+        values["weights.first_epochs"] = max(1, round(share * epochs))
+        values["trainer.epochs"] = max(1, epochs - values["weights.first_epochs"])
+    if values.get("head.name") in RETRAINED:  # the second stage has the hyperparameters and the steps of the first
+        values |= {"head.epochs": shared["trainer.epochs"], "head.batch_size": shared["trainer.batch_size"],
+                   "head.lr": shared["optim.lr"], "head.weight_decay": shared["optim.weight_decay"]}  # fmt: skip
+    return values
 
 
 def data_set_of(name: str, steps: int, overrides: Mapping[str, Any]) -> DataSet:

@@ -21,7 +21,7 @@ from imbalance.data.population import check_population
 from imbalance.data.problems import raise_first
 from imbalance.data.splits import stratified_split
 from imbalance.data.tables.columns import Columns, array_columns, column_names, frame_columns, is_table
-from imbalance.data.tables.encoding import fit_features, transform
+from imbalance.data.tables.encoding import encoding_notes, fit_features, transform
 from imbalance.data.tables.input_columns import choose_inputs
 from imbalance.data.tables.values import as_categories, check_unmasked
 from imbalance.deploy.load import build_network
@@ -142,7 +142,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             column_names(X)  # refuse names that occur twice, for which each library has errors of its own
         validate_data(self, X, y, skip_check_array=True)
         columns = self._columns(X, reset=True)
-        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType]
+        labels = check_array(y, ensure_2d=False, dtype=None, input_name="y")  # pyright: ignore[reportArgumentType] (its stub lacks None)
         y = column_or_1d(labels, warn=True)
         check_classification_targets(y)
         check_consistent_length(X, y, groups)
@@ -259,10 +259,10 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         raise_first(chosen.problems)
         if not (chosen.numeric or chosen.categorical):
             raise BadInput("; ".join([f"X: none of the {len(columns.values)} columns is an input", *chosen.notes]))
-        for note in chosen.notes:
-            warnings.warn(f"X: {note}", stacklevel=3)
         encoding = fit_features(columns, train, chosen.numeric, chosen.categorical, MISSING)
         inputs = transform(columns, encoding)
+        for note in (*chosen.notes, *encoding_notes(columns, train, encoding, inputs.shape[1])[1:]):
+            warnings.warn(f"X: {note}", stacklevel=3)
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)

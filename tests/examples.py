@@ -146,6 +146,11 @@ EXAMPLES: dict[str, dict[str, Example]] = {
         "class_map": Example(
             dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("4", "even"), ("5", "odd")))
         ),
+        "drawn": Example(
+            dict(source=dict(name="digits") | DIGITS, groups="source", train_counts=(40, 8), val_counts=(8,), test_counts=(10,),
+                 test_from="test", standardise=False),
+            elsewhere=IN_SETS.format("drawn"),  # other groups and standardised features need another source
+        ),
         "new_classes": Example(
             dict(source=dict(name="digits") | DIGITS, train_map=EVEN_ODD, eval_map=(("6", "six"), ("7", "seven")),
                  head_strength=1.0)

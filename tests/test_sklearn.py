@@ -163,6 +163,11 @@ def test_a_column_that_names_the_rows_is_left_out():
         classifier().fit(table().append_column("name", [names]).select(["name"]), Y)
 
 
+def test_rounded_integers_of_a_column_are_told():
+    with pytest.warns(UserWarning, match=r"X: column 'id' has integers above 2\*\*53, which are rounded"):
+        classifier().fit(table().append_column("id", [2**60 + np.arange(160)]), Y)
+
+
 @pytest.mark.parametrize("package", ["pandas", "polars"])
 def test_frames_of_other_packages_are_the_same_table(package):
     frames = pytest.importorskip(package)

@@ -616,6 +616,25 @@ BASES = {
             "model": 'name="linear", init="zeros"  # or "mlp", with hidden=(256,)', "epochs": "20",
             "batch_size": "128", "eval_batch_size": "4096", "data_dir": "  # contains the folder",
         }, before=("imbalance features --config=waterbirds_erm --output=data/features",)),
+    "drawn": Base("Features of a network that is not trained, drawn anew at every seed", """
+        From features that `imbalance features` has stored, each seed draws a long tail of 1,000 to 10 images of ten
+        classes. Other numbers make rare groups of any size.""", """
+            name="drawn",
+            source=create(
+                name="features",
+                folder="cifar10_lite0",  # in data_dir; written by `imbalance features --output=…`
+                standardise=False,
+            ),
+            groups="source",  # "conflicting": two groups of each class, its largest group and all others
+            train_counts=(1000, 599, 359, 215, 129, 77, 46, 28, 17, 10),  # number of examples of each group
+            val_counts=(100,),  # a shorter list is repeated
+            test_counts=(300,),
+            test_from="test",  # "all": test, too, is drawn from all splits of the source
+            standardise=True,  # each feature to mean 0 and standard deviation 1 on the drawn training examples
+        """, BY_CLASS | BEST | sgd("0.001", "1e-3") | {
+            "model": 'name="linear", init="zeros"  # or "mlp", with hidden=(256,)', "epochs": "20",
+            "batch_size": "128", "eval_batch_size": "4096", "data_dir": "  # contains the folder",
+        }),
 }
 BASES["digits_pair"] = BASES["digits"]._replace(
     title="Digits, 3 against 8, ten to one",
@@ -1291,6 +1310,7 @@ ROWS = {
         POLY | importance("group", "1.5")),
     "arrays_dro": Row("arrays", "group DRO on batches that are balanced over the groups", f"{SAGAWA}.",
         BALANCED | group_dro("0.01")),
+    "drawn_erm": Row("drawn", "cross-entropy"),
     "features_erm": Row("features", "cross-entropy"),
     "features_ce": Row("features", "cross-entropy under importance weights of the groups", "", importance("group")),
     "features_poly": Row("features", "the polynomially-tailed loss under importance weights of the groups",

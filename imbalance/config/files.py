@@ -1,6 +1,7 @@
 """Find the config file that a name stands for. This module imports little, so that a misspelt name is reported at once."""
 
 import difflib
+import errno
 from pathlib import Path
 
 from imbalance.config.renamed import replacement_flags
@@ -54,5 +55,7 @@ def config_files_by_name() -> dict[str, Path]:
 def _exists(path: Path, *kinds: str) -> bool:
     try:
         return any(getattr(path, f"is_{kind}")() for kind in kinds)
-    except OSError:  # the name is too long for a file
-        return False
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:  # a misspelt name, to which the caller knows similar ones
+            return False
+        raise BadInput(f"--config: {path}: {error.strerror}; name a file that can be read") from None

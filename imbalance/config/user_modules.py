@@ -43,9 +43,8 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
     spec = importlib.util.spec_from_file_location(name, file, loader=SourceLoader(name, file))
     assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
-    module = sys.modules[name] = importlib.util.module_from_spec(
-        spec
-    )  # typing looks up names of annotations in sys.modules
+    # `typing` looks up names of annotations in sys.modules
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -57,9 +56,8 @@ def user_code_error(file: str | Path, error: BaseException) -> BadInput:
     """Return a `BadInput` that says at which line of the user's file `error` was raised."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
     line, text = frames[-1].lineno if frames else None, str(error)
-    if isinstance(error, SyntaxError) and error.filename == str(
-        file
-    ):  # a SyntaxError may also be in another file, which this file imports
+    # A SyntaxError may also be in another file, which this file imports
+    if isinstance(error, SyntaxError) and error.filename == str(file):
         line, text = error.lineno, error.msg
     place = f"{file}, line {line}" if line else str(file)
     hint = new_module_name(error.name or "") if isinstance(error, ModuleNotFoundError) else ""

@@ -33,6 +33,7 @@ from imbalance.data.sets.colored_digits import colored_digits
 from imbalance.data.sets.colored_mnist import colored_mnist
 from imbalance.data.sets.digits import digits
 from imbalance.data.sets.dominoes import dominoes
+from imbalance.data.sets.drawn import drawn
 from imbalance.data.sets.fairness import fairness
 from imbalance.data.sets.fashion import fashion
 from imbalance.data.sets.features import features
@@ -117,6 +118,7 @@ DATASETS = {
     "multinli": multinli,
     "in_memory": in_memory,
     "class_map": class_map,
+    "drawn": drawn,
     "new_classes": new_classes,
 }
 # The functions that list the image files of a data set without decoding them. `imbalance data verify` checks such a listing

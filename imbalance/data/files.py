@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, cast
 
 from imbalance.data.problems import Problem
 from imbalance.errors import BadInput, Damaged
+from imbalance.utils.optional import optional
 from imbalance.utils.read import open_regular, read_arrays
 
 
@@ -126,13 +127,10 @@ def load_array(path: Path) -> Any:
 
 def read_parquet_table(path: Path) -> Any:
     """Return a Parquet file as a pyarrow table."""
-    try:
+    install = "reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
+    with optional("pyarrow", message=f"{path}: {install}"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise BadInput(
-            f"{path}: reading Parquet needs pyarrow: pip install pyarrow, or save the table as CSV"
-        ) from None
     try:
         with open_regular(path) as file:
             return pyarrow.parquet.read_table(file)

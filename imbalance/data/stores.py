@@ -7,18 +7,21 @@ change the content and keep the stamp. To find such errors, each opening of a st
 checksums of some rows, and `imbalance data verify` compares those of all rows.
 """
 
+import errno
+import glob
 import json
 import os
+import shutil
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from imbalance.errors import Damaged
+from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import check_regular, read_json
 
@@ -103,3 +106,44 @@ def build_lock(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def build_once(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Build the store in the folder `directory`, unless it exists; an interrupted call leaves no store.
+
+    Args:
+        fill: function that writes the files of the store, among them store.json, to a temporary folder.
+
+    Raises:
+        BadInput: the store cannot be written.
+    """
+    if (directory / "store.json").is_file():
+        return
+    try:
+        with build_lock(directory):
+            if not (directory / "store.json").is_file():  # another process may have built it during the wait
+                with temporary_store(directory) as temporary:
+                    fill(temporary)
+                    shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
+                    temporary.rename(directory)
+    except OSError as error:
+        full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
+        raise BadInput(
+            f"config.data_dir: cannot write {directory}: {error.strerror or error}{full}; {ELSEWHERE}"
+        ) from None
+
+
+@contextmanager
+def temporary_store(path: Path) -> Iterator[Path]:
+    """Return a context manager for a temporary folder in which to build the store `path`; the caller must hold the build lock.
+
+    At the end the folder is removed, if it was not renamed. Folders that killed processes have left are removed first.
+    """
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.building"):
+        shutil.rmtree(leftover)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.building")
+    temporary.mkdir()
+    try:
+        yield temporary
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

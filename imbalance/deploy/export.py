@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
 from imbalance.utils.files import contains, output_path
+from imbalance.utils.optional import optional
 
 if TYPE_CHECKING:
-    from imbalance.deploy.load import (
-        TrainedModel,
-    )  # not imported at run time, because `TrainedModel.export` imports this module
+    # Not imported at run time, because `TrainedModel.export` imports this module
+    from imbalance.deploy.load import TrainedModel
 
 TOLERANCE = 1e-4  # allowed difference of a logit, as a share of the largest logit; another order of summation causes it
 
@@ -127,12 +127,11 @@ def write_onnx(model: "TrainedModel", path: Path, about: str) -> Callable[..., T
     Args:
         about: content of model.json, as JSON.
     """
-    try:
+    needed = ("onnx", "onnxruntime", "onnxscript")
+    with optional(*needed, message=f"{path}: ONNX needs {', '.join(needed)}; type pip install 'imbalance[onnx]'"):
         import onnx
         import onnxruntime
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise BadInput(f"{path}: ONNX needs {error.name}: pip install 'imbalance[onnx]'") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns about its own code
         program = torch.onnx.export(

@@ -390,9 +390,8 @@ class TrainedModel:
             pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from None
-        if (
-            pixels.shape != self.input_shape
-        ):  # possible only after training on arrays, because then there is no recipe to resize by
+        # Possible only after training on arrays, because then there is no recipe to resize by
+        if pixels.shape != self.input_shape:
             raise BadInput(
                 f"{name}: {describe_shape(pixels.shape)}; this model takes images of {describe_shape(self.input_shape)}"
             )

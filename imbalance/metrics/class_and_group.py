@@ -15,11 +15,8 @@ from imbalance.utils.arrays import as_array
 
 MOST_LABELS = 20_000  # classes or groups; a greater number is most likely no number of labels
 
-SHOTS = {
-    "many": (101, np.inf),
-    "medium": (20, 100),
-    "few": (0, 19),
-}  # the fewest and the most training images of a class
+# The fewest and the most training images of a class
+SHOTS = {"many": (101, np.inf), "medium": (20, 100), "few": (0, 19)}
 
 
 class Counts(NamedTuple):

@@ -67,7 +67,10 @@ class Evaluation(dict[str, Measured]):
         raise BadInput("to_frame: needs pandas or polars, and neither is installed; install one, or use rows()")
 
     def __repr__(self) -> str:
-        return "\n".join(f"{name:40} {value:8.4f}  ({low:.4f} to {high:.4f})" for name, value, low, high in self.rows())
+        return "\n".join(
+            f"{name:40} {value:8.4f}" + ("" if np.isnan(low) else f"  ({low:.4f} to {high:.4f})")
+            for name, value, low, high in self.rows()
+        )
 
 
 def evaluate(

@@ -93,9 +93,8 @@ def ranking(scores: Array, positive: Array) -> tuple[float, float]:
     """Return (AUROC, AUPRC) from one sort of the scores; the arguments are those of `auroc`."""
     order = np.argsort(scores)[::-1]
     descending, hits = scores[order], np.cumsum(positive[order])
-    last = np.flatnonzero(
-        np.append(descending[1:] != descending[:-1], len(order) > 0)
-    )  # equal scores are one threshold
+    # Equal scores are one threshold
+    last = np.flatnonzero(np.append(descending[1:] != descending[:-1], len(order) > 0))
     hits, above = hits[last], last + 1  # numbers of positive examples, and of all examples, at or above each threshold
     count = int(hits[-1]) if len(hits) else 0
     others = len(positive) - count

@@ -30,9 +30,8 @@ def description(config: Experiment, dataset: Dataset, network: nn.Module) -> dic
         "dtype": config.trainer.dtype,
         "input_shape": dataset.input_shape,
         "vocabulary": dataset.vocabulary,  # the number of different tokens of texts; 0 for other inputs
-        "uint8": not (
-            dataset.train.inputs.is_floating_point() or dataset.vocabulary
-        ),  # images, normalised by mean and std
+        # Images, normalised by mean and std
+        "uint8": not (dataset.train.inputs.is_floating_point() or dataset.vocabulary),
         "mean": dataset.mean,
         "std": dataset.std,
         "classes": dataset.class_names,

@@ -22,6 +22,7 @@ from imbalance.report import tables
 from imbalance.report.run_index import Part, read_each, run_directories
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.files import begins_with, contains, output_path
+from imbalance.utils.optional import optional
 from imbalance.utils.output import counted, one_line
 from imbalance.utils.read import read_json
 
@@ -139,13 +140,10 @@ def write_parquet(path: Path, rows: list[Row]) -> None:
     Raises:
         BadInput: pyarrow is not installed.
     """
-    try:
+    install = "Parquet files need pyarrow, which is not installed; type pip install -c constraints.txt -e '.[parquet]'"
+    with optional("pyarrow", message=f"{path}: {install}"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise BadInput(
-            f"{path}: Parquet files need pyarrow, which is not installed; type pip install -c constraints.txt -e '.[parquet]'"
-        ) from None
     table = {}
     for column in columns(rows):
         values = [row.get(column) for row in rows]

@@ -130,8 +130,8 @@ def failures(*, run: str, split: str, reference: str | None, clusters: int, outp
     template = read_template("failures.html.j2")
     evaluated = read_evaluated(directory, split)
     dataset, why_not = read_eval_dataset(directory)
-    found, notes = list(known_divisions(evaluated)), [why_not] if why_not else []
-    found += inferred_division(evaluated, directory, "the run itself")
+    divisions, notes = list(known_divisions(evaluated)), [why_not] if why_not else []
+    divisions += inferred_division(evaluated, directory, "the run itself")
     if reference:
         other = read_evaluated(Path(reference), split, "--reference")
         if any(not np.array_equal(other.saved[key], evaluated.saved[key]) for key in ("targets", "indices")):
@@ -139,27 +139,29 @@ def failures(*, run: str, split: str, reference: str | None, clusters: int, outp
                 f"--reference: {reference} was evaluated on other {split} examples than {run}; name a run on the same data with "
                 "the same seed"
             )
-        found += [eiil_division(other), *inferred_division(other, Path(reference), "the reference")]
+        divisions += [eiil_division(other), *inferred_division(other, Path(reference), "the reference")]
     if dataset:
         inputs = getattr(dataset, split).inputs
         if inputs.dim() == 2 and inputs.is_floating_point():
             points = inputs[: len(evaluated.wrong)].float().numpy()
             about = "The inputs depend on no network."
-            found.append(cluster_division("Clusters of inputs", about, points, evaluated, clusters))
+            divisions.append(cluster_division("Clusters of inputs", about, points, evaluated, clusters))
         try:
             points = features_of(Path(reference or run), dataset, split)[: len(evaluated.wrong)]
         except BadInput as error:
             notes.append(f"The features cannot be computed, so they are not clustered: {error}")
         else:
             about = FROM_REFERENCE if reference else FROM_ITSELF
-            found.append(cluster_division("Clusters of features", about, points, evaluated, clusters))
-    judged = [judge(division, evaluated) for division in found]
+            divisions.append(cluster_division("Clusters of features", about, points, evaluated, clusters))
+    judged = [judge(division, evaluated) for division in divisions]
     corrected = iter(holm([subgroup.p for subgroups in judged for subgroup in subgroups]).tolist())
     sections = [
         describe(division, [(each, next(corrected)) for each in subgroups], evaluated)
-        for division, subgroups in zip(found, judged)
+        for division, subgroups in zip(divisions, judged)
     ]
     print_tables(sections)
+    for note in notes:
+        print(f"{note}\n")
     shown = {row for section in sections for gallery in section["galleries"] for row in gallery["rows"]}
     surest = surest_errors(evaluated, np.arange(len(evaluated.wrong)), 2 * WRONG_SHOWN)
     pictures = {} if dataset is None else {
@@ -329,15 +331,15 @@ def features_of(directory: Path, dataset: Dataset, split: str) -> np.ndarray:
 
 def judge(division: Division, evaluated: Evaluated) -> list[Subgroup]:
     """Return the subgroups of a division that have judged examples; the one with the most errors beyond chance comes first."""
-    judged, found = division.judged, []
+    judged, subgroups = division.judged, []
     strata = evaluated.targets if division.within_class else np.zeros_like(evaluated.targets)
     wrong, strata = evaluated.wrong[judged], strata[judged]
     positions = np.flatnonzero(judged)
     for name, members in zip(division.names, division.members[judged].T):
         if members.any():
             chance = errors_by_chance(wrong, members, strata)
-            found.append(Subgroup(name, positions[members], int(wrong[members].sum()), chance.expected, chance.p))
-    return sorted(found, key=lambda subgroup: subgroup.expected - subgroup.wrong)
+            subgroups.append(Subgroup(name, positions[members], int(wrong[members].sum()), chance.expected, chance.p))
+    return sorted(subgroups, key=lambda subgroup: subgroup.expected - subgroup.wrong)
 
 
 def describe(division: Division, subgroups: Sequence[tuple[Subgroup, float]], evaluated: Evaluated) -> dict[str, Any]:

@@ -8,8 +8,8 @@ A row has the experiment (config, overrides, seed, a digest of the data), how it
 number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
 during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
 those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
-uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it. Rows from before
-this rule have a commit that ends in + if there were uncommitted changes, and in ? if no clone has the commit.
+uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it; the runs that
+are not refused are added. Rows from before this rule have a commit that ends in + if there were uncommitted changes, and in ? if no clone has the commit.
 
 Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
@@ -311,6 +311,9 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
         results: folder of the table's file.
         to: folder to write the runs under `work_dir` to, for another machine; then no table is written.
         source: folder that a command with `to` wrote. Its runs are first put under `work_dir`.
+
+    Raises:
+        BadInput: there is no finished run, or a run is refused; the runs that are not refused have been added.
     """
     from imbalance.report.carried_runs import read_runs, write_runs  # here, because it imports torch
 
@@ -323,15 +326,23 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
         raise BadInput("--study is missing; type the name of a table, as --study=rows, or --to=<folder>")
     if source:
         print(f"{work_dir}: {counted(read_runs(Path(source), Path(work_dir)), 'run')} from {source}")
-    rows, folder = finished(Path(work_dir)), Path(results)
-    for row in rows:
-        check_row(row)
+    rows, folder, refusals = finished(Path(work_dir)), Path(results), []
     if not rows:
         raise BadInput(
             f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"
         )
-    added = add(study, folder, rows)
-    return (
+    accepted = []
+    for row in rows:
+        try:
+            check_row(row)
+            accepted.append(row)
+        except BadInput as error:
+            refusals.append(str(error))
+    added = add(study, folder, accepted) if accepted else 0
+    message = (
         f"{file_of(study, folder)}: {added} of {counted(len(rows), 'run')} added; the file now has "
         f"{counted(len(read(study, folder)), 'run')}"
     )
+    if refusals:
+        raise BadInput(f"{message}; {counted(len(refusals), 'run')} refused, the first: {refusals[0]}")
+    return message

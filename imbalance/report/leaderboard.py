@@ -1,26 +1,9 @@
-"""Keep the results of methods in results/leaderboard.csv, check submitted runs, and rank the methods on each data set.
-
-    imbalance submit --by="Ada Lovelace" runs/colored_digits_dro/default/seed=*
-
-Runs that differ only in their seed give one row. `imbalance submit` first checks every run:
-
-- The run is finished, and no debug run.
-- All logits are finite, and the accuracies are those of the saved predictions.
-- The run recorded its code and its package versions.
-- The data are a known data set, which this machine can load, and which is still the same.
-- The epoch was not selected on test.
-- At most 1 % of the test examples are in train or val.
-
-The configs and summaries of the runs are kept as evidence in results/submitted/, and the row has their digest. Submitting
-the same runs again changes nothing.
-"""
+"""Keep the results of methods in results/leaderboard.csv, and rank the methods on each data set."""
 
 import csv
 import functools
-import gzip
 import hashlib
 import io
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -32,13 +15,11 @@ from filelock import FileLock
 from imbalance.config.files import config_files_by_name
 from imbalance.config.registries import registries
 from imbalance.config.resolve import load
-from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
-from imbalance.metrics.intervals import Mean, mean
-from imbalance.report.saved_runs import summary_of
+from imbalance.metrics.intervals import Mean, mean, paired_difference
 from imbalance.report.settings import selection_rule
-from imbalance.report.tables import markdown
+from imbalance.report.tables import markdown, markdown_cell
 from imbalance.utils.files import write_atomic
 from imbalance.utils.output import counted
 from imbalance.utils.read import read_bytes
@@ -49,12 +30,22 @@ EVIDENCE = "submitted"  # folder in results/ for the configs and summaries of su
 # The results of a row with equal values in these columns can be compared with each other.
 COMPARABLE: tuple[str, ...] = ("data", "metric", "network", "starts from", "budget", "tuning", "rule")
 COLUMNS: tuple[str, ...] = (
-    *COMPARABLE, "method", "settings", "labels in train", "labels in val", "n", "diverged", "mean", "low", "high",
-    "seeds", "config", "digest", "evidence", "commit", "by",
+    *COMPARABLE, "method", "learning rate", "settings", "labels in train", "labels in val", "labels in tuning", "source",
+    "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
+    "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
 KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
-OWN = ("arrays", "features", "folder", "in_memory", "table", "text")  # data sets that read a user's own files
-SHARED_EXAMPLES = 0.01  # largest share of test examples that may also be in train or val; published splits share a few
+LABELS = ("none", "classes", "groups")  # labels that a choice can read; each value includes those before it
+SOURCES = {  # the published images that a data set is made of, by data set; the other data sets are sources of their own
+    "digits": "scikit-learn's digits", "colored_digits": "scikit-learn's digits", "colored_mnist": "MNIST",
+    "cifar10": "CIFAR-10", "cifar10lt": "CIFAR-10", "corrupted_cifar10": "CIFAR-10", "cifar100lt": "CIFAR-100",
+    "dominoes": "CIFAR-10",  # the half of the image that decides the class
+    "fashion": "Fashion-MNIST", "colored_fashion": "Fashion-MNIST", "cxr_multisite": "mimic_cxr",
+    "breeds": "ImageNet", "imagenet_bg": "ImageNet", "imagenet_lt": "ImageNet",
+}  # fmt: skip
+RANKED_SEEDS = 3  # fewest seeds of a row that has a rank
+RANKED_METHODS = 5  # fewest methods of a table that counts over data sets
+RANKED_SOURCES = 5  # fewest sources over which the rank of a method is averaged
 PUBLISHED_OF = {  # the beginning of the name in docs/literature.csv, by data set
     "celeba": "CelebA", "cifar10lt": "CIFAR-10-LT, ratio 100", "cifar100lt": "CIFAR-100-LT, ratio 100", "waterbirds": "Waterbirds",
 }  # fmt: skip
@@ -101,18 +92,50 @@ PLAIN = {
     "groups": ("data",), "sampler": ("shuffle",), "weights": ("uniform",), "mix": ("none",), "loss": ("cross_entropy",),
     "objective": ("average", "log_average"), "head": ("none",),
 }  # fmt: skip
+TWO_NETWORKS = ("lff", "lc")  # objectives that train a second network beside the first
+FITTED_TO_VAL = "; fitted to val"
+FITTED = ("dfr", "dpe", "temperature", "thresholds")  # heads that are fitted to val
 
 
 def method_text(flat: Mapping[str, Any]) -> str:
-    """Return the method of a config as text: the entries that plain training lacks, such as "weights importance by group"."""
+    """Return the method of a config as text: the entries that plain training lacks.
+
+    An exponent belongs to the method, as in "weights importance by group, exponent 1.5".
+    """
     parts = []
     for section, plain in PLAIN.items():
         name = flat[f"{section}.name"]
         if name not in plain:
-            by, exponent = flat.get(f"{section}.by"), flat.get(f"{section}.exponent", 1)
-            power = f" to the power {exponent:g}" if exponent != 1 else ""
+            by, exponent = flat.get(f"{section}.by"), flat.get(f"{section}.exponent")
+            power = "" if exponent is None else f", exponent {float(exponent):g}"
             parts.append(f"{section} {name}" + (f" by {by}" if by else "") + power)
     return " + ".join(parts) or "ERM"
+
+
+def budget_text(flat: Mapping[str, Any]) -> str:
+    """Return all the training of a run as text, that of a first run, of a second network and of a head included."""
+    parts = [f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}"]
+    if flat["objective.name"] in TWO_NETWORKS:
+        parts.append("two networks")
+    first = [value for key, value in flat.items() if key.endswith(".first_epochs")]
+    parts += [f"after a first run of {counted(value, 'epoch')}" for value in first]
+    if flat.get("head.epochs"):
+        parts.append(f"then {counted(flat['head.epochs'], 'epoch')} of the head")
+    return ", ".join(parts)
+
+
+def source_of(data: str) -> str:
+    """Return the published images that a data set is made of; two data sets with the same source are no independent evidence.
+
+    Args:
+        data: text of `data_text`.
+    """
+    return SOURCES.get(data.partition(" ")[0], data)
+
+
+def most_labels(*labels: str) -> str:
+    """Return, of several texts that start with a word of LABELS, the text whose word includes most labels."""
+    return max(labels, key=lambda text: LABELS.index(text.partition(";")[0]))
 
 
 def labels_in_train(flat: Mapping[str, Any]) -> str:
@@ -124,7 +147,10 @@ def labels_in_train(flat: Mapping[str, Any]) -> str:
         return "classes"
     for section in PLAIN:
         entry = registries()[section].get(flat[f"{section}.name"])
-        counts = entry is not None and {"group_counts", "num_groups"} & _arguments(entry)
+        # The sampler `within_class` has the groups themselves, as plain entries do that only count examples.
+        counts = flat[f"{section}.name"] == "within_class" or (
+            entry is not None and {"group_counts", "num_groups"} & _arguments(entry)
+        )
         if flat.get(f"{section}.by") == "group" or counts:
             return "groups"
     return "classes"
@@ -150,13 +176,16 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
     if flat["data.name"] == "features":
         pretrained = "features of another network"
     val = rule["labels"].removeprefix("val ")
+    if flat["head.name"] in FITTED:
+        val += FITTED_TO_VAL
     if flat["head.name"] == "test_time":
         val += "; and inputs of test"
+    data = data_text(flat)
     return {
-        "data": data_text(flat), "method": method_text(flat), "labels in train": labels_in_train(flat),
+        "data": data, "source": source_of(data), "method": method_text(flat), "labels in train": labels_in_train(flat),
         "rule": rule["name"].partition(", head ")[0], "labels in val": val,
         "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
-        "budget": f"{flat['trainer.epochs']} epochs, batches of {flat['trainer.batch_size']}",
+        "budget": budget_text(flat), "learning rate": f"{flat['optim.lr']:g}",
     }  # fmt: skip
 
 
@@ -170,6 +199,7 @@ def result_cells(values: Mapping[int, float]) -> Entry:
     cells = {"mean": over_seeds.value, "low": over_seeds.low, "high": over_seeds.high}
     return {
         "n": str(over_seeds.n), "diverged": str(len(values) - over_seeds.n), "seeds": " ".join(map(str, sorted(values))),
+        "values": " ".join(f"{values[seed]:.6g}" for seed in sorted(values)),
         **{key: "" if np.isnan(value) else f"{value:.12g}" for key, value in cells.items()},
     }  # fmt: skip
 
@@ -220,6 +250,13 @@ def add(folder: Path, entries: Iterable[Entry], drop: Callable[[Entry], bool] = 
                     f"{folder / NAME}: {entry['data']}, {entry['method']} has a row with the seeds {old['seeds']}; submit "
                     f"runs with these seeds and further ones (given: {entry['seeds']})"
                 )
+            for other in (row for row in rows.values() if row is not old):
+                if seeds := runs_in_both(entry, other):
+                    raise BadInput(
+                        f"{folder / NAME}: {entry['data']}, {entry['method']}: the runs of the seeds {' '.join(seeds)} are in another "
+                        f"row already; submit all runs of that row, the seeds {other['seeds']}, with "
+                        f"--by={other['by']!r} --tuning={other['tuning']!r}"
+                    )
             rows[key] = entry
         out = io.StringIO(newline="")
         writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
@@ -228,189 +265,30 @@ def add(folder: Path, entries: Iterable[Entry], drop: Callable[[Entry], bool] = 
         write_atomic(folder / NAME, out.getvalue().encode())
 
 
+def runs_in_both(first: Entry, second: Entry) -> list[str]:
+    """Return the seeds of runs that two rows of submitted runs share: of the same setting, and with the same metric.
+
+    Rows differ in the name of who submits and in the tuning, too, so a run could be in several rows, among other seeds.
+    """
+    submitted = all(row["evidence"].startswith(f"results/{EVIDENCE}/") for row in (first, second))
+    if not submitted or any(first[column] != second[column] for column in KEY if column not in ("by", "tuning")):
+        return []
+    metrics = [dict(zip(row["seeds"].split(), row["values"].split(), strict=True)) for row in (first, second)]
+    return [seed for seed, metric in metrics[0].items() if metrics[1].get(seed) == metric]
+
+
 def digest_of(lines: Iterable[str]) -> str:
     """Return a digest of lines of text that does not depend on their order."""
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()[:16]
 
 
-# Submitted runs
-
-
-def check_run(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Check a run that is to be on the leaderboard; return its config and its summary.
-
-    Raises:
-        BadInput: the run fails a check that the docstring of this module lists, other than those of `check_data`.
-    """
-    from imbalance.training.state.provenance import check_commit, check_format  # here, because it imports torch
-
-    def refuse(reason: str) -> BadInput:
-        return BadInput(f"{directory}: {reason}")
-
-    try:
-        summary, config = summary_of(directory), read_run_config(directory)
-    except FileNotFoundError:
-        raise refuse("no finished run: it has no summary.json; train it to its end") from None
-    check_format(summary, directory / "summary.json")
-    if summary["status"] != "done":
-        raise refuse(f"the run is {summary['status']}, and only finished runs are taken; train it to its end")
-    if config["debug"]:
-        raise refuse("a debug run; train without --config.debug")
-    if config["data"]["name"] in OWN:
-        raise refuse(
-            f"config.data.name={config['data']['name']!r} reads files of your own, which nobody else can compare with; add a data set"
-        )
-    monitor = config["callbacks"]["monitor"]
-    if config["callbacks"]["select"] == "best" and not monitor.startswith("val/"):
-        raise refuse(f"config.callbacks.monitor={monitor!r} does not select on val; train with a metric of val")
-    missing = [name for name in ("imbalance", "torch", "numpy") if not summary.get("versions", {}).get(name)]
-    if missing:
-        raise refuse(f"summary.json records no version of {', '.join(missing)}; train with this version of imbalance")
-    check_commit(summary.get("commit"), str(directory))
-    check_metrics(directory, summary)
-    return config, summary
-
-
-def check_metrics(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless all logits of val and test are finite, and both accuracies are those of the saved predictions."""
-    for split in ("val", "test"):
-        saved = read_predictions(directory, split, summary)
-        if not np.isfinite(saved["logits"]).all():
-            raise BadInput(
-                f"{directory}: predictions/{split}.npz has logits that are not finite; train with a smaller learning rate"
-            )
-        accuracy = summary["metrics"].get(f"{split}/accuracy")
-        measured = float((saved["logits"].argmax(1) == saved["targets"]).mean())
-        if accuracy is None or abs(accuracy - measured) > 1e-6:
-            raise BadInput(
-                f"{directory}: {split}/accuracy is {accuracy} in summary.json and {measured:.6f} in predictions/{split}.npz; train "
-                "the run again"
-            )
-
-
-def check_data(directory: Path, summary: Mapping[str, Any]) -> None:
-    """Raise `BadInput` unless the run's data can be loaded, are still the same, and have few test examples in train or val."""
-    from imbalance.config.resolve import resolve  # these import torch
-    from imbalance.data.identity import differences, digest
-    from imbalance.training.learner import load_dataset
-
-    experiment, _ = resolve(directory / "config.json", {})
-    try:
-        dataset = load_dataset(experiment)
-    except (BadInput, OSError) as error:
-        raise BadInput(
-            f"{directory}: the data cannot be loaded to compare them with those of the run: {error}"
-        ) from None
-    other = differences(summary["data"], digest(dataset))
-    if other:
-        raise BadInput(
-            f"{directory}: the run's data are not the known data of config.data.name={experiment.data.name!r} "
-            f"({'; '.join(other)}); train on the known data"
-        )
-    evaluated = dataset.eval_dataset
-    seen = np.concatenate([dataset.train.checksums, evaluated.val.checksums])
-    share = float(np.isin(evaluated.test.checksums, seen).mean())
-    if share > SHARED_EXAMPLES:
-        raise BadInput(
-            f"{directory}: {share:.1%} of the test examples are also in train or val; split the data so that no example is in two splits"
-        )
-
-
-def identity(config: Mapping[str, Any]) -> str:
-    """Return a text that two configs share if they differ only in the seed, the folders and the logger."""
-    ignored = ("seed", "work_dir", "data_dir", "logger")
-    return json.dumps({key: value for key, value in config.items() if key not in ignored}, sort_keys=True, default=str)
-
-
-def metric_of(summary: Mapping[str, Any]) -> str:
-    """Return the metric that ranks a data set: worst-group accuracy, or balanced accuracy if the groups are the classes."""
-    same = list(summary["groups"]["test"]) == list(summary["classes"]["test"])
-    return "balanced accuracy" if same else "worst-group accuracy"
-
-
-METRIC_KEYS = {"balanced accuracy": "test/balanced_accuracy", "worst-group accuracy": "test/worst_group_accuracy"}
-
-
-def submit(*, runs: Sequence[str], by: str, tuning: str, results: str) -> str:
-    """Check runs, and add a row for each setting to leaderboard.csv. Return the message to print.
-
-    Args:
-        runs: run directories; those that differ only in their seed give one row.
-        by: name of the person or group that trained the runs.
-        tuning: how the hyperparameters were chosen.
-        results: folder that holds leaderboard.csv.
-
-    Raises:
-        BadInput: a run fails a check. Then nothing is written.
-    """
-    if not by.strip():
-        raise BadInput("--by is empty; type the name of who ran the runs, as --by='Ada Lovelace'")
-    folder, settings = Path(results), {}
-    for run in dict.fromkeys(map(Path, runs)):
-        config, summary = check_run(run)
-        settings.setdefault(identity(config), []).append((run, config, summary))
-    digests = {row["digest"]: row for row in read(folder)}
-    messages, entries, evidence = [], [], {}
-    for of_setting in settings.values():
-        seeds = [config["seed"] for _, config, _ in of_setting]
-        for (run, *_), seed in zip(of_setting, seeds):
-            if seeds.count(seed) > 1:
-                raise BadInput(f"{run}: another of these runs has the same config and seed {seed}; name each run once")
-        lines = [
-            json.dumps({"run": "/".join(run.absolute().parts[-3:]), "config": c, "summary": s}, sort_keys=True)
-            for run, c, s in of_setting
-        ]
-        code = digest_of(lines)
-        if code in digests:
-            messages.append(f"done before: {code}, {digests[code]['data']}, {digests[code]['method']}")
-            continue
-        for run, _, summary in of_setting:
-            check_data(run, summary)
-        entry = submitted_entry(of_setting, code, by, tuning)
-        entries.append(entry)
-        evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
-        messages.append(
-            f"{entry['data']}, {entry['method']}: {entry['metric']} {percent(entry)}, n = {entry['n']}; digest {code}"
-        )
-    if entries:
-        add(folder, entries)
-    for path, lines in evidence.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, gzip.compress("\n".join(sorted(lines)).encode() + b"\n", 9, mtime=0))
-    return "\n".join([*messages, f"{folder / NAME}: {counted(len(entries), 'row')} added or replaced"])
-
-
-def submitted_entry(
-    of_setting: Sequence[tuple[Path, Mapping[str, Any], Mapping[str, Any]]], code: str, by: str, tuning: str
-) -> Entry:
-    """Return the row of runs that differ only in their seed.
-
-    Args:
-        of_setting: the directory, the config and the summary of each run.
-        code: the digest of all these runs.
-    """
-    run, config, summary = of_setting[0]
-    metric = metric_of(summary)
-    values = {c["seed"]: s["metrics"][METRIC_KEYS[metric]] for _, c, s in of_setting}
-    lacking = [seed for seed, value in values.items() if value is None]
-    if lacking:
-        raise BadInput(
-            f"{run}: the {metric} of seed {lacking[0]} is 0/0, because a class or group has no test example; submit "
-            "runs whose test split has examples of every class and group"
-        )
-    commits = sorted({str(s["commit"] or f"v{s['versions']['imbalance']}")[:10] for _, _, s in of_setting})
-    name, overrides = run.absolute().parts[-3:-1]
-    return ordered(
-        about_config(flatten(config)),
-        result_cells(values),
-        {"metric": metric, "tuning": tuning, "config": name, "settings": "" if overrides == "default" else overrides},
-        {"digest": code, "evidence": f"results/{EVIDENCE}/{code}.jsonl.gz", "commit": " ".join(commits), "by": by},
-    )
-
-
 def ordered(*parts: Mapping[str, str]) -> Entry:
-    """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins."""
+    """Return the cells of several dictionaries as one row, in the order of COLUMNS; a later dictionary wins.
+
+    The cell "labels in val" becomes the labels of val that the selection rule or the tuning reads.
+    """
     cells = {key: value for part in parts for key, value in part.items()}
+    cells["labels in val"] = most_labels(cells["labels in val"], cells["labels in tuning"])
     return {column: cells[column] for column in COLUMNS}
 
 
@@ -431,27 +309,32 @@ def ranks(entries: Sequence[Mapping[str, str]]) -> list[float]:
     return [float((means > value).sum() + ((means == value).sum() + 1) / 2) for value in means]
 
 
-READS = ("none", "those of val", "those of train")
-
-
-def groups_read(entry: Mapping[str, str]) -> str:
-    """Return the one of READS that a row is listed under; a method that reads groups of train may read those of val, too."""
-    if entry["labels in train"] == "groups":
-        return "those of train"
-    return "those of val" if entry["labels in val"].startswith("groups") else "none"
-
-
 def blocks(entries: Iterable[Entry]) -> dict[tuple[str, ...], list[Entry]]:
-    """Return the rows in blocks that can be compared; the best row of each block is first.
+    """Return the rows in blocks that can be compared, by their values in COMPARABLE.
 
-    The rows of a block have equal values in COMPARABLE, and read the same groups. The key has these values, then the groups.
+    In each block the rows that read the same labels are together, the best of them first.
     """
     result: dict[tuple[str, ...], list[Entry]] = {}
     for entry in entries:
-        key = *(entry[column] for column in COMPARABLE), groups_read(entry)
-        result.setdefault(key, []).append(entry)
-    order = sorted(result, key=lambda key: (key[:-1], READS.index(key[-1])))
-    return {key: sorted(result[key], key=lambda row: -float(row["mean"] or "-inf")) for key in order}
+        result.setdefault(tuple(entry[column] for column in COMPARABLE), []).append(entry)
+    return {
+        key: sorted(rows, key=lambda row: (labels_read(row), -float(row["mean"] or "-inf")))
+        for key, rows in sorted(result.items())
+    }
+
+
+def labels_read(row: Mapping[str, str]) -> tuple[str, str]:
+    """Return the labels of train and of val that a row reads."""
+    return row["labels in train"], row["labels in val"]
+
+
+def tables_of_equal_labels(rows: Sequence[Entry]) -> dict[tuple[str, str], list[Entry]]:
+    """Return the rows of a block that have a rank, by the labels that they read; a row needs RANKED_SEEDS seeds."""
+    result: dict[tuple[str, str], list[Entry]] = {}
+    for row in rows:
+        if int(row["n"]) >= RANKED_SEEDS:
+            result.setdefault(labels_read(row), []).append(row)
+    return result
 
 
 def rank_text(rank: float) -> str:
@@ -459,23 +342,29 @@ def rank_text(rank: float) -> str:
     return f"{rank:g}"
 
 
+def values_of(row: Mapping[str, str]) -> dict[int, float]:
+    """Return the metric of each seed of a row, as a fraction; nan for a seed that diverged."""
+    return dict(zip(map(int, row["seeds"].split()), map(float, row["values"].split()), strict=True))
+
+
 def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> str:
     """Return the tables of all data sets as Markdown, each data set with published values as quotations below its tables.
 
-    The rows of a table can be compared, and read the same groups.
+    The rows of a table can be compared. A row's rank is among the methods that read the same labels of train and val.
 
     Args:
         literature: rows with `name`, `data`, `value` and `source`.
     """
     parts, by_data = [], {}
     for key, rows in blocks(entries).items():
-        by_data.setdefault((key[0], key[1]), []).append((dict(zip((*COMPARABLE, "reads"), key)), rows))
+        by_data.setdefault((key[0], key[1]), []).append((dict(zip(COMPARABLE, key)), rows))
     for (data, metric), tables in by_data.items():
-        parts.append(f"### {data}\n")
-        for about, rows in tables:
+        parts.append(f"### {markdown_cell(data)}\n")
+        for about, rows in sorted(tables, key=lambda table: -len(table[1])):
+            shown = {column: markdown_cell(value) for column, value in about.items()}
             parts.append(
-                f"{metric.capitalize()} on test, %. Network: {about['network']}, from {about['starts from']}; budget: {about['budget']}; "
-                f"hyperparameters: {about['tuning']}; selection rule: {about['rule']}; groups read: {about['reads']}.\n"
+                f"{metric.capitalize()} on test, %. Network: {shown['network']}, from {shown['starts from']}; budget: {shown['budget']}; "
+                f"hyperparameters: {shown['tuning']}; selection rule: {shown['rule']}; {test_text(rows)}.\n"
             )
             parts.append(block_table(rows))
         quoted = [row for row in literature if row["data"].startswith(PUBLISHED_OF.get(data.partition(" ")[0], "\n"))]
@@ -487,20 +376,43 @@ def board(entries: Sequence[Entry], literature: Sequence[Mapping[str, str]]) -> 
     return "\n".join(parts)
 
 
-# Overrides that the column of the method or the text above a table shows, too.
-SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by)|model\.\w+|trainer\.(epochs|batch_size))=")
+def test_text(rows: Sequence[Entry]) -> str:
+    """Return the number of test examples, and how many draws of the data the seeds have, as text."""
+    sizes = " or ".join(f"{size:,}" for size in sorted({int(row["test examples"]) for row in rows}))
+    draws = " or ".join(map(str, sorted({int(row["draws"]) for row in rows})))
+    return f"test: {sizes} examples; draws of the data: {draws}"
+
+
+# Overrides that another column or the text above a table shows, too.
+SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size))=")
 
 
 def block_table(rows: Sequence[Entry]) -> str:
-    """Return a Markdown table of comparable rows, which must be sorted, the best first; a single row has no rank."""
+    """Return a Markdown table of comparable rows in the order of `blocks`.
+
+    A rank has no meaning if no other row reads the same labels, so such a row has none.
+    """
+    tables = tables_of_equal_labels(rows)
+    rank_of = {id(row): rank for table in tables.values() if len(table) > 1 for row, rank in zip(table, ranks(table))}
     lines = []
-    for row, rank in zip(rows, ranks(rows)):
+    for row in rows:
         n = row["n"] + (f" ({row['diverged']} diverged)" if row["diverged"] != "0" else "")
+        table = tables.get(labels_read(row), [])
+        ranked, difference = id(row) in rank_of, ""
+        rank = f"{rank_text(rank_of[id(row)])} of {len(table)}" if ranked else ""
+        if ranked and row is not table[0]:
+            above = table[next(i for i, other in enumerate(table) if other is row) - 1]
+            difference = paired_difference(values_of(row), values_of(above), 0, 1).percent()
         settings = ", ".join(part for part in row["settings"].split(",") if not SHOWN_ELSEWHERE.match(part))
-        read = f"train {row['labels in train']}, val {row['labels in val']}"
-        place = rank_text(rank) if len(rows) > 1 else "–"
-        lines.append([place, row["method"], settings, read, percent(row), n, row["by"], row["digest"][:8]])
-    heads = ["rank", "method", "settings", "labels read", "mean ± 95 % interval", "n", "by", "digest"]
+        read = "train {}, val {}".format(*labels_read(row))
+        lines.append([
+            read, rank, row["method"], row["learning rate"], settings, percent(row), difference, n, row["by"],
+            row["digest"][:8],
+        ])  # fmt: skip
+    heads = [
+        "labels read", "rank", "method", "learning rate", "other settings", "mean ± 95 % interval",
+        "minus the rank above, paired by seed", "n", "by", "digest",
+    ]  # fmt: skip
     return markdown(heads, lines)
 
 
@@ -510,6 +422,58 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
     return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
 
 
+def relative_ranks(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
+    """Return the relative ranks of methods, by the labels that they read, by source and by method.
+
+    A relative rank is 0 for the best of the methods that read the same labels, and 1 for the worst. Only tables with
+    RANKED_METHODS such methods count, and of a source only its largest ones. The relative ranks of a method are averaged over
+    its rows in equally large tables.
+    """
+    largest: dict[tuple[tuple[str, str], str], list[list[Entry]]] = {}
+    for rows in blocks(entries).values():
+        for labels, table in tables_of_equal_labels(rows).items():
+            known = largest.setdefault((labels, table[0]["source"]), [])
+            size = len({row["method"] for row in table})
+            before = len({row["method"] for row in known[0]}) if known else 0
+            if size >= RANKED_METHODS and size >= before:
+                known[:] = [*(known if size == before else []), table]
+    result: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
+    for (labels, source), tables in largest.items():
+        by_method: dict[str, list[float]] = {}
+        for table in tables:
+            for row, rank in zip(table, ranks(table)):
+                by_method.setdefault(row["method"], []).append((rank - 1) / (len(table) - 1))
+        if tables:
+            result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
+    return result
+
+
+def overall_table(entries: Sequence[Entry]) -> str:
+    """Return a table of the average relative rank of each method over sources of data; a method needs RANKED_SOURCES of them.
+
+    If no method has so many, return a text that names the sources so far.
+    """
+    by_labels, lines = relative_ranks(entries), []
+    for labels, by_source in sorted(by_labels.items()):
+        by_method: dict[str, dict[str, float]] = {}
+        for source, of_source in by_source.items():
+            for method, relative in of_source.items():
+                by_method.setdefault(method, {})[source] = relative
+        for method, relative in sorted(by_method.items(), key=lambda item: (np.mean(list(item[1].values())), item[0])):
+            if len(relative) >= RANKED_SOURCES:
+                each = ", ".join(f"{source} {value:.2f}" for source, value in sorted(relative.items()))
+                average = f"{np.mean(list(relative.values())):.2f}"
+                lines.append(["train {}, val {}".format(*labels), method, average, len(relative), each])
+    heads = ["labels read", "method", "average relative rank", "n, sources", "relative rank on each source"]
+    if lines:
+        return markdown(heads, lines)
+    sources = sorted({source for by_source in by_labels.values() for source in by_source})
+    return (
+        f"There are too few sources: no method is ranked on {RANKED_SOURCES} of them yet, so there is no ranking over data sets. "
+        f"Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
+    )
+
+
 def not_comparable_table(entries: Sequence[Entry]) -> str:
     """Return a table that says, for each data set, how many tables `board` has, and in which columns these tables differ."""
     by_data: dict[str, list[tuple[str, ...]]] = {}
@@ -517,7 +481,6 @@ def not_comparable_table(entries: Sequence[Entry]) -> str:
         by_data.setdefault(key[0], []).append(key)
     lines = []
     for data, keys in by_data.items():
-        columns = (*COMPARABLE, "groups read")
-        differing = [column for i, column in enumerate(columns) if len({key[i] for key in keys}) > 1]
+        differing = [column for i, column in enumerate(COMPARABLE) if len({key[i] for key in keys}) > 1]
         lines.append([data, len(keys), ", ".join(differing) or "nothing"])
     return markdown(["data", "tables", "not comparable, because they differ in"], lines)

@@ -4,8 +4,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imbalance.errors import BadInput
 from imbalance.utils.files import names_file
+from imbalance.utils.optional import optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,12 +25,9 @@ def subplots(rows: int, columns: int, width: float, height: float, **options) ->
     Raises:
         BadInput: matplotlib is not installed.
     """
-    try:
+    install = "figures need matplotlib, which is not installed; type pip install -c constraints.txt -e '.[report]'"
+    with optional("matplotlib", message=install):
         import matplotlib
-    except ImportError:
-        raise BadInput(
-            "figures need matplotlib, which is not installed; type pip install -c constraints.txt -e '.[report]'"
-        ) from None
     matplotlib.use("Agg")
     for name in ("matplotlib", "fontTools"):  # absl prints every message that reaches the root logger
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -244,9 +244,8 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     print(markdown(as_text(table)))
     line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')}"
     print(line)
-    if newest + SETTLED < now and len(rows) == len(
-        run_directories(runs)
-    ):  # warnings about other runs are printed again
+    # Warnings about other runs are printed again
+    if newest + SETTLED < now and len(rows) == len(run_directories(runs)):
         stamps = {"report": stamp, "outputs": file_stamp(folder, OUTPUTS)[0], "line": line}
         write_atomic(Path(folder) / STAMPS, json.dumps(seal(stamps)).encode())
 

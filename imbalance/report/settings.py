@@ -11,12 +11,8 @@ from typing import Any
 from imbalance.config.metric_names import PARITY_RATIOS, RANKING_METRICS, SUMMARY_METRICS, top_k_named
 from imbalance.report.collect import Row
 
-NOT_COMPARED = (
-    "config.seed",
-    "config.work_dir",
-    "config.data_dir",
-    "config.debug",
-)  # keys that may differ between the runs of one setting
+# Keys that may differ between the runs of one setting
+NOT_COMPARED = ("config.seed", "config.work_dir", "config.data_dir", "config.debug")
 
 
 def selection_rule(row: Row) -> dict[str, str]:

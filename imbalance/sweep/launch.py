@@ -14,6 +14,7 @@ from imbalance.sweep.runs import worker_pool
 from imbalance.sweep.status_line import INTERVAL, StatusLine, status_text
 from imbalance.sweep.storage import StudyLocation, open_study
 from imbalance.sweep.study import Search
+from imbalance.sweep.worker import work
 
 SHARE_OF_READING = 0.05  # share of its time for which the status line may read the study
 
@@ -54,7 +55,7 @@ def launch(
         cluster.run(location, search, jobs, stacked, slurm, processes)
         return
     with worker_pool(jobs, processes) as pool:
-        workers = [pool.submit(studies.work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
+        workers = [pool.submit(work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
         show_status(location, workers, jobs, left)
         for worker in workers:
             worker.result()  # raises what the worker raised

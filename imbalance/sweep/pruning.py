@@ -36,12 +36,8 @@ FACTOR = 3  # ASHA lets one setting in FACTOR pass a rung, and each rung has FAC
 FIRST_SHARE = 9  # the first rung has one in FIRST_SHARE of the epochs, if --first_rung does not say otherwise
 UNPRUNED = 5  # settings that the median rule trains to the end before it prunes any, as by default in Optuna
 RULE = "pruner"  # attribute of the study that holds its plan
-EQUAL = (
-    "trainer.epochs",
-    "trainer.eval_every",
-    "score",
-    "debug",
-)  # keys whose value all settings of a study must share
+# Keys whose value all settings of a study must share
+SHARED_KEYS = ("trainer.epochs", "trainer.eval_every", "score", "debug")
 END = 0  # rung of the entry of a setting whose runs have all ended
 
 
@@ -108,7 +104,7 @@ def make_plan(rule: str, first_rung: int | None, configs: Sequence[Experiment]) 
             )
         return None
     first = configs[0]
-    for key in EQUAL:
+    for key in SHARED_KEYS:
         value, *others = dict.fromkeys(flatten(config.to_dict())[key] for config in configs)
         if others:
             raise BadInput(
@@ -268,9 +264,9 @@ class RungLog:
     def due(self, waiting: "Sequence[FrozenTrial]") -> "list[FrozenTrial]":
         """Return the waiting trials whose run is to continue now, in the order in which to train them.
 
-        A run at a rung waits for the other runs of its setting. ASHA compares the score of a setting at a rung with
-        the scores that other settings had there before, so the settings that have reached the fewest rungs come first. The median rule compares with settings that
-        have ended, so only the setting that has reached the most rungs is trained.
+        A run at a rung waits for the other runs of its setting. ASHA compares the score of a setting at a rung with the
+        scores that other settings had there before, so the settings that have reached the fewest rungs come first. The
+        median rule compares with settings that have ended, so only the setting that has reached the most rungs is trained.
         """
 
         def setting_of(trial: "FrozenTrial") -> str:

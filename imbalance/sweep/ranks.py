@@ -36,9 +36,8 @@ def train_on_ranks(config: dict[str, Any], directory: Path, ranks: int, pause: i
         min_nodes=1, max_nodes=1, nproc_per_node=ranks, run_id=uuid.uuid4().hex, max_restarts=0,
         rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver", monitor_interval=0.1,
     )  # fmt: skip
-    multiprocessing.set_forkserver_preload(
-        ["imbalance.training.loop"]
-    )  # so that only the first trial waits for imports
+    # So that only the first trial waits for imports
+    multiprocessing.set_forkserver_preload(["imbalance.training.loop"])
     try:
         # In the main thread the launcher would handle signals, and kill the ranks after 30 seconds. It warns of the
         # missing handlers at every start, although `signals_forwarded` has its own.

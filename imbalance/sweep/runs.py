@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import pairwise
 from math import ceil, nan
@@ -23,6 +23,7 @@ from imbalance.config.resolve import config_file, config_name_and_overrides, res
 from imbalance.errors import BadInput, Busy, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
+from imbalance.report.kept_results import Row
 from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.ranks import train_on_ranks
 from imbalance.sweep.status_line import QUIET, StatusLine, status_text
@@ -146,7 +147,14 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                 summaries |= {run.directory: summary for run, summary in zip(batch, new)}
 
 
-def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Path, identity: Sequence[str]) -> None:
+def run_and_keep(
+    batches: Iterable[list[Run]],
+    jobs: int,
+    table: str,
+    folder: Path,
+    identity: Sequence[str],
+    to_row: Callable[[Path], Row | None] = kept_results.row_of,
+) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
     Rows are added after every few batches, so that a stop loses little. If the code has uncommitted changes, raise
@@ -158,10 +166,13 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
         table: name of the table, such as "pairs".
         folder: folder that holds the tables of results, such as results/.
         identity: columns of the table; two rows with equal cells in these columns are the same run.
+        to_row: function from the directory of a finished run to its row.
     """
 
     def identity_of(run: Run) -> tuple[str, ...]:
-        row = {"name": run.directory.parts[-3], "seed": run.config.seed} | kept_results.settings(run.config.to_dict())
+        name, overrides = run.directory.parts[-3:-1]
+        row = {"name": name, "overrides": overrides, "seed": run.config.seed}
+        row |= kept_results.settings(run.config.to_dict())
         return tuple(kept_results.text(row[column]) for column in identity)
 
     from imbalance.training.state.provenance import clean_commit  # here, because it imports torch
@@ -175,7 +186,7 @@ def run_and_keep(batches: Iterable[list[Run]], jobs: int, table: str, folder: Pa
     for i in range(0, len(missing), batches_per_save):
         now = missing[i : i + batches_per_save]
         run_batches(now, jobs)
-        rows = [kept_results.row_of(run.directory) for batch in now for run in batch]
+        rows = [to_row(run.directory) for batch in now for run in batch]
         kept_results.add(table, folder, filter(None, rows), packed=True)
 
 

@@ -16,7 +16,9 @@ from typing import Any
 
 from imbalance.errors import BadInput, Interrupted
 from imbalance.sweep.storage import StudyLocation, open_study
-from imbalance.sweep.study import Search, work
+from imbalance.sweep.study import Search
+from imbalance.sweep.worker import work
+from imbalance.utils.optional import optional
 from imbalance.utils.output import one_line
 from imbalance.utils.package import ROOT
 
@@ -119,13 +121,12 @@ def submit(
         parameters: parameters for submitit, such as "timeout_min=60".
         processes: number of processes that train each trial together, in one job.
     """
-    try:
+    install = (
+        "--launcher=slurm needs submitit, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
+    )
+    with optional("submitit", message=install):
         import submitit
         from submitit.core.utils import FailedJobError
-    except ImportError:
-        raise BadInput(
-            "--launcher=slurm needs submitit, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
-        ) from None
     settings: dict[str, Any] = {
         "timeout_min": 24 * 60, "cpus_per_task": processes, "slurm_array_parallelism": jobs, "slurm_job_name": name,
         "slurm_additional_parameters": {"requeue": True},

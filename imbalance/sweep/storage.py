@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from filelock import FileLock
 
 from imbalance.errors import BadInput
+from imbalance.utils.optional import optional
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -48,12 +49,9 @@ class StudyLocation(NamedTuple):
 
 
 def import_optuna():
-    try:
+    install = "a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
+    with optional("optuna", message=install):
         import optuna
-    except ImportError:
-        raise BadInput(
-            "a study needs optuna, which is not installed; type pip install -c constraints.txt -e '.[sweep]'"
-        ) from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -45,11 +45,12 @@ from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import launch
-from imbalance.sweep.pruning import EQUAL, Plan, describe, keep_plan, make_plan, mark_pruned, plan_of
+from imbalance.sweep.pruning import SHARED_KEYS, Plan, describe, keep_plan, make_plan, mark_pruned, plan_of
 from imbalance.sweep.runs import check_common_overrides, check_config_names, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Outcome, Point, Search
 from imbalance.sweep.trial_data import data_part
+from imbalance.utils.output import counted
 
 
 def sweep(
@@ -148,15 +149,15 @@ def plan_for(pruner: str, first_rung: int | None, points: Iterable[Point], work_
 
 
 def examples(space: Mapping[str, Any], example: Point) -> list[Point]:
-    """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `EQUAL`.
+    """Return points of a search space for `make_plan`, which raises `BadInput` if they differ in a key of `SHARED_KEYS`.
 
-    The points are `example` and, for each axis in `EQUAL`, a point with each value of a list or each end of a range.
+    The points are `example` and, for each axis in `SHARED_KEYS`, a point with each value of a list or each end of a range.
 
     Args:
         space: the search space, as `Search` takes it.
         example: any point of the space.
     """
-    axes = ((key, space.get(key, [])) for key in EQUAL)
+    axes = ((key, space.get(key, [])) for key in SHARED_KEYS)
     ends = [(key, [axis["low"], axis["high"]] if isinstance(axis, Mapping) else axis) for key, axis in axes]
     example = {"seed": 0, **example}
     return [example, *({**example, key: value} for key, values in ends for value in values)]
@@ -393,7 +394,24 @@ def report_study(location: StudyLocation, wanted: Callable[[Point], bool]) -> in
     for point, trial in trials:
         if trial.pruned:  # perhaps on another machine, whose files are not here
             mark_pruned(studies.run_of(point, location.work_dir).directory, trial.pruned[0])
-    return report(trials, location.shown_url, plan_of(study))
+    status = report(trials, location.shown_url, plan_of(study))
+    explain_missing_runs([trial for _, trial in trials])
+    return status
+
+
+def explain_missing_runs(trials: Sequence[Outcome]) -> None:
+    """Say on stderr which finished runs of a study have no run directory here; the study keeps their scores only.
+
+    They may be on another machine, or removed.
+    """
+    finished = [trial.directory for trial in trials if trial.score is not None and trial.directory]
+    missing = [directory for directory in finished if not Path(directory).is_dir()]
+    if missing:
+        print(
+            f"{len(missing)} of {counted(len(finished), 'finished run')} have no run directory on this machine, such as "
+            f"{missing[0]}; the scores are those that the study keeps; to train removed runs again, type another --study=<name>",
+            file=sys.stderr,
+        )
 
 
 def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan | None = None) -> int:
@@ -424,7 +442,8 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan 
         setting = setting_of(values, of_setting, lowest)
         settings.append(setting)
         over_seeds = mean([nan if trial.score is None else trial.score for trial in of_setting], *limits)
-        ranked = f"{setting.rank:.3f}" if setting.seeds else "–"
+        # The rank of a setting whose seeds all diverged is below that of every other one, and its mean is the lowest score.
+        ranked = f"{max(setting.rank, lowest):.3f}" if setting.seeds or setting.diverged else "–"
         score, early = over_seeds.text(), ""
         if setting.pruned:
             epoch, early_mean = setting.pruned

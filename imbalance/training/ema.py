@@ -20,7 +20,7 @@ def average_weights(network: nn.Module, optimizer: torch.optim.Optimizer, decay:
 
     @torch.no_grad()
     def update(*_: object) -> None:
-        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack it)
         for averaged_buffer, buffer in buffers:
             averaged_buffer.copy_(buffer)
 

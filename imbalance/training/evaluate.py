@@ -10,27 +10,22 @@ from typing import NamedTuple, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.experiment import Experiment
 from imbalance.config.metric_names import top_k_named
 from imbalance.data import Dataset, Split
-from imbalance.data.images.augment import augment, draws
-from imbalance.errors import BadInput, Diverged, Interrupted
-from imbalance.methods.heads.probe import fit_head
+from imbalance.errors import Diverged, Interrupted
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.margins import at_least_float32, hard_margins
-from imbalance.methods.objectives.base import Objective
+from imbalance.methods.margins import hard_margins
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import Counts, compute, count, count_right
 from imbalance.training.distributed.processes import from_main, gather_on_main, of_all_processes, totals
 from imbalance.training.distributed.sharding import is_sharded, local, sum_of_ranks
-from imbalance.training.learner import Learner
+from imbalance.training.features import probed
 from imbalance.training.oom_retry import with_smaller_batches
 from imbalance.training.read_ahead import batch_reader
 from imbalance.training.stacked.vectorised import vectorised
-from imbalance.training.state.finite import finite, listed_rows
+from imbalance.training.state.finite import listed_rows
 from imbalance.training.state.progress import joined
 from imbalance.training.state.run_state import Run
-from imbalance.utils.seeds import derived_seed
 
 MOST_MODELS = (
     32  # models evaluated together on shared inputs; more would save little time, and need more memory for activations
@@ -533,82 +528,3 @@ def measure_scores(run: Run, name: str, outcome: Outcome) -> dict[str, float]:
         return scores.score_metrics(logits.numpy(), targets, dataset.class_names, top_k)
 
     return {f"{name}/{key}": value for key, value in from_main(run.learner.accelerator, measure).items()}
-
-
-@torch.no_grad()
-def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(None)) -> Tensor:
-    """Return the (N, D) inputs of the model's last layer for the examples of a split, in evaluation mode.
-
-    Args:
-        view: 0 for inputs without augmentation; another number for inputs under the augmentations of training, whose
-            random numbers are drawn from the seed of the run and this number.
-        rows: row numbers of the examples, without a step; all by default.
-
-    Raises:
-        BadInput: `view` is not 0, and the data set has no augmentations.
-        Diverged: a feature is not finite.
-    """
-    model = learner.evaluated_network.eval()
-    body, (first, end, _) = cast(nn.Module, model.features), rows.indices(len(split))
-
-    names = learner.dataset.augmentations if view else ()
-    if view and not names:
-        raise BadInput(
-            "config.data.augment: this data set has no augmentations, so all views of an example are equal; type names of "
-            "augmentations there, or use another head than 'test_time'"
-        )
-    drawn = draws(split.indices, torch.zeros_like(split.indices), names, derived_seed(learner.seed, "test view", view))
-
-    def forward(size: int) -> Tensor:
-        batches = [slice(start, min(end, start + size)) for start in range(first, end, size)]
-        read, outputs = batch_reader(split.inputs, batches), []
-        for batch in batches:
-            inputs = read(batch)
-            if names:
-                inputs = augment(cast(Tensor, inputs), names, [numbers[batch] for numbers in drawn])
-            outputs.append(body(learner.normalise(inputs)))
-        return torch.cat(outputs)
-
-    with learner.accelerator.autocast():  # accelerate autocasts calls of the whole model only
-        outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
-    outputs = at_least_float32(outputs)
-    if not finite([outputs]):
-        bad = split.indices[first:end][~outputs.flatten(1).isfinite().all(1)].tolist()
-        raise Diverged(
-            f"non-finite features, although the weights are finite; examples (row numbers in the data): "
-            f"{listed_rows(bad)}; check these examples, or use a smaller config.optim.lr"
-        )
-    return outputs
-
-
-@torch.no_grad()
-def extra_outputs(config: Experiment, learner: Learner, split: Split) -> dict[str, Tensor]:
-    """Return the outputs of `Objective.extra_outputs` for a split; in a debug run, for its first batch only."""
-    if (
-        type(learner.objective).extra_outputs is Objective.extra_outputs
-    ):  # the objective saves none, so do not read the inputs
-        return {}
-    model = learner.evaluated_network.eval()
-
-    def forward(size: int) -> list[dict[str, Tensor]]:
-        starts = range(0, len(split), size)
-        batches = [slice(start, start + size) for start in (starts[:1] if config.debug else starts)]
-        read = batch_reader(split.inputs, batches)
-        return [
-            learner.objective.extra_outputs(model, cast(Tensor, learner.normalise(read(batch)))) for batch in batches
-        ]
-
-    outputs, _ = with_smaller_batches(forward, learner.eval_batch_size)
-    return {name: torch.cat([batch[name] for batch in outputs]).float() for name in outputs[0]}
-
-
-def probed(learner: Learner) -> nn.Module:
-    """Return the trained model with a new last layer, which is fitted to the classes that training left out.
-
-    `Dataset.probe` has the examples of these classes.
-    """
-    probe, model = learner.dataset.probe, learner.evaluated_network
-    assert probe is not None  # the caller has checked
-    inputs = features(learner, probe.train)
-    head = fit_head(inputs, probe.train.targets, learner.dataset.probe_strength)
-    return nn.Sequential(cast(nn.Module, model.features), head)

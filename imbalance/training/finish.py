@@ -29,11 +29,10 @@ from imbalance.training.evaluate import (
     Outcome,
     count_evaluated,
     evaluate,
-    extra_outputs,
-    features,
     measure_scores,
     split_metrics,
 )
+from imbalance.training.features import extra_outputs, features
 from imbalance.training.lbfgs import Solver
 from imbalance.training.logging import console
 from imbalance.training.logging.predictions_file import PredictionsFile

@@ -325,9 +325,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     # accelerate does not prepare the optimizer, because its wrapper costs more than a small model's step. It prepares
     # the model only for several processes or mixed precision, because preparing it imports half of torch.
     if accelerator.num_processes > 1 or config.trainer.mixed_precision != "no":
-        model = accelerator.prepare_model(
-            model, evaluation_mode=is_sharded
-        )  # a sharded model exchanges gradients itself, so it must not be wrapped
+        # A sharded model exchanges gradients itself, so it must not be wrapped
+        model = accelerator.prepare_model(model, evaluation_mode=is_sharded)
     # From here on the random numbers of dropout must differ between processes, which have different examples.
     torch.manual_seed(derived_seed(config.seed, "steps", accelerator.process_index))
     return Learner(

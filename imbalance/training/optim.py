@@ -112,7 +112,7 @@ def joint_norm(gradients: Sequence[Tensor]) -> Tensor:
     Squares are summed in float64, in which those of float32 do not overflow.
     """
     parts = list(map(local, gradients))
-    norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage]
+    norms = torch._foreach_norm(parts, 2, dtype=torch.float64)  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack it)
     norm = torch.stack(norms).norm()
     return sum_of_ranks(norm.square()).sqrt() if is_sharded(gradients[0]) else norm
 
@@ -130,7 +130,7 @@ def clip(gradients: list[Tensor], limit: float, stacked: int = 0) -> None:
     """
     if not stacked:
         scale = (limit / joint_norm(gradients)).clamp(max=1)
-        torch._foreach_mul_(list(map(local, gradients)), scale)  # pyright: ignore[reportPrivateImportUsage]
+        torch._foreach_mul_(list(map(local, gradients)), scale)  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack it)
         return
     norms = [gradient.flatten(stacked).double().norm(dim=-1) for gradient in gradients]
     scales = (limit / torch.stack(norms).norm(dim=0)).clamp(max=1)
@@ -386,7 +386,7 @@ class SharpnessAware(torch.optim.SGD):
             yield
         finally:
             with torch.no_grad():
-                torch._foreach_copy_(parts, before)  # pyright: ignore[reportPrivateImportUsage]
+                torch._foreach_copy_(parts, before)  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack it)
 
 
 def sharpness_aware(

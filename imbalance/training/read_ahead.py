@@ -6,11 +6,13 @@ kept until the next step. So a step with micro-batches or several forward passes
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, tee
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from imbalance.data.images.augment import AUGMENTATIONS, uniforms
+from imbalance.data.images.augment import AUGMENTATIONS, Augmentation, uniforms
+from imbalance.data.images.image_files import ImageFiles
 from imbalance.data.images.stored_images import DiskImages, Request
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Inputs
@@ -80,17 +82,20 @@ class ReadAhead:
         return tuple(self.views[:, start : start + len(positions)])
 
 
-def batch_reader(inputs: Tensor | DiskImages | Tokens, slices: Iterable[slice]) -> Callable[[slice], Inputs]:
+def batch_reader(
+    inputs: Tensor | DiskImages | Tokens, slices: Iterable[slice], crops: "Crops | None" = None
+) -> Callable[[slice], Inputs]:
     """Return a function from a slice of a split to the inputs of its examples; images on disk are read ahead.
 
     Args:
         inputs: inputs of all examples of the split.
         slices: slices in the order of the calls; another order is allowed, but is slower.
+        crops: random numbers of the random crops of original images, for one view; None without such crops.
     """
     if not isinstance(inputs, DiskImages):
         return inputs.__getitem__
     rows = torch.arange(len(inputs))
-    reader = ReadAhead(inputs, rows, [rows])
+    reader = ReadAhead(inputs, rows, [rows], crops)
     reader.start(slices)
     return lambda batch_slice: reader.read(batch_slice, 0)[0]
 
@@ -115,3 +120,14 @@ class Crops:
         """Return the (V, B, R) random numbers of the examples at (B,) positions of the epoch's order."""
         indices, ids = self.indices[positions], self.ids[positions]
         return torch.stack([uniforms(seed, indices, ids, self.count) for seed in self.seeds])
+
+
+def original_crop(inputs: Any, augmentations: Sequence[Augmentation]) -> Augmentation | None:
+    """Return the augmentation that is a random crop of the original image files; None if there is no such crop.
+
+    Args:
+        inputs: the inputs of a split.
+    """
+    if not isinstance(inputs, ImageFiles):
+        return None
+    return next((name for name in augmentations if AUGMENTATIONS[name].least_area), None)

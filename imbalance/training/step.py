@@ -13,19 +13,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, takes_full_batches
-from imbalance.data import Dataset
-from imbalance.data.images.augment import AUGMENTATIONS, Augmentation, augment, draw_ids, draws, inside
-from imbalance.data.images.image_files import ImageFiles
+from imbalance.data.images.augment import Augmentation, augment, draw_ids, draws, inside
 from imbalance.data.images.stored_images import DiskImages
 from imbalance.data.texts.tokens import Tokens
 from imbalance.methods.batch import Batch, Inputs, Partners
 from imbalance.training.distributed.processes import across_processes, async_item
-from imbalance.training.evaluate import features
+from imbalance.training.features import features
 from imbalance.training.lbfgs import Fits, Problem, Solver
 from imbalance.training.learner import Learner
 from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
 from imbalance.training.own_code import check_value
-from imbalance.training.read_ahead import Crops, ReadAhead
+from imbalance.training.read_ahead import Crops, ReadAhead, original_crop
 from imbalance.utils.seeds import derived_seed, random_state, set_random_state
 
 
@@ -172,7 +170,7 @@ def draw_reading(learner: Learner, number: int, order: Tensor, partners: Sequenc
     if not isinstance(train.inputs, DiskImages):
         return None
     crops = None
-    if name := original_crop(learner.dataset):
+    if name := original_crop(train.inputs, learner.dataset.augmentations):
         crops = Crops(view_seeds(learner), name, train.on_cpu["indices"][order], draw_ids(number, order))
     return ReadAhead(train.inputs, order, [torch.arange(len(order)), *partners], crops)
 
@@ -188,18 +186,12 @@ def draw_images(learner: Learner, order: Tensor, rows: Tensor, ids: Tensor, read
         rows: the same row numbers on the device.
         ids: (M,) numbers from `draw_ids`, one for each drawn example, which seed its augmentation.
     """
-    train, crop = learner.dataset.train, original_crop(learner.dataset)
-    names: list[Augmentation] = [name for name in learner.dataset.augmentations if name != crop]
+    train, augmentations = learner.dataset.train, learner.dataset.augmentations
+    crop = original_crop(train.inputs, augmentations)
+    names: list[Augmentation] = [name for name in augmentations if name != crop]
     stored = order if train.inputs.device.type == "cpu" else rows
     drawn = [draws(train.indices[rows], ids, names, seed) for seed in view_seeds(learner)]
     return Images(train.inputs, stored, names, drawn, learner.normalise, read_ahead)
-
-
-def original_crop(dataset: Dataset) -> Augmentation | None:
-    """Return the name of the random crop that is cut from the original image files; None if there is no such crop."""
-    if not isinstance(dataset.train.inputs, ImageFiles):
-        return None
-    return next((name for name in dataset.augmentations if AUGMENTATIONS[name].least_area), None)
 
 
 @dataclass(frozen=True)

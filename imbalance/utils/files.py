@@ -65,11 +65,14 @@ def output_path(path: str | Path, flag: str, is_own: Callable[[Path], bool]) -> 
         BadInput: the path is a folder, pipe or device, is inside a run directory, or its folder is missing; or the file
             exists, is not empty, and `is_own` is false for it.
     """
-    shown, path = path, Path(os.path.realpath(path)) if Path(path).is_symlink() else Path(path)
+    shown, path = path, Path(path)
     if path.is_dir():
         raise BadInput(f"{flag}: {shown} is a folder; name a file")
-    if path.exists() and not path.is_file():
+    if (
+        path.exists() and not path.is_file()
+    ):  # asked before the link is followed: /dev/stdout links to a name that is no path
         raise BadInput(f"{flag}: {shown} is a pipe, a socket or a device, not a file; name another file")
+    path = Path(os.path.realpath(path)) if path.is_symlink() else path
     refuse_run_directory(path.parent, shown, flag)
     folder = path.absolute().parent
     if not folder.is_dir():

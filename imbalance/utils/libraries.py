@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from imbalance.errors import BadInput, Damaged
+from imbalance.utils.optional import optional
 from imbalance.utils.read import read_bytes
 from imbalance.utils.torchvision_import import import_torchvision
 
@@ -31,10 +32,8 @@ def import_library(name: str, extra: str, key: str = "config.model.name") -> Mod
     """
     with suppress(ImportError):  # transformers can do without torchvision for texts; other packages raise below
         import_torchvision()
-    try:
+    with optional(name, message=f"{key}: needs the package {name}; type pip install 'imbalance[{extra}]'"):
         return importlib.import_module(name)
-    except ImportError:
-        raise BadInput(f"{key}: needs the package {name}; type pip install 'imbalance[{extra}]'") from None
 
 
 def package_file(package: str, file: str, key: str) -> Path:

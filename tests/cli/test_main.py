@@ -1,6 +1,8 @@
 """The command line of main.py: in this process, and in new processes for a run and for bad usage."""
 
+import errno
 import json
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -59,6 +61,17 @@ def test_bad_usage_is_one_line_and_status_2(train, args, words):
     assert words in err
     assert err.count("\n") == 1, err
     assert "{" not in out
+
+
+def test_a_config_in_a_folder_that_cannot_be_read_is_not_called_missing(train, monkeypatch):
+    """The rights of folders do not bind root, as whom tests may run."""
+
+    def is_file(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", is_file)
+    status, _, err = train("--config=private/mine.py")
+    assert status == 2 and err == "--config: private/mine.py: Permission denied; name a file that can be read\n"
 
 
 def test_bad_usage_of_main_is_one_line_and_status_2(main):

@@ -36,9 +36,8 @@ LOOP = re.compile(r"for (\w+) in (\S+)[^\n]*; do\n(.*?)\n *done", re.S)
 def commands(text: str) -> list[list[str]]:
     """Find every call of `imbalance` or main.py: in blocks of shell, in indented blocks, and in a line if it has a flag."""
     found = blocks(text, "sh") + re.findall(r"(?:^    .*\n)+", FENCE.sub("", text), re.M)
-    found = [
-        LOOP.sub(lambda loop: loop[3].replace(f"${loop[1]}", loop[2]), block) for block in found
-    ]  # its first round
+    # Its first round
+    found = [LOOP.sub(lambda loop: loop[3].replace(f"${loop[1]}", loop[2]), block) for block in found]
     lines = [line.strip() for block in found for line in re.sub(r" *\\\n *", " ", block).splitlines()]
     lines += [" ".join(code.split()) for code in re.findall(r"`(imbalance [^`<]* --[^`<]*)`", FENCE.sub("", text))]
     calls = [CALL.search(line) for line in lines if "…" not in line and not line.startswith("main.py")]

@@ -68,7 +68,9 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
         0.003: (pytest.approx(0.8), 1),
     }
     assert pairs.rate_of(rows, "fashion", method) == 0.003
-    assert "**0.003: 80.0 (100)**" in pairs.tuning_table(rows, ["fashion"])
+    assert r"**0.003: 80.0 (100)** |" in pairs.tuning_table(rows, ["fashion"])
+    ends = [r | {"lr": "0.03"} if r["lr"] == "0.003" else r for r in rows]
+    assert r"**0.03: 80.0 (100)**\* |" in pairs.tuning_table(ends, ["fashion"]), "the largest rate that was tried"
 
     found = pairs.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
@@ -91,12 +93,18 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     assert result.verdict() == ("ahead" if result.difference.low > 0 else "open")
     text = pairs.comparisons_table(found)
     assert "| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |" in text
+    together = (scores.after > 0) & (others.after > 0)
+    line = next(
+        line
+        for line in text.splitlines()
+        if line.startswith("| Fashion-MNIST | last epoch | poly, IW^1 over cross-entropy, IW^1 |")
+    )
+    assert together.sum() == 17 and f"| {100 * differences[together].mean():.1f} | {result.ahead} | 0 | 6 |" in line
     assert pairs.methods_table(found).count("| Fashion-MNIST |") == 6
     past, gain = pairs.past_and_gain(found["fashion"], "last epoch", 1.0)
     np.testing.assert_allclose(gain, scores.test["last epoch"] - others.test["last epoch"])
-    assert sorted(past) == pytest.approx(
-        [(0.51 * 2 / 3 + 0.51) / 2, *[0.51] * 5]
-    )  # one run of three never interpolated
+    # One run of three never interpolated
+    assert sorted(past) == pytest.approx([(0.51 * 2 / 3 + 0.51) / 2, *[0.51] * 5])
     assert pairs.trend_table(found).count("| Fashion-MNIST |") == 6
     assert pairs.interaction_table(found).count("| Fashion-MNIST |") == 4
     gains = {e: [found["fashion"][loss, e].test["early-stopped"] for loss in ("poly", "ce")] for e in (0.0, 1.0)}
@@ -165,9 +173,8 @@ def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
     rows += [of("poly", seed, "0.3", 0.9, 0.62 + noise[seed]) for seed in range(10)]
     rows += [of("poly", 0, "0.1", 0.7, 0.9), of("ce", 0, "0.01", 0.1, 0.9)]  # other rates, at seed 0
     results.add("protocol", tmp_path, rows[1:])
-    assert protocol.kept_table(protocol.IMAGES, tmp_path).startswith(
-        "No part of the protocol"
-    )  # cross-entropy lacks a seed
+    # Cross-entropy lacks a seed
+    assert protocol.kept_table(protocol.IMAGES, tmp_path).startswith("No part of the protocol")
     results.add("protocol", tmp_path, rows)
     *_, ce, poly = protocol.kept_table(protocol.IMAGES, tmp_path).splitlines()
     value = stats.t.interval(0.95, 9, 60 + 100 * noise.mean(), 100 * stats.sem(noise))
@@ -213,6 +220,11 @@ def test_weights_are_judged_at_the_rate_that_a_loss_has_without_them():
     ahead = sum(t.pvalue < 0.05 and t.statistic > 0 for t in (stats.ttest_1samp(of_pair, 0) for of_pair in gained))
     assert second.count(f"({ahead}, 0, 2)") == 2 and ahead == 2
     assert "| poly | 0.003 |" in table  # whose rate is the same without weights
+    assert "poly minus cross-entropy" not in table, "the losses have other pairs"
+    same = pairs.one_rate_table(pairs.by_method(made_up(np.random.default_rng(0)), ["fashion"], one_rate=True))
+    found = pairs.scores_by_data(pairs.by_method(made_up(np.random.default_rng(0)), ["fashion"]))["fashion"]
+    gains = [found[loss, 1.5].test["last epoch"] - found[loss, 0.0].test["last epoch"] for loss in ("poly", "ce")]
+    assert f"| poly minus cross-entropy | – | IW^1.5 | – | {100 * (gains[0] - gains[1]).mean():.1f} ±" in same
 
 
 def test_configs_are_compared_as_the_command_does_it(tmp_path):
@@ -235,10 +247,8 @@ def test_configs_are_compared_as_the_command_does_it(tmp_path):
         )
         for seed in range(3)
     ]
-    rows += [
-        row("digits_ce", 10, "0.1|0.1|0.1"),
-        row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2"),
-    ]  # no part of the table
+    # No part of the table
+    rows += [row("digits_ce", 10, "0.1|0.1|0.1"), row("digits_ce", 0, "0.1|0.1|0.1", "loss.alpha=2")]
     results.add("ledger", tmp_path, rows[:3])
     assert (
         compare_kept(variants, "worst_group_accuracy", tmp_path) == "Not all of these configs have kept results yet.\n"

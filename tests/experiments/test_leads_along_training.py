@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 
+from imbalance.experiments import early_stopping
 from imbalance.experiments import leads_along_training as leads
 from imbalance.metrics.clusters import contrast
 from imbalance.report import kept_results
@@ -20,6 +21,11 @@ def row(loss, pair, seed, lr, first, test, val) -> dict[str, str]:
         "path: val balanced": "|".join(str(val(epoch)) for epoch in EPOCHS),
         "path: test balanced": "|".join(str(test(epoch)) for epoch in EPOCHS),
     }  # fmt: skip
+
+
+def table_of(rows, folder) -> str:
+    kept_results.add(leads.STUDY, folder, rows, packed=True)
+    return leads.leads_table(folder)
 
 
 def test_a_run_reaches_a_share_at_the_first_evaluated_epoch_with_as_many_epochs_after_interpolation():
@@ -48,15 +54,30 @@ def test_val_chooses_the_learning_rate_among_those_at_which_every_seed_reaches_t
             ]
     kept_results.add(leads.STUDY, tmp_path, rows, packed=True)
     kept = kept_results.read(leads.STUDY, tmp_path)
-    lead = leads.differences(kept, 1.0, lambda r: leads.epoch_of_share(r, 0.8))
-    assert set(lead) == set(itertools.combinations(classes, 2))
-    for pair, values in lead.items():
-        np.testing.assert_allclose(values, [expected[(*pair, seed)] for seed in (0, 1)], atol=1e-9)
-    result = contrast(np.stack(list(lead.values())), [(classes.index(a), classes.index(b)) for a, b in lead])
+    found = leads.choices(kept, 1.0, lambda r: leads.epoch_of_share(r, 0.8))
+    assert set(found) == set(itertools.combinations(classes, 2))
+    numbers, values = leads.leads(found, "cifar")
+    for (first, second), of_pair in zip(numbers, values):
+        pair = leads.CLASSES["cifar"][first], leads.CLASSES["cifar"][second]
+        np.testing.assert_allclose(of_pair, [[expected[(*pair, seed)] for seed in (0, 1)]], atol=1e-9)
+    assert {(choice.rate, *choice.epochs) for by_loss in found.values() for choice in by_loss.values()} == {
+        (0.001, 100, 100)
+    }
+    result = contrast(values, numbers)
     table = leads.leads_table(tmp_path)
     assert f"| CIFAR-10 | first class | IW^1 | 80% of training after interpolation | 6 | 2 | {result.points()}" in table
     early = 100 * (np.mean(list(expected.values())) + 0.601 - 0.9)  # epoch 10, where cross-entropy at 0.003 counts
     assert f"| IW^1 | the best epoch on val (early-stopped) | 6 | 2 | {early:.1f} ±" in table
+    # Early-stopped, val takes rates that are no ends, and the first evaluated epoch. Without the only rate of cross-entropy that
+    # reaches 80 % on three of the pairs, these pairs have no lead.
+    assert table.count("| 0, 0 | 0%, 0% |") and "| 100%, 100% |" in table
+    less = [
+        r
+        for r in kept
+        if not (r["name"] == "cifar_pair_ce" and r["lr"] == "0.001" and r["classes"].startswith(classes[0]))
+    ]
+    assert "| IW^1 | 80% of training after interpolation | 3 | 2 |" in table_of(less, tmp_path / "less")
+    assert "| 3, 0 |" in table_of(less, tmp_path / "less")
 
 
 def test_swapped_roles_and_fashion_have_rows_of_their_own_and_both_roles_count_their_shared_seeds(tmp_path):
@@ -73,15 +94,48 @@ def test_swapped_roles_and_fashion_have_rows_of_their_own_and_both_roles_count_t
                 rows.append(made | {"name": f"fashion_pair_{loss}"})
     kept_results.add(leads.STUDY, tmp_path, rows, packed=True)
     kept = kept_results.read(leads.STUDY, tmp_path)
-    by_roles = leads.leads_by_roles(kept, "fashion", 1.0, lambda r: leads.epoch_of_share(r, 0.5))
-    assert {name: values.shape for name, (_, values) in by_roles.items()} == {"as_listed": (6, 3), "swapped": (6, 2), "both": (6, 2, 2)}  # fmt: skip
-    noise = [[0.001 * seed + 0.002 * min(pair) for seed in range(3)] for pair in by_roles["as_listed"][0]]
-    np.testing.assert_allclose(by_roles["as_listed"][1], 0.01 + np.array(noise), atol=1e-9)
-    np.testing.assert_allclose(by_roles["both"][1].mean(1), 0.02 + np.array(noise)[:, :2], atol=1e-9)
-    assert all(more > fewer for more, fewer in by_roles["swapped"][0])
-    assert not leads.leads_by_roles(kept, "cifar", 1.0, lambda r: leads.epoch_of_share(r, 0.5))
+    parts = leads.by_roles(kept, "fashion")
+    assert {name: len(rows) for name, rows in parts.items()} == {"as_listed": 36, "swapped": 24, "both": 48}
+    values = {}
+    for name, rows in parts.items():
+        numbers, values[name] = leads.leads(leads.choices(rows, 1.0, lambda r: leads.epoch_of_share(r, 0.5)), "fashion")
+        assert numbers == list(itertools.combinations(range(4), 2))
+    assert {name: v.shape for name, v in values.items()} == {
+        "as_listed": (6, 1, 3),
+        "swapped": (6, 1, 2),
+        "both": (6, 2, 2),
+    }
+    noise = np.array([[0.001 * seed + 0.002 * min(pair) for seed in range(3)] for pair in numbers])
+    np.testing.assert_allclose(values["as_listed"][:, 0], 0.01 + noise, atol=1e-9)
+    np.testing.assert_allclose(values["both"].mean(1), 0.02 + noise[:, :2], atol=1e-9)
+    assert not leads.by_roles(kept, "cifar")
     table = leads.leads_table(tmp_path)
-    assert "| Fashion-MNIST | both, averaged | IW^1 | 50% of training after interpolation | 6 | 2 | 2." in table
+    assert "| Fashion-MNIST | either, averaged | IW^1 | 50% of training after interpolation | 6 | 2 | 2." in table
+    assert "| Fashion-MNIST | second class | 2 | IW^1 | 3." in leads.leads_summary(tmp_path)
+
+
+def test_early_stopped_losses_choose_among_the_same_rates_and_their_ends_are_told(tmp_path):
+    """Poly leads by 2 points at the rates that val prefers: the middle one for cross-entropy, the smallest one for poly."""
+    rows, epochs = [], range(4, 104, 4)
+    for pair, seed in itertools.product(itertools.combinations(leads.CLASSES["cifar"][:4], 2), range(3)):
+        for loss, preferred, test in (("ce", 0.0003, 0.70), ("poly", 0.0001, 0.72)):
+            for rate in early_stopping.RATES:
+                best = 4 if loss == "ce" and seed == 0 else 40  # the best epoch on val
+                val = [0.8 * (rate == preferred) + 0.1 * (epoch == best) for epoch in epochs]
+                cells = row(loss, pair, seed, rate, None, lambda e: 0, lambda e: 0)
+                rows.append(cells | {
+                    "epochs": "100", "path: epochs": "|".join(map(str, epochs)), "path: val balanced": "|".join(map(str, val)),
+                    "path: test balanced": "|".join(str(test if epoch == best else 0.5) for epoch in epochs),
+                })  # fmt: skip
+    kept_results.add(early_stopping.STUDY, tmp_path, rows, packed=True)
+    table = early_stopping.early_table(tmp_path)
+    assert "| CIFAR-10 | IW^1 | 6 | 3 | 2.0 ± 0.0" in table
+    assert "| cross-entropy | 0%, 100%, 0% | 33%, 0% |" in table and "| poly | 100%, 0%, 0% | 0%, 0% |" in table
+    (first, *_) = early_stopping.batches({}, "cifar", 2, str(tmp_path))
+    assert len(first) == 6 and {run.config.optim.lr for run in first} == set(early_stopping.RATES)
+    assert {run.config.trainer.eval_every for run in first} == {4} and {
+        run.config.weights.exponent for run in first
+    } == {1.0}
 
 
 def test_the_second_class_has_more_images_with_swapped_roles(tmp_path):

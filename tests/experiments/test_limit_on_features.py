@@ -8,6 +8,7 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.svm import SVC
 
 from imbalance.experiments import limit_on_features as experiment
+from imbalance.metrics.clusters import contrast
 from imbalance.report import kept_results
 from imbalance.theory import gram
 
@@ -111,7 +112,18 @@ def test_rows_are_added_once_and_the_outcome_is_a_sentence(small, tmp_path, monk
         float(row[f"{experiment.POLY}: at 0"]) - float(row[f"{experiment.HARD}: at 0"]) for row in rows
     ])  # fmt: skip
     assert experiment.primary(cell)["a"].value == pytest.approx(by_hand, abs=1e-9)
-    assert f"gains {100 * by_hand:.2f} ±" in experiment.outcome(cell)
+    text = experiment.outcome(cell)
+    assert f"is {100 * by_hand:.2f} ±" in text
+    parts = [contrast(experiment.difference(cell, *arms), cell.pairs) for arms in experiment.PARTS.values()]
+    assert parts[0].value + parts[1].value == pytest.approx(by_hand, abs=1e-9), (
+        "loss and weights add up to contrast (a)"
+    )
+    assert f"accounts for {parts[0].points(2)} points of (a) and {parts[2].points(2)} of (b)" in text
+    assert f"for {parts[1].points(2)} and {parts[3].points(2)}" in text
+    assert parts[1].points(2) in experiment.parts_table(tmp_path)
+    chosen = [float(row[f"{experiment.RIDGE}: values"].split("|")[1]) for row in rows]
+    smallest, largest = (np.mean([value == end for value in chosen]) for end in (1e-4, 1e3))
+    assert f"of ridge in {smallest:.0%} and {largest:.0%}" in experiment.tuning_text(tmp_path)
     assert experiment.cell_of(rows[1:], 10, "raw") is None, "only seeds that are complete count"
     for table in (experiment.contrasts_table, experiment.arms_table):
         assert "hard margin" in table(tmp_path)

@@ -12,7 +12,7 @@ from imbalance.experiments.subpopbench import QUOTED_RULE, Comparison
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, OWN, SHARED, point
 from imbalance.metrics.intervals import mean, paired_difference, quantiles
 from imbalance.report import kept_results
-from imbalance.sweep import launch, study
+from imbalance.sweep import launch, worker
 from imbalance.sweep.runs import make_run
 
 pytest.importorskip("optuna")
@@ -35,7 +35,7 @@ def worst_group(directory, split, epoch):
 def test_the_protocol_selects_setting_and_checkpoint_and_reports_the_chosen_setting_over_seeds(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(launch, "launch", lambda place, *_: study.work(place, None, False, 1, 16))
+    monkeypatch.setattr(launch, "launch", lambda place, *_: worker.work(place, None, False, 1, 16))
     given = arguments("--methods=reweight,crt", "--trials=2", "--seeds=2", f"--work_dir={tmp_path}")
     subpopbench.subpopbench(**given)
     first = capsys.readouterr().out

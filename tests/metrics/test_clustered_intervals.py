@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from imbalance.metrics.clusters import ahead_and_behind, cluster_means, clustered, contrast, dyadic_variance, holm
+from imbalance.metrics.clusters import (
+    ahead_and_behind,
+    cluster_means,
+    clustered,
+    contrast,
+    contrast_over_classes,
+    dyadic_variance,
+    holm,
+)  # fmt: skip
 
 PAIRS = list(combinations(range(10), 2))
 
@@ -33,6 +41,39 @@ def test_intervals_cover_where_pairs_share_classes_and_seeds():
         assert result.n == 1800 and (result.p < 0.05) == (not result.low <= 0 <= result.high)
         naive += abs(differences.mean()) <= 1.96 * differences.std() / np.sqrt(1800)
     assert covered / draws >= 0.93 and naive / draws < 0.5
+
+
+def test_intervals_of_three_seeds_cover_and_are_not_needlessly_wide():
+    rng, covered, ratios = np.random.default_rng(6), [], []
+    for _ in range(300):
+        effects = rng.normal(size=10)
+        pairs = np.array([[effects[i] + effects[j]] for i, j in PAIRS])
+        result = contrast(pairs + 0.3 * rng.normal(size=(1, 3)) + rng.normal(size=(45, 3)), PAIRS)
+        covered.append(result.low <= 0 <= result.high)
+        ratios.append((result.high - result.low) / 2)
+    assert 0.91 <= np.mean(covered) <= 0.985
+    # The true standard deviation of the mean; with two degrees of freedom the half width would be 4.3 of them on average.
+    assert np.mean(ratios) / np.sqrt(4 / 10 + 0.3**2 / 3 + 1 / 135) < 2.7
+
+
+def test_ten_seeds_of_ten_classes_have_nine_degrees_of_freedom():
+    rng = np.random.default_rng(7)
+    for scale in (0.0, 0.3, 3.0):
+        differences = rng.normal(size=(45, 10)) + scale * rng.normal(size=(1, 10))
+        result = contrast(differences, PAIRS)
+        error = np.sqrt(dyadic_variance(differences.mean(1), PAIRS) + differences.mean(0).var(ddof=1) / 10)
+        assert (result.high - result.low) / 2 == pytest.approx(stats.t.ppf(0.975, 9) * error)
+
+
+def test_the_interval_of_a_single_seed_covers_where_pairs_share_classes():
+    rng, covered = np.random.default_rng(5), []
+    for _ in range(300):
+        effects = rng.normal(size=10)
+        values = np.array([effects[i] + effects[j] for i, j in PAIRS]) + rng.normal(size=45)
+        result = contrast_over_classes(values, PAIRS)
+        covered.append(result.low <= 0 <= result.high)
+        assert (result.p < 0.05) == (not covered[-1]) and result.value == pytest.approx(values.mean())
+    assert 0.91 <= np.mean(covered) <= 0.985
 
 
 def test_holm_by_hand():

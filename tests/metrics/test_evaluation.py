@@ -119,6 +119,8 @@ def test_scores_that_are_equal_for_all_examples_have_no_interval(probabilities):
     targets = np.zeros(20, int)
     table = evaluate(targets, np.tile(probabilities, (20, 1)))
     assert np.isnan([table[name].interval for name in ("nll", "brier")]).all()
+    (line,) = [line for line in repr(table).splitlines() if line.startswith("nll ")]
+    assert line.split() == ["nll", f"{table['nll'].value:.4f}"]  # a metric without an interval has its value alone
     varied = np.tile(probabilities, (20, 1)) * 0.9 + 0.05
     varied[0] = 0.6, 0.4
     low, high = evaluate(targets, varied)["nll"].interval

@@ -118,6 +118,18 @@ def test_the_command_adds_what_is_new(runs, tmp_path):
         results.keep(study="digits", work_dir=str(tmp_path), results=str(tmp_path))
 
 
+def test_a_refused_run_does_not_keep_others_out(runs, tmp_path, monkeypatch):
+    def check(row):
+        if row["seed"] == "1":
+            raise BadInput("digits_poly/seed=1: files had uncommitted changes")
+
+    monkeypatch.setattr(results, "check_row", check)
+    message = "2 of 3 runs added; the file now has 2 runs; 1 run refused, the first: digits_poly/seed=1: files had"
+    with pytest.raises(BadInput, match=message):
+        results.keep(study="digits", work_dir=str(runs[0].directory.parents[2]), results=str(tmp_path))
+    assert [row["seed"] for row in results.read("digits", tmp_path)] == ["0", "0"]
+
+
 def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, capsys):
     """Every file that the table and the report read; no checkpoint; a finished run there stays as it is."""
     work_dir, carried, other = runs[0].directory.parents[2], tmp_path / "carried", tmp_path / "other"

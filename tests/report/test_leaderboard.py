@@ -17,6 +17,7 @@ from imbalance.data import identity
 from imbalance.errors import BadInput
 from imbalance.experiments import leaderboard as kept_leaderboard
 from imbalance.report import kept_results, leaderboard
+from imbalance.report import submit as submit_module
 from imbalance.training.state import provenance
 from imbalance.utils.package import ROOT
 from imbalance.utils.read import short_hash
@@ -41,8 +42,10 @@ def submit(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "check_commit", lambda saved, what: None)
     folder = tmp_path / "results"
 
-    def call(runs, by="Ada", tuning="of the config"):
-        return leaderboard.submit(runs=list(map(str, runs)), by=by, tuning=tuning, results=str(folder))
+    def call(runs, by="Ada", tuning="not tuned", tuning_reads="none"):
+        return submit_module.submit(
+            runs=list(map(str, runs)), by=by, tuning=tuning, tuning_reads=tuning_reads, results=str(folder)
+        )
 
     call.folder = folder
     return call
@@ -65,6 +68,9 @@ def test_a_row_has_the_mean_over_seeds_and_what_the_method_reads_with_evidence_u
     assert (row["labels in train"], row["labels in val"], row["n"], row["seeds"]) == ("groups", "groups", "3", "0 1 2")
     assert (row["starts from"], row["data"], row["by"]) == ("random weights", "colored_digits", "Ada")
     assert (by_method["ERM"]["labels in train"], by_method["ERM"]["low"]) == ("classes", "")
+    assert [float(value) for value in row["values"].split()] == pytest.approx(values, abs=1e-5)
+    # Each of the three seeds draws its own test set: 30 % of the 1,797 digits, rounded down for each class and colour.
+    assert (row["test examples"], row["draws"], row["source"]) == ("536", "3", "scikit-learn's digits")
     lines = (
         gzip.decompress((submit.folder / "submitted" / f"{row['digest']}.jsonl.gz").read_bytes()).decode().splitlines()
     )
@@ -81,8 +87,26 @@ def test_the_same_runs_again_are_done_before_and_more_seeds_replace_a_row_but_fe
     submit(runs[:3])
     (row,) = leaderboard.read(submit.folder)
     assert row["n"] == "3"
+    assert [path.name for path in (submit.folder / "submitted").iterdir()] == [f"{row['digest']}.jsonl.gz"]
     with pytest.raises(BadInput, match="has a row with the seeds 0 1 2; submit runs with these seeds and further ones"):
         submit(runs[1:3])
+
+
+def test_the_best_seed_of_a_row_cannot_be_a_row_of_its_own(runs, submit):
+    submit(runs[:3])
+    before = (submit.folder / "leaderboard.csv").read_bytes()
+    for changes in (dict(tuning="best of 5 learning rates"), dict(by="Bob")):
+        with pytest.raises(
+            BadInput, match="the runs of the seeds 2 are in another row already; .* the seeds 0 1 2, with"
+        ):
+            submit([runs[2]], **changes)
+    assert (submit.folder / "leaderboard.csv").read_bytes() == before
+    submit([runs[3]], by="Bob")  # another method
+
+
+def test_what_a_submission_says_of_its_tuning_stays_text_on_the_page():
+    out = leaderboard.board([row("a", 0.5, tuning="<img src=x> of *5*")], [])
+    assert "hyperparameters: &lt;img src=x> of \\*5\\*;" in out and "<img" not in out
 
 
 def unfinished(copy):
@@ -118,7 +142,7 @@ def write_config(copy, section, key, value):
 
 REFUSED = {
     "unfinished": (unfinished, "no finished run"),
-    "diverged": (lambda copy: record(copy, {"status": "diverged", "score": None, "metrics": None}), "the run is diverged"),
+    "diverged": (lambda copy: record(copy, {"status": "diverged", "score": None, "metrics": None}), "the run is diverged, so its method"),
     "not finite": (lambda copy: write_logits(copy, lambda z: z.__setitem__((0, 0), np.nan)), "test.npz has logits that are not"),
     "other predictions": (lambda copy: write_logits(copy, lambda z: z.__imul__(-1)), "test/accuracy is .* in summary.json and"),
     "no versions": (lambda copy: record(copy, {"versions": {"torch": None}}), "records no version of torch"),
@@ -156,7 +180,7 @@ def test_a_run_of_uncommitted_code_is_refused(runs, tmp_path):
     shutil.copytree(runs[0], copy)
     record(copy, {"commit": "0123456789+"})
     with pytest.raises(BadInput, match="files had uncommitted changes at commit 0123456789"):
-        leaderboard.check_run(copy)
+        submit_module.check_run(copy)
 
 
 def test_test_examples_in_train_are_refused(runs, submit, monkeypatch):
@@ -177,52 +201,110 @@ def test_test_examples_in_train_are_refused(runs, submit, monkeypatch):
         submit(runs[:1])
 
 
+def test_labels_of_val_that_the_tuning_read_count_even_if_the_rule_reads_none(runs, submit):
+    """Group DRO selects by val's groups whatever the tuning read; a run of its last epoch reads what the tuning read."""
+    submit(runs[:3], tuning="best of 5 learning rates on val", tuning_reads="classes")
+    (row,) = leaderboard.read(submit.folder)
+    assert (row["labels in tuning"], row["labels in val"]) == ("classes", "groups")
+    last = {"labels in val": "none", "labels in tuning": "classes"}
+    assert leaderboard.ordered(dict.fromkeys(leaderboard.COLUMNS, ""), last)["labels in val"] == "classes"
+    for labels, expected in (
+        (("groups; fitted to val", "classes"), "groups; fitted to val"),
+        (("none", "none"), "none"),
+    ):
+        assert leaderboard.most_labels(*labels) == expected
+
+
 def row(method, mean, labels="classes", data="toys", **changes):
+    """Return a row with three seeds, whose values are `mean` and a hundredth more and less."""
     cells = dict.fromkeys(leaderboard.COLUMNS, "same") | {"low": "", "high": "", "diverged": "0", "settings": ""}
     return cells | {
-        "data": data, "method": method, "mean": str(mean), "labels in train": labels, "n": "3",
+        "data": data, "source": data, "method": method, "mean": str(mean), "labels in train": labels, "n": "3",
+        "seeds": "0 1 2", "values": f"{mean - 0.01} {mean} {mean + 0.01}", "test examples": "2000", "draws": "1",
         "digest": f"{method}{data}", **changes,
     }  # fmt: skip
 
 
-def test_ranks_are_among_comparable_rows_that_read_the_same_groups():
+def cells_of(text):
+    """Return the cells of all lines of Markdown tables, without heads."""
+    lines = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    return [line for line in lines if line[0] not in ("labels read", "method")]
+
+
+def test_ranks_are_among_comparable_rows_that_read_the_same_labels():
     rows = [row("a", 0.5), row("b", 0.7, "groups"), row("c", 0.6), row("d", 0.5), row("e", 0.9, budget="more")]
-    rows.append(row("f", 0.8, **{"labels in val": "groups; and inputs of test"}))
+    rows.append(row("f", 0.99, n="2", values="0.98 1.0", seeds="0 1"))
     out = leaderboard.board(rows, [dict(name="x", data="Toys, worst group", value="99", source="y")])
-    tables = [
-        ([line.split(" | ")[:2] for line in part.splitlines() if line.startswith("| ") and "rank" not in line], part)
-        for part in out.split("on test, %. ")[1:]
-    ]
-    assert [lines for lines, _ in tables] == [
-        [["| –", "e"]], [["| 1", "c"], ["| 2.5", "a"], ["| 2.5", "d"]], [["| –", "f"]], [["| –", "b"]]
+    # f has too few seeds for a rank; b and e are alone with their labels or their budget.
+    assert [(line[1].strip(), line[2]) for line in cells_of(out)] == [
+        ("", "f"), ("1 of 3", "c"), ("2.5 of 3", "a"), ("2.5 of 3", "d"), ("", "b"), ("", "e"),
     ]  # fmt: skip
-    kinds = ["none", "none", "those of val", "those of train"]
-    assert all(f"groups read: {kind}." in part for kind, (_, part) in zip(kinds, tables))
-    assert "99" not in out  # toys are no published data set
+    assert "99 |" not in out  # toys are no published data set
+    assert "test: 2,000 examples; draws of the data: 1." in out
     celeba = leaderboard.board([row("a", 0.5, data="celeba")], kept_leaderboard.literature())
     assert (
         "| JTT | CelebA, worst group | 81.1 |" in celeba and "value (quoted)" in celeba and "Waterbirds" not in celeba
     )
-    assert "| toys | 4 | budget, groups read |" in leaderboard.not_comparable_table(rows)
+    assert "| toys | 2 | budget |" in leaderboard.not_comparable_table(rows)
 
 
-def test_the_board_keeps_apart_what_reads_no_groups_those_of_val_and_those_of_train():
-    """Every row of a table reads the groups that the line above the table names, and no row misses labels that a choice read."""
-    for key, rows in leaderboard.blocks(leaderboard.read(ROOT / "results")).items():
-        tuning, rule, reads = key[-3:]
-        for one in rows:
-            train, val = one["labels in train"] == "groups", one["labels in val"].startswith("groups")
-            assert {"none": not train and not val, "those of val": val and not train, "those of train": train}[reads]
-            if "on val" in tuning or "rule" in tuning or rule != "last epoch":
-                assert one["labels in val"] != "none", one
-            if "worst group" in rule:
-                assert val, one
+def test_the_difference_from_the_rank_above_is_paired_by_seed():
+    rng = np.random.default_rng(0)
+    seeds = rng.normal(0.5, 0.1, 5)  # shared by both methods, so that the paired interval is far narrower
+    low, high = seeds, seeds + 0.02 + rng.normal(0, 0.002, 5)
+    rows = [
+        row(method, values.mean(), n="5", seeds="0 1 2 3 4", values=" ".join(f"{value:.6g}" for value in values))
+        for method, values in (("low", low), ("high", high))
+    ]
+    test = stats.ttest_rel(low, high).confidence_interval()
+    expected = f"{100 * (low - high).mean():.1f} ± {50 * (test.high - test.low):.1f}"
+    assert [line[6].strip() for line in cells_of(leaderboard.board(rows, []))] == ["", expected]
 
 
-def test_the_method_names_the_exponent_of_its_weights():
-    config = flatten(resolve("digits_poly", {})[0].to_dict())
-    assert leaderboard.method_text(config) == "weights importance by class to the power 1.5 + loss poly"
-    assert leaderboard.method_text(config | {"weights.exponent": 1.0}) == "weights importance by class + loss poly"
+def five(data, means, **changes):
+    """Return rows of the methods a to e with these means, and a row that reads other labels."""
+    rows = [row(method, mean, data=data, **changes) for method, mean in zip("abcde", means, strict=True)]
+    return [*rows, row("a", 0.99, "groups", data, **changes)]
+
+
+def test_a_method_is_ranked_over_sources_among_equal_labels_with_ties_averaged():
+    """On the first source a is best in one of two tables of five methods and worst in the other, and best in a small one."""
+    falling = (0.9, 0.8, 0.7, 0.6, 0.5)
+    rows = [*five("one", falling, budget="a"), *five("one (other draw)", falling[::-1], source="one", budget="b")]
+    rows += [row(method, mean, data="one", budget="c") for method, mean in (("a", 0.9), ("b", 0.1))]
+    for data in ("two", "three", "four"):
+        rows += five(data, falling)
+    text = leaderboard.overall_table(rows)
+    assert "too few sources: no method is ranked on 5 of them yet" in text and "four, one, three, two" in text
+    lines = cells_of(leaderboard.overall_table([*rows, *five("five", falling)]))
+    assert [line[1:4] for line in lines] == [
+        ["a", "0.10", "5"], ["b", "0.30", "5"], ["c", "0.50", "5"], ["d", "0.70", "5"], ["e", "0.90", "5"],
+    ]  # fmt: skip
+    assert lines[0][4] == "five 0.00, four 0.00, one 0.50, three 0.00, two 0.00"
+    assert {line[0] for line in lines} == {"train classes, val same"}
+    # Tables of four methods do not count, and neither do methods on four sources.
+    assert not cells_of(leaderboard.overall_table([r for r in rows if r["method"] != "e"]))
+
+
+def test_data_sets_of_the_same_images_are_one_source():
+    source_of = leaderboard.source_of
+    assert source_of("colored_digits") == source_of("digits") != source_of("gaussian") == "gaussian"
+    assert source_of("cifar10 (draw=stratified)") == source_of("cifar10lt") == source_of("dominoes") == "CIFAR-10"
+    assert set(leaderboard.SOURCES) <= set(registries()["data"])
+
+
+def test_a_method_has_its_exponent_and_its_budget_all_its_training():
+    weighted = flatten(resolve("digits_poly", {})[0].to_dict())
+    assert leaderboard.method_text(weighted) == "weights importance by class, exponent 1.5 + loss poly"
+    budgets = {
+        "colored_digits_erm": "100 epochs, batches of 64",
+        "colored_digits_lff": "100 epochs, batches of 64, two networks",
+        "colored_digits_xrm": "100 epochs, batches of 64, after a first run of 20 epochs",
+        "colored_digits_crt": "100 epochs, batches of 64, then 20 epochs of the head",
+    }
+    for config, budget in budgets.items():
+        flat = flatten(resolve(config, {})[0].to_dict())
+        assert leaderboard.budget_text(flat) == budget, config
 
 
 def test_variance_shares_are_those_of_the_kept_runs_of_subpopbench():
@@ -249,7 +331,9 @@ def test_every_entry_that_counts_groups_says_that_it_reads_groups():
         if leaderboard.labels_in_train(flat | {f"{section}.name": name, "groups.name": "data"}) == "groups"
     }
     # The objective "ssa" is for the first run of the groups "ssa", whose examples are those of val.
-    assert reading == {"lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd", "ssa"}
+    assert reading == {
+        "lisa", "vs_group", "group_dro", "worst_group", "irm", "vrex", "coral", "mmd", "ssa", "within_class",
+    }  # fmt: skip
     assert leaderboard.labels_in_train(flat | {"sampler.name": "undersample", "sampler.by": "group"}) == "groups"
     inferred = {"objective.name": "group_dro", "groups.name": "eiil"}
     assert leaderboard.labels_in_train(flat | inferred) == "classes"
@@ -258,7 +342,8 @@ def test_every_entry_that_counts_groups_says_that_it_reads_groups():
 def test_a_head_that_is_fitted_to_inputs_of_test_says_so():
     config = resolve("colored_digits_dfr", {})[0].to_dict()
     about = leaderboard.about_config(flatten(config))
-    assert (about["labels in train"], about["labels in val"], about["method"]) == ("classes", "groups", "head dfr")
+    assert (about["labels in train"], about["method"]) == ("classes", "head dfr")
+    assert about["labels in val"] == "groups; fitted to val"
     assert (
         leaderboard.about_config(flatten(config) | {"head.name": "test_time"})["labels in val"]
         == "groups; and inputs of test"
@@ -272,6 +357,33 @@ def test_the_leaderboard_is_what_the_kept_results_give():
         assert kept[entry["digest"] + entry["rule"]] == entry
     digits = next(row for row in kept.values() if row["config"] == "colored_digits_dro" or row["method"] == "ERM")
     assert digits["evidence"].startswith("results/")
+
+
+def test_rows_of_kept_results_say_what_their_tuning_read_and_how_long_they_trained():
+    rows = kept_leaderboard.kept_entries(ROOT / "results")
+    for entry in rows:
+        tuned = entry["tuning"] != kept_leaderboard.UNTUNED.text
+        assert tuned == (entry["labels in tuning"] != "none"), entry["tuning"]
+        assert not tuned or entry["labels in val"] != "none"
+        assert entry["tuning"] != kept_leaderboard.UNTUNED.text or "lr=" not in entry["settings"] or (
+            entry["data"] == "colored_digits"  # 0.03 for all these methods, see UNTUNED in colored_digits_methods.py
+        )  # fmt: skip
+    of_subpopbench = [entry for entry in rows if "subpopbench" in entry["evidence"]]
+    steps = {entry["method"]: entry["budget"] for entry in of_subpopbench if entry["data"] == "colored_digits"}
+    assert steps["head crt by group"].startswith("3,000 steps") and steps["ERM"].startswith("1,500 steps, ")
+    assert steps["objective lff"].startswith("1,500 steps of two networks")
+    # Counted by hand in results/subpopbench.csv.gz: 7 of 16 settings of ReSample have the best val worst group at seed 0.
+    (resample,) = [
+        entry for entry in of_subpopbench
+        if entry["method"].startswith("sampler resample") and entry["rule"] == "val worst group" and entry["data"] == "colored_digits"
+    ]  # fmt: skip
+    assert resample["settings"] == "setting 0 of SubpopBench (first of 7 equally good ones)"
+    digits = {
+        entry["method"] for entry in rows if entry["data"] == "digits" and entry["evidence"].endswith("ledger.csv")
+    }
+    assert digits == {
+        "ERM", "weights importance by class, exponent 1", "weights importance by class, exponent 1.5 + loss poly",
+    }  # fmt: skip
 
 
 def test_rows_of_kept_results_are_written_anew_and_those_of_submitted_runs_stay(tmp_path):

@@ -15,6 +15,7 @@ from imbalance.report.page.overview import chosen_by_val
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.sweep import lease, pruning, sweep
 from imbalance.sweep import study as studies
+from imbalance.sweep import worker as workers
 from imbalance.sweep.pruning import Plan, RungLog, in_fair_order, make_plan
 from imbalance.sweep.runs import make_run
 from imbalance.sweep.storage import StudyLocation, open_study
@@ -82,7 +83,7 @@ def stub(monkeypatch):
         rate, seed, epoch = reached[directory]
         return {str(rung): curve(rate, seed, rung) for rung in plan.rungs if rung <= epoch}
 
-    monkeypatch.setattr(studies, "train_quietly", train)
+    monkeypatch.setattr(workers, "train_quietly", train)
     monkeypatch.setattr(Plan, "values", values)
     monkeypatch.setattr(studies.PresentData, "digest", lambda data, point, work_dir: None)
     return trained
@@ -91,7 +92,7 @@ def stub(monkeypatch):
 @pytest.mark.parametrize("stacked", [1, 16])
 def test_asha_keeps_the_best_third_of_the_settings_by_their_means_over_seeds(place, stacked, capsys):
     studies.add(place, points(), PLAN)
-    studies.work(place, None, False, 1, stacked)
+    workers.work(place, None, False, 1, stacked)
     found = by_setting(place)
     assert found[1e30] == [("diverged", None)] * 2
     means = {rate: sum(values_at(place, rate, 1)) / 2 for rate in RATES[:-1]}
@@ -114,7 +115,7 @@ def test_asha_keeps_the_best_third_of_the_settings_by_their_means_over_seeds(pla
 
 def test_what_was_pruned_is_shown_so_and_can_be_trained_on_to_what_it_would_have_been(place, tmp_path, capsys):
     studies.add(place, points(RATES[2:5], 1), PLAN)
-    studies.work(place, None, False, 1, 1)
+    workers.work(place, None, False, 1, 1)
     rows = {row["config.optim.lr"]: row for row in collect(Path(place.work_dir))}
     assert [rows[rate]["status"] for rate in RATES[2:5]] == ["pruned", "pruned", "done"]
     assert rows[0.03]["epoch"] == 1 and rows[0.03]["score"] is None
@@ -124,7 +125,7 @@ def test_what_was_pruned_is_shown_so_and_can_be_trained_on_to_what_it_would_have
     assert "the sweep pruned this setting after epoch 1" in summary_of(run.directory)["reason"]
     assert call(["train", f"--config={run.directory / 'config.json'}", f"--config.work_dir={place.work_dir}"]) == 0
     unbroken = make_run(CONFIG, first(points()) | {"optim.lr": 0.03}, 0, str(tmp_path / "unbroken"))
-    studies.train_quietly([unbroken])
+    workers.train_quietly([unbroken])
     assert evaluations_of(run.directory) == evaluations_of(unbroken.directory)
     assert summary_of(run.directory)["score"] == summary_of(unbroken.directory)["score"]
 
@@ -142,7 +143,7 @@ def test_a_sweep_that_is_killed_again_and_again_prunes_as_an_unbroken_one(tmp_pa
     rates = RATES[:3] + RATES[:2:-1] if rule == "asha" else [0.3, 0.1, 1e-4, 0.03, 1e-3, 1e30]
     for place in (one, other):
         studies.add(place, points(rates), plan)
-    studies.work(one, None, False, 1, 1)
+    workers.work(one, None, False, 1, 1)
     unbroken = stub[:]
 
     calls = ("set_trial_user_attr", "set_trial_state_values", "create_new_trial", "set_trial_intermediate_value")
@@ -152,14 +153,14 @@ def test_a_sweep_that_is_killed_again_and_again_prunes_as_an_unbroken_one(tmp_pa
             left = iter(range(number.randrange(4, 30)))
             for name in calls:
                 patch_call(patch, name, left)
-            patch.setattr(studies.Worker, "__exit__", lambda *_: None)  # a killed worker releases nothing
-            patch.setattr(studies.time, "sleep", lambda seconds: None)
-            patch.setattr(studies.Lease, "__enter__", lambda lease: lease._write())
+            patch.setattr(workers.Worker, "__exit__", lambda *_: None)  # a killed worker releases nothing
+            patch.setattr(workers.time, "sleep", lambda seconds: None)
+            patch.setattr(workers.Lease, "__enter__", lambda lease: lease._write())
             patch.setattr(
-                studies.Observer, "living", lambda observer, attributes: [max(attributes, key=age(attributes))[7:]]
+                workers.Observer, "living", lambda observer, attributes: [max(attributes, key=age(attributes))[7:]]
             )
             try:
-                studies.work(other, None, False, 1, 1)
+                workers.work(other, None, False, 1, 1)
             except Killed:
                 kills += 1
     assert kills > 5
@@ -239,7 +240,7 @@ def test_the_median_rule_prunes_below_the_median_of_settings_that_have_ended(pla
 def test_a_new_seed_of_a_pruned_setting_is_not_trained_and_one_of_another_trains_to_the_end(place, stub):
     for seeds in (1, 2):
         studies.add(place, points(RATES[3:5], seeds), PLAN)
-        studies.work(place, None, False, 1, 1)
+        workers.work(place, None, False, 1, 1)
     found = by_setting(place)
     assert [status for status, _ in found[0.1]] == ["pruned", "pruned"] and found[0.3] == [("done", None)] * 2
     assert [run for run in stub if run[1] == 1] == [(0.3, 1, None)]
@@ -247,7 +248,7 @@ def test_a_new_seed_of_a_pruned_setting_is_not_trained_and_one_of_another_trains
 
 def test_scores_on_data_that_have_changed_prune_nothing(place, stub, monkeypatch):
     studies.add(place, points([0.3], 1), PLAN)
-    studies.work(place, None, False, 1, 1)
+    workers.work(place, None, False, 1, 1)
     monkeypatch.setattr(studies.PresentData, "digest", lambda data, point, work_dir: "other data")
     with pytest.raises(BadInput, match="study test has pruned settings by scores on data that have changed since"):
         studies.add(place, points([0.3, 0.1], 1), PLAN)
@@ -264,28 +265,28 @@ def test_a_report_chooses_no_setting_that_was_pruned():
 
 
 def test_a_crashed_seed_stops_its_setting_and_nothing_hangs(place, monkeypatch, stub, capsys):
-    train = studies.train_quietly
+    train = workers.train_quietly
 
     def crash(runs, *args):
         if runs[0].config.seed == 1:
             raise RuntimeError("no reason")
         return train(runs, *args)
 
-    monkeypatch.setattr(studies, "train_quietly", crash)
+    monkeypatch.setattr(workers, "train_quietly", crash)
     studies.add(place, points([0.3]), PLAN)
-    studies.work(place, None, True, 1, 1)
+    workers.work(place, None, True, 1, 1)
     assert by_setting(place)[0.3] == [("unfinished", None), ("crashed", None)]
     assert sweep.report_study(place, lambda point: True) == 1
-    monkeypatch.setattr(studies, "train_quietly", train)
+    monkeypatch.setattr(workers, "train_quietly", train)
     studies.add(place, points([0.3]), PLAN)
-    studies.work(place, None, True, 1, 1)
+    workers.work(place, None, True, 1, 1)
     assert by_setting(place)[0.3] == [("done", None)] * 2
 
 
 def test_a_run_that_ends_before_a_rung_counts_there_with_its_last_evaluation(place):
     fixed = FIXED | {"callbacks.patience": [1], "optim.lr": [1e-9], "seed": [0]}
     studies.add(place, studies.grid(fixed), PLAN)
-    studies.work(place, None, False, 1, 1)
+    workers.work(place, None, False, 1, 1)
     ((_, trial),) = studies.points_of(open_study(place))
     run = studies.run_of(studies.point_of(trial), place.work_dir)
     *_, last = evaluations_of(run.directory)
@@ -298,7 +299,7 @@ def test_tpe_learns_from_what_was_pruned(place, stub):
     space |= {"optim.lr": {"low": 1e-3, "high": 1.0, "log": True}, "seed": [0]}
     study = open_study(place)
     pruning.keep_plan(study, PLAN)
-    studies.work(place, studies.Search("tpe", 6, space), False, 1, 1)
+    workers.work(place, studies.Search("tpe", 6, space), False, 1, 1)
     trials = open_study(place).get_trials()
     pruned = [trial for trial in trials if studies.status(trial) == "pruned"]
     assert len(trials) == 6 and pruned and all(trial.state.name == "PRUNED" for trial in pruned)

@@ -16,6 +16,7 @@ from imbalance.errors import BadInput, Diverged, Interrupted, LostPeer
 from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import launch, ranks, slurm
 from imbalance.sweep import study as studies
+from imbalance.sweep import worker as workers
 from imbalance.sweep.ranks import train_on_ranks
 from imbalance.sweep.runs import make_run
 from imbalance.sweep.storage import StudyLocation
@@ -87,7 +88,7 @@ def test_a_trial_of_several_processes_is_trained_alone(tmp_path, monkeypatch, po
         trained.append((len(runs), processes))
         return [{"status": "done", "score": 0.5, "seconds": 1.0}] * len(runs)
 
-    monkeypatch.setattr(studies, "train_quietly", train_quietly)
+    monkeypatch.setattr(workers, "train_quietly", train_quietly)
     place = StudyLocation("test", str(tmp_path), "")
     studies.add(place, studies.grid({"config": [CONFIG], "seed": [0, 1, 2]}))
     launch.launch(place, None, 1, 16, "local", [], 2)

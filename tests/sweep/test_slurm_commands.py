@@ -7,6 +7,7 @@ import pytest
 
 from imbalance.sweep import launch, slurm
 from imbalance.sweep import study as studies
+from imbalance.sweep import worker as workers
 from imbalance.sweep.storage import StudyLocation, open_study
 
 pytest.importorskip("optuna")
@@ -64,8 +65,8 @@ def test_squeue_that_fails_is_not_the_end_of_the_jobs(place, monkeypatch, capsys
 def test_nothing_is_submitted_where_nothing_is_left(place, monkeypatch):
     cluster = Slurm(monkeypatch)
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
-    studies.work(place, None, False, 1, 16)
+    monkeypatch.setattr(workers, "train_quietly", lambda runs, *_: [summary] * len(runs))
+    workers.work(place, None, False, 1, 16)
     launch.launch(place, None, 8, 16, "slurm", [])
     launch.launch(place, None, 8, 16, "local", [])  # nor is a worker started
     assert not cluster.submitted

@@ -14,6 +14,7 @@ from helpers.server import SERVER
 from imbalance.errors import BadInput
 from imbalance.sweep import lease
 from imbalance.sweep import study as studies
+from imbalance.sweep import worker as workers
 from imbalance.sweep.storage import StudyLocation, open_storage, open_study
 
 optuna = pytest.importorskip("optuna")
@@ -116,7 +117,7 @@ def states(place):
 
 def hold_one(place, ready):
     """Take a trial, and hold it until this process is killed."""
-    with studies.Worker(place, None, 1, 1) as worker:
+    with workers.Worker(place, None, 1, 1) as worker:
         worker.take()
         ready.set()
         time.sleep(600)
@@ -128,7 +129,7 @@ def test_a_killed_workers_trial_goes_to_another_at_once_on_one_machine(place):
     process = SERVER.Process(target=hold_one, args=(place, ready))
     process.start()
     assert ready.wait(60)
-    with studies.Worker(place, None, 1, 1) as worker:
+    with workers.Worker(place, None, 1, 1) as worker:
         assert [trial.number for trial in worker.take()] == [1]
         worker.held = []
         assert not worker.take() and worker.others == 2 and not worker.undecided
@@ -148,12 +149,12 @@ def test_a_killed_workers_trial_goes_to_another_at_once_on_one_machine(place):
 def test_a_worker_that_dies_between_the_result_and_the_score_loses_its_trial_to_another(place):
     """Found by killing workers at random: such a trial counted as done, and its setting lacked the score of one seed."""
     add_trials(place, 1)
-    with studies.Worker(place, None, 1, 1) as dying:
+    with workers.Worker(place, None, 1, 1) as dying:
         (taken,) = dying.take()
         dying.storage.set_trial_user_attr(taken.id, "result", {"status": "done", "run_directory": "x", "seconds": 1.0})
         dying.held = []
     assert studies.count_left(place, None) == 1
-    with studies.Worker(place, None, 1, 1) as worker:
+    with workers.Worker(place, None, 1, 1) as worker:
         (again,) = worker.take()
         assert again.number == 1
         worker._end(again, STATES.COMPLETE, 0.5, status="done")
@@ -176,11 +177,11 @@ def test_on_another_machine_a_worker_is_dead_once_its_heartbeat_stands_still(pla
     add_trials(place, 1)
     clock = Clock()
     monkeypatch.setattr(lease, "time", clock)
-    first = studies.Worker(place, None, 1, 1)
+    first = workers.Worker(place, None, 1, 1)
     first.lease._record["machine"] = "another machine"
     first.lease._write()  # without the thread: this test is the heart
     assert [trial.number for trial in first.take()] == [0]
-    with studies.Worker(place, None, 1, 1) as second:
+    with workers.Worker(place, None, 1, 1) as second:
         assert not second.take() and second.undecided == 1
         clock.now += lease.GRACE - 1
         assert not second.take() and second.undecided == 1
@@ -205,7 +206,7 @@ def test_a_worker_that_died_while_it_took_a_trial_loses_it_after_the_grace(place
     storage = open_storage(place)
     number = storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name("test"), 0)
     assert storage.set_trial_state_values(number, STATES.RUNNING)  # and died, before it wrote its name
-    with studies.Worker(place, None, 1, 1) as worker:
+    with workers.Worker(place, None, 1, 1) as worker:
         assert not worker.take() and worker.undecided == 1
         clock.now += lease.GRACE + 1
         assert [trial.number for trial in worker.take()] == [1]
@@ -215,7 +216,7 @@ def test_twins_of_an_attempt_count_once(place):
     """As two machines add them that begin the same sweep at the same moment."""
     for _ in range(2):
         add_trials(place, 3)
-    with studies.Worker(place, None, 1, 16) as worker:
+    with workers.Worker(place, None, 1, 16) as worker:
         for number in range(3):
             assert [trial.number for trial in worker.take()] == [number]
             worker._end(worker.held[0], STATES.COMPLETE, 0.5, status="done")
@@ -228,7 +229,7 @@ def test_twins_of_an_attempt_count_once(place):
 def test_workers_that_ask_at_once_do_not_exceed_the_number_of_trials(place, monkeypatch):
     space = {"config": ["digits_ce"], "optim.lr": {"low": 0.1, "high": 1.0, "log": True}, "seed": [0]}
     search = studies.Search("random", 2, space)
-    with studies.Worker(place, search, 2, 1) as one, studies.Worker(place, search, 2, 1) as two:
+    with workers.Worker(place, search, 2, 1) as one, workers.Worker(place, search, 2, 1) as two:
         two._read()  # there is no trial yet
         attempts = two.attempts
         assert [trial.number for trial in one.take()] == [0]
@@ -249,8 +250,8 @@ def test_a_trial_costs_few_commits(tmp_path, monkeypatch):
     place = StudyLocation("test", str(tmp_path), f"sqlite:///{tmp_path / 'study.sqlite'}")
     add_trials(place, 20)
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
-    with studies.Worker(place, None, 1, 1) as worker:
+    monkeypatch.setattr(workers, "train_quietly", lambda runs, *_: [summary] * len(runs))
+    with workers.Worker(place, None, 1, 1) as worker:
         commits = []
         sqlalchemy.event.listen(worker.storage._backend.engine, "commit", lambda connection: commits.append(1))
         while taken := worker.take():

@@ -22,6 +22,7 @@ from imbalance.errors import BadInput, Interrupted
 from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
+from imbalance.sweep import worker as workers
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Search
@@ -38,13 +39,13 @@ def place(tmp_path):
 
 
 def work(place, search=None, stacked=16):
-    studies.work(place, search, False, 1, stacked)
+    workers.work(place, search, False, 1, stacked)
 
 
 @contextmanager
-def watcher(place, search=None, workers=1, stacked=16):
-    """A worker whose trials this test takes."""
-    with studies.Worker(place, search, workers, stacked) as worker:
+def watcher(place, search=None, number=1, stacked=16):
+    """A worker, of `number` workers, whose trials this test takes."""
+    with workers.Worker(place, search, number, stacked) as worker:
         yield worker
 
 
@@ -98,7 +99,7 @@ def test_a_search_is_by_the_sampler_that_was_asked_for(place):
 
 def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place, monkeypatch):
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1], "seed": [0]})
-    train, seen = studies.train_quietly, []
+    train, seen = workers.train_quietly, []
 
     def crash_once(runs, *_):
         seen.append(runs)
@@ -106,7 +107,7 @@ def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place
             raise RuntimeError("out of memory")
         return train(runs)
 
-    monkeypatch.setattr(studies, "train_quietly", crash_once)
+    monkeypatch.setattr(workers, "train_quietly", crash_once)
     studies.add(place, points)
     work(place, stacked=1)
     assert [t.state.name for t in trials(place)] == ["FAIL", "COMPLETE"]
@@ -125,7 +126,7 @@ def test_workers_divide_the_trials_that_are_trained_at_once(place):
     alone = studies.grid(AXES | {"objective.name": ["worst_group"], "seed": [0, 1]})
     studies.add(place, [alike[0], *other, *alone, *alike[1:]])
     held = []
-    with watcher(place, workers=2, stacked=4) as worker:
+    with watcher(place, number=2, stacked=4) as worker:
         for _ in range(6):
             held.append([taken.number for taken in worker.take()])
             worker.held = []
@@ -146,11 +147,11 @@ def test_trials_trained_at_once_are_recorded_one_by_one(place):
 @pytest.mark.parametrize("stacked", [1, 16])
 def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(place, monkeypatch, capsys, stacked):
     """The others come first, batched or not; how long it is held decides nothing else."""
-    monkeypatch.setattr(studies, "BUSY_SECONDS", 0.5)
+    monkeypatch.setattr(workers, "BUSY_SECONDS", 0.5)
     points = studies.grid(AXES | {"optim.lr": [0.05, 0.1, 0.2], "seed": [0]})
     studies.add(place, points)
     directory = studies.make_run(CONFIG, {"trainer.epochs": 2, "optim.lr": 0.05}, 0, place.work_dir).directory
-    lock, order, train = FolderLock(directory), [], studies.Worker.train
+    lock, order, train = FolderLock(directory), [], workers.Worker.train
 
     def perform(worker, taken):
         order.append([trial.number for trial in taken])
@@ -158,8 +159,8 @@ def test_a_trial_that_another_process_trains_is_passed_over_and_taken_later(plac
             lock.close()  # by now, the other process has ended
         return train(worker, taken)
 
-    monkeypatch.setattr(studies.Worker, "train", perform)
-    studies.work(place, None, True, 1, stacked)
+    monkeypatch.setattr(workers.Worker, "train", perform)
+    workers.work(place, None, True, 1, stacked)
     assert [studies.status(t) for t in trials(place)] == ["done"] * 3
     assert order[-1] == [0] and sorted(n for numbers in order[1:-1] for n in numbers if n) == [1, 2]
     assert capsys.readouterr().err.count("another process is training in") == 1
@@ -173,7 +174,7 @@ def test_a_stopped_worker_gives_its_trials_back(place, monkeypatch):
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(studies, "train_quietly", stop)
+        patch.setattr(workers, "train_quietly", stop)
         with pytest.raises(Interrupted):
             work(place)
     assert [t.state.name for t in trials(place)] == ["WAITING"] * 2
@@ -207,7 +208,7 @@ def test_runs_that_another_process_trains_come_last(place, monkeypatch, capfd):
 
 def end(place, number, value, status="done", data="d"):
     """End a trial as a worker does, without training."""
-    storage = studies.open_storage(place)
+    storage = workers.open_storage(place)
     state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
     storage.set_trial_user_attr(number, "result", {"status": status, "run_directory": f"run{number}", "data": data})
     storage.set_trial_state_values(number, state, None if value is None else [value])
@@ -240,8 +241,14 @@ def test_a_diverged_seed_counts_as_the_lowest_score_when_settings_are_compared(
     if case == "best":  # the survivor's score is shown, and why it is not the best
         assert table[2].endswith("| 0.920 | 1 | 4 | 0.184 |") and table[3].endswith("| 0 | 0.900 |")
         assert "optim.lr=0.1: mean 0.920 over 1 of 5 seeds, but 4 diverged and count as 0" in err
+    elif case == "all diverged":
+        assert table[2].endswith("| – | 0 | 1 | 0.000 |") and table[3].endswith("| – | 0 | 1 | 0.000 |")
     elif case == "worth its losses":
-        assert line["score_with_diverged"] == pytest.approx(0.76) and line["seeds"] == 4 and not err
+        assert (
+            line["score_with_diverged"] == pytest.approx(0.76) and line["seeds"] == 4 and "another setting" not in err
+        )
+    missing = f"{line['trials'].get('done', 0)} of {line['trials'].get('done', 0)} finished runs have no run directory"
+    assert (missing in err) == (case != "all diverged")  # no trial of this test was trained
 
 
 def test_a_mistake_in_the_grid_shows_before_the_study_is_made(place):
@@ -319,7 +326,7 @@ def test_killed_half_way_and_started_again_nothing_is_run_twice_and_nothing_lost
     written = done(tmp_path)
 
     studies.add(place, points)
-    studies.work(place, None, True, 1, 16)
+    workers.work(place, None, True, 1, 16)
     found = studies.points_of(studies.open_study(place))
     assert [t.state.name for _, t in found] == ["COMPLETE"] * 6
     assert sorted(point["seed"] for point, _ in found) == list(range(6))
@@ -468,7 +475,7 @@ def test_a_study_is_read_when_trials_run_out_and_not_for_every_trial(place, monk
     monkeypatch.setattr(optuna.Study, "get_trials", lambda *a, **kw: reads.append(1) or get(*a, **kw))
     monkeypatch.setattr(studies, "make_run", lambda *a: resolved.append(1) or make(*a))
     summary = {"status": "done", "score": 0.5, "seconds": 1.0}
-    monkeypatch.setattr(studies, "train_quietly", lambda runs, *_: [summary] * len(runs))
+    monkeypatch.setattr(workers, "train_quietly", lambda runs, *_: [summary] * len(runs))
     work(place, stacked=1)
     assert [studies.status(trial) for trial in trials(place)] == ["done"] * number
     assert len(reads) <= 4 and len(resolved) == number

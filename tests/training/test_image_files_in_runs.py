@@ -25,10 +25,14 @@ from imbalance.config.experiment import validate
 from imbalance.config.resolve import load
 from imbalance.data.images import store
 from imbalance.data.images.augment import AUGMENTATIONS, draw_ids, flip, uniforms
+from imbalance.data.images.decode import Recipe, decode
 from imbalance.data.images.image_files import ImageFiles, view_pixels, worker_loader
+from imbalance.data.splits import Split
 from imbalance.errors import BadInput, Interrupted
+from imbalance.report.page.examples import render_example
 from imbalance.training import loop
 from imbalance.training.distributed.processes import start_accelerator
+from imbalance.training.features import features
 from imbalance.training.learner import Learner, make_learner
 from imbalance.training.stacked.train import in_common
 from imbalance.training.step import draw_epoch
@@ -135,6 +139,19 @@ def count_stamps(notes: Path) -> None:
 
 
 @pytest.mark.parametrize("images_from", ["files", "store"])
+def test_an_example_on_a_page_has_the_name_of_its_file(birds, tmp_path, images_from):
+    """The file of this name has the class and the pixels of the example."""
+    birds.data.update(images_from=images_from, augment=("flip",))
+    split = learner_of(birds, tmp_path / "run").dataset.test
+    recipe = Recipe("RGB", (("convert", 0), ("shorter", 20), ("crop", 16)))
+    for row in range(len(split)):
+        shown = render_example(split, row, {})
+        path = Path(birds.data_dir) / "birds" / shown["file"]
+        assert path.parts[-3:-1] == ("test", ("land", "water")[split.targets[row]])
+        assert (decode(path, recipe) == split.inputs[row : row + 1][0].numpy()).all()
+
+
+@pytest.mark.parametrize("images_from", ["files", "store"])
 def test_two_processes_are_one_and_only_the_first_looks_at_the_files(birds, tmp_path, images_from):
     birds.data.images_from = images_from
     birds.trainer.dtype, birds.trainer.accumulation = "float64", 2
@@ -165,6 +182,32 @@ def test_a_file_that_goes_missing_is_one_line_and_the_same_command_resumes(
     assert results(Path(run)) == results(tmp_path / "whole")
 
 
+def read_alone(learner: Learner, split: Split, row: int, draw_id: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return the input of one example, cropped out of its file and then flipped, without the reader."""
+    crop, flipped = (
+        uniforms(derived_seed(seed, name), split.indices[row : row + 1], draw_id, AUGMENTATIONS[name].count)
+        for name in ("inception_crop", "flip")
+    )
+    images = split.inputs
+    path = images.folder / images.paths[images.rows[row]]
+    (pixels,) = view_pixels(path, images.recipe, 0.08, crop)
+    return learner.normalise(flip(torch.from_numpy(pixels.copy())[None], flipped))
+
+
+def test_the_views_of_a_head_are_crops_of_the_original_as_in_training(birds, tmp_path):
+    """As in the authors' code of SADE, whose RandomResizedCrop gets the file's image at test time, too."""
+    birds.data.augment = ("flip", "inception_crop")
+    learner = learner_of(birds, tmp_path)
+    test, body = learner.dataset.test, learner.evaluated_network.eval().features
+    views = [features(learner, test, view) for view in (0, 1, 2)]
+    for view in (1, 2):
+        seed = derived_seed(learner.seed, "test view", view)
+        inputs = [read_alone(learner, test, row, torch.zeros(1, dtype=torch.int64), seed) for row in range(len(test))]
+        torch.testing.assert_close(views[view], body(torch.cat(inputs)).detach())
+    torch.testing.assert_close(features(learner, test, 1, slice(3, 6)), views[1][3:6])
+    assert not any(torch.allclose(views[i], views[j]) for i, j in ((0, 1), (1, 2)))
+
+
 @pytest.mark.parametrize("mix", ["none", "mixup"])
 def test_every_view_and_partner_is_the_crop_of_its_own_example(birds, tmp_path, mix):
     """Of the second epoch, of one process and of the second of two, and cut into micro-batches."""
@@ -180,15 +223,7 @@ def test_every_view_and_partner_is_the_crop_of_its_own_example(birds, tmp_path, 
     ids, seeds = draw_ids(1, order), [0, derived_seed(0, "view", 1)][:views]
 
     def alone(position: int, view: int) -> torch.Tensor:
-        """Return the input of one example, made from its file without the reader."""
-        row, drawn = order[position : position + 1], ids[position : position + 1]
-        (crop, flipped) = (
-            uniforms(derived_seed(seeds[view], name), train.indices[row], drawn, AUGMENTATIONS[name].count)
-            for name in ("inception_crop", "flip")
-        )
-        path = images.folder / images.paths[images.rows[row]]
-        (pixels,) = view_pixels(path, images.recipe, 0.08, crop)
-        return learner.normalise(flip(torch.from_numpy(pixels.copy())[None], flipped))
+        return read_alone(learner, train, int(order[position]), ids[position : position + 1], seeds[view])
 
     positions = torch.arange(len(order))
     for batch_slice in (slice(8, 16), slice(8, 12), slice(17, 24, 2), slice(0, 24)):

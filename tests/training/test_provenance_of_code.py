@@ -43,6 +43,21 @@ def test_only_clean_commits_of_the_branch_are_kept(checkout):
             provenance.check_commit(unknown, "a run")
 
 
+def test_changed_results_and_pages_leave_the_code_committed(checkout, tmp_path):
+    for name in ("results/leaderboard.csv", "docs/leaderboard.md", "code.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("old")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@b"]
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "files"], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    for name in ("results/leaderboard.csv", "docs/leaderboard.md"):
+        (tmp_path / name).write_text("new")
+    assert provenance.commit.__wrapped__() == head
+    (tmp_path / "code.py").write_text("new")
+    assert provenance.commit.__wrapped__() == f"{head}+"
+
+
 def test_keep_refuses_a_run_of_uncommitted_code(checkout):
     row = {"name": "digits_ce", "overrides": "default", "seed": "3", "commit": checkout["older"][:10]}
     kept_results.check_row(row)

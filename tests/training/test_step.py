@@ -16,6 +16,7 @@ from imbalance.errors import BadInput, Interrupted, is_out_of_memory
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.models import MODELS, with_head
 from imbalance.training import evaluate, loop
+from imbalance.training.features import features
 
 
 @pytest.mark.parametrize("parts", [2, 5, 60])
@@ -216,9 +217,8 @@ def test_without_memory_for_a_batch_a_run_goes_on_in_parts_to_the_same_numbers(
     config, tmp_path, monkeypatch, at, capsys
 ):
     """In the first step, in the midst of an epoch, and epochs after the state gone back to, which are trained again."""
-    config.objective = create(
-        name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False
-    )  # which keeps a state of its own
+    # Which keeps a state of its own
+    config.objective = create(name="group_dro", step_size=0.1, size_adjustment=1.0, adjust_absent=False)
     config.optim.update(momentum=0.9)
     config.trainer.update(epochs=4, dtype="float64", eval_every=4)
     config.model = create(name="mlp", hidden=(8,))
@@ -318,9 +318,9 @@ def test_wherever_memory_runs_out_a_run_goes_on_to_the_same_numbers(config, tmp_
 def test_features_without_memory_for_a_batch_are_those_of_smaller_ones(config):
     config.trainer.update(dtype="float64", eval_batch_size=200)
     learner = make(config)
-    expected = evaluate.features(learner, learner.dataset.val)
+    expected = features(learner, learner.dataset.val)
     sizes = limited_in_evaluation(learner.model.features, 60)
-    torch.testing.assert_close(evaluate.features(learner, learner.dataset.val), expected)
+    torch.testing.assert_close(features(learner, learner.dataset.val), expected)
     assert sizes[:3] == [200, 100, 50] and learner.eval_batch_size == 200
 
 

@@ -25,9 +25,17 @@ def test_no_path_inside_a_run_directory_is_written(tmp_path, name):
 
 def test_pipes_devices_and_folders_are_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "pipe", "/dev/full", "/dev/null"):
-        with pytest.raises(BadInput, match="is a pipe, a socket or a device, not a file"):
+    ends = os.pipe()
+    for path in (
+        tmp_path / "pipe",
+        "/dev/full",
+        "/dev/null",
+        f"/dev/fd/{ends[1]}",
+    ):  # the last is a link, as /dev/stdout is
+        with pytest.raises(BadInput, match=f"^--output: {path} is a pipe, a socket or a device, not a file"):
             output_path(path, "--output", lambda path: True)
+    for end in ends:
+        os.close(end)
     with pytest.raises(BadInput, match="is a folder; name a file"):
         output_path(tmp_path, "--output", lambda path: True)
     with pytest.raises(BadInput, match="in a folder that does not exist; make the folder first"):

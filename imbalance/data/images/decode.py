@@ -29,9 +29,8 @@ CONVERTIBLE = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr"
 # use it for files of 16 bits.
 WHITE = {"I;16": 65535, "I;16L": 65535, "I;16B": 65535, "I;16N": 65535, "I": 65535, "F": 1}
 ORIENTATION_TAG = 0x0112  # the EXIF tag of the camera's orientation
-ChunkResult = tuple[
-    list[tuple[int, int]], list[tuple[int, str]]
-]  # the CRC-32 of each image's file and that of its pixels; the row and reason of each failure
+# The CRC-32 of each image's file and that of its pixels; the row and reason of each failure
+ChunkResult = tuple[list[tuple[int, int]], list[tuple[int, str]]]
 # Pillow's operation that turns an image upright, by its EXIF orientation.
 TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",

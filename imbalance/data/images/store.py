@@ -46,7 +46,7 @@ from imbalance.data.images.decode_pool import checksum_pairs, file_problems, run
 from imbalance.data.images.image_files import ImageFiles
 from imbalance.data.images.stored_images import StoredImages
 from imbalance.data.problems import Problem, raise_first
-from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, damaged_rows, store_root
+from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, damaged_rows, store_root, temporary_store
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
 from imbalance.utils.read import check_regular, read_array, read_bytes, read_json, seal
@@ -81,7 +81,7 @@ def open_store(
     raise_damage(damage(directory, shape, every_row=False), directory)
     images = np.memmap(directory / "images.u8", dtype=np.uint8, mode="r", shape=shape)
     checksums = read_array(directory / "checksums.npy")
-    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"))
+    return StoredImages(images, checksums, torch.arange(len(paths)), torch.device("cpu"), paths)
 
 
 def open_files(
@@ -318,52 +318,47 @@ def build(
     Args:
         kind: `STORE` to build a store; `INDEX` to build an index, which has no pixels.
     """
-    for leftover in base.parent.glob(f"{glob.escape(base.name)}.*.building"):  # a killed process left these
-        shutil.rmtree(leftover)
-    total = int(np.prod(recipe.shape)) * len(paths) if kind == STORE else 0
-    free = shutil.disk_usage(base.parent).free
-    sizes = f"{total / 1e6:,.1f} MB, but the disk of {base.parent} had {free / 1e6:,.1f} MB free"
-    full = f"config.data_dir: the decoded images need {sizes}; {ELSEWHERE}"
-    if total > free:
-        raise BadInput(full)
-    temporary = base.with_name(f"{base.name}.{os.getpid()}.building")
-    temporary.mkdir()
-    try:
-        if kind == STORE:
-            images = temporary / "images.u8"
-            with open(images, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, total)  # a disk that is too small fails now, not after an hour
-                results = run_chunks(decode_chunk, folder, paths, recipe, f"decoding into {base}", store=images)
-                os.fsync(file.fileno())
-        else:
-            results = run_chunks(decode_chunk, folder, paths, recipe, f"checking each image of {folder} once")
-        raise_first(file_problems(results, where, paths))
-        pairs = checksum_pairs(results)
-        np.save(temporary / "files.npy", pairs[:, 0])
-        np.save(temporary / "checksums.npy", pairs[:, 1])
-        # The stamps were taken before decoding, so the next run reads a file again that changed during decoding.
-        np.save(temporary / "stamps.npy", stamps)
-        description = {
-            "version": VERSION,
-            "source": str(folder.absolute()),
-            "recipe": recipe._asdict(),
-            "shape": [len(paths), *recipe.shape],
-        } | {name: zlib.crc32(read_bytes(temporary / f"{name}.npy")) for name in ("checksums", "files")}
-        write_atomic(temporary / kind, json.dumps(seal(description), indent=2).encode() + b"\n")
-        if kind == STORE:
-            StoreCheck(temporary, ["images.u8"]).remember()
-        directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
-        shutil.rmtree(directory, ignore_errors=True)  # this folder is an index, or has no valid description
-        temporary.rename(directory)
-        return directory
-    except OSError as error:
-        raise BadInput(
-            full
-            if error.errno == errno.ENOSPC
-            else f"config.data_dir: cannot write {temporary}: {error.strerror}; {ELSEWHERE}"
-        ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with temporary_store(base) as temporary:
+        total = int(np.prod(recipe.shape)) * len(paths) if kind == STORE else 0
+        free = shutil.disk_usage(base.parent).free
+        sizes = f"{total / 1e6:,.1f} MB, but the disk of {base.parent} had {free / 1e6:,.1f} MB free"
+        full = f"config.data_dir: the decoded images need {sizes}; {ELSEWHERE}"
+        if total > free:
+            raise BadInput(full)
+        try:
+            if kind == STORE:
+                images = temporary / "images.u8"
+                with open(images, "wb") as file:
+                    os.posix_fallocate(file.fileno(), 0, total)  # a disk that is too small fails now, not after an hour
+                    results = run_chunks(decode_chunk, folder, paths, recipe, f"decoding into {base}", store=images)
+                    os.fsync(file.fileno())
+            else:
+                results = run_chunks(decode_chunk, folder, paths, recipe, f"checking each image of {folder} once")
+            raise_first(file_problems(results, where, paths))
+            pairs = checksum_pairs(results)
+            np.save(temporary / "files.npy", pairs[:, 0])
+            np.save(temporary / "checksums.npy", pairs[:, 1])
+            # The stamps were taken before decoding, so the next run reads a file again that changed during decoding.
+            np.save(temporary / "stamps.npy", stamps)
+            description = {
+                "version": VERSION,
+                "source": str(folder.absolute()),
+                "recipe": recipe._asdict(),
+                "shape": [len(paths), *recipe.shape],
+            } | {name: zlib.crc32(read_bytes(temporary / f"{name}.npy")) for name in ("checksums", "files")}
+            write_atomic(temporary / kind, json.dumps(seal(description), indent=2).encode() + b"\n")
+            if kind == STORE:
+                StoreCheck(temporary, ["images.u8"]).remember()
+            directory = base.with_name(f"{base.name}-{json_hash(pairs[:, 0].tolist())}")
+            shutil.rmtree(directory, ignore_errors=True)  # this folder is an index, or has no valid description
+            temporary.rename(directory)
+            return directory
+        except OSError as error:
+            raise BadInput(
+                full
+                if error.errno == errno.ENOSPC
+                else f"config.data_dir: cannot write {temporary}: {error.strerror}; {ELSEWHERE}"
+            ) from None
 
 
 def file_stamps(folder: Path, paths: Sequence[str], where: Callable[[int], str]) -> tuple[np.ndarray, list[Problem]]:

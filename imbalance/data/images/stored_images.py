@@ -35,12 +35,14 @@ class Request(NamedTuple):
 class DiskImages(ABC):
     """N images on disk; indexing reads a batch and copies it to the device `target`.
 
+    paths: the files of the M images on disk, relative to the folder of the data set; empty if nobody knows them.
     checksums: (M,) uint32, the CRC-32 of the pixels of each of the M images on disk.
     rows: (N,) int64, on the CPU: the positions of these N images among the M images on disk.
     target: the device that batches are copied to.
     image_shape: the shape (C, H, W) of an image.
     """
 
+    paths: Sequence[str]
     checksums: np.ndarray
     rows: Tensor
     target: torch.device
@@ -135,6 +137,7 @@ class StoredImages(DiskImages):
     checksums: np.ndarray
     rows: Tensor
     target: torch.device
+    paths: Sequence[str] = ()
 
     @property
     def image_shape(self) -> tuple[int, ...]:
@@ -171,7 +174,10 @@ class StoredImages(DiskImages):
         return batch if isinstance(batch, Tensor) else pinned_copier().send(batch, self.target)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path of the store in place of its pixels, so that a process can send these images to another one."""
+        """Pickle the path of the store in place of its pixels, so that a process can send these images to another one.
+
+        The copy has no `paths`, because only pages of examples read them.
+        """
         if not isinstance(self.images, np.memmap):
             return StoredImages, (self.images, self.checksums, self.rows, self.target)
         return mapped_images, (self.images.filename, self.images.shape, self.checksums, self.rows, self.target)

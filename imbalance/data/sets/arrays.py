@@ -251,9 +251,8 @@ def input_array(columns: Columns, name: str) -> torch.Tensor:
 
 def unusable_row(inputs: torch.Tensor) -> int | None:
     """Return the position of the first row with a value that is nan, infinite or too large for float32, or else None."""
-    largest = min(
-        torch.finfo(torch.float32).max, torch.finfo(inputs.dtype).max
-    )  # float32's largest value is inf in float16
+    # float32's largest value is inf in float16
+    largest = min(torch.finfo(torch.float32).max, torch.finfo(inputs.dtype).max)
     if not inputs.numel() or all(-largest <= end <= largest for end in inputs.aminmax()):
         return None
     return int((~(inputs.abs() <= largest)).flatten(1).any(1).nonzero()[0])

@@ -188,9 +188,8 @@ def read_published(data_dir: str, folder: str, conflicting: float) -> list[Part]
         counts = np.bincount(10 * targets + attributes, minlength=100)
         everyone = np.repeat(np.arange(10), PER_CLASS[part])
         expected = np.bincount(10 * everyone + assign_attributes(everyone, share), minlength=100)
-        wrong = np.flatnonzero(
-            np.abs(counts - expected) > 1
-        )  # the published code may round one example to the next attribute
+        # The published code may round one example to the next attribute
+        wrong = np.flatnonzero(np.abs(counts - expected) > 1)
         if len(wrong):
             label = int(wrong[0]) // 10
             actual, right = (each[10 * label :][:10].tolist() for each in (counts, expected))

@@ -28,6 +28,7 @@ from imbalance.data.sets.published import (
     published_listing,
 )
 from imbalance.errors import BadInput
+from imbalance.utils.optional import optional
 
 CLASSES = ("finding", "no finding")
 # The attribute is 2 · race + sex.
@@ -123,12 +124,9 @@ def patient_races(folder: Path) -> dict[int, int]:
 def excel_rows(folder: Path) -> Iterator[list[str]]:
     """Yield the rows of CHEXPERT DEMO.xlsx in `folder` as texts; an empty cell becomes ""."""
     file = CHEXPERT.find(str(folder), (f"{DEMOGRAPHICS}.xlsx", f"{DEMOGRAPHICS}.csv"))
-    try:
+    install = f"reading Excel's format needs openpyxl: pip install openpyxl, or save the table as {DEMOGRAPHICS}.csv"
+    with optional("openpyxl", message=f"{file}: {install}"):
         import openpyxl
-    except ImportError:
-        raise BadInput(
-            f"{file}: reading Excel's format needs openpyxl: pip install openpyxl, or save the table as {DEMOGRAPHICS}.csv"
-        ) from None
     sheet = openpyxl.load_workbook(file, read_only=True).worksheets[0]
     for row in sheet.iter_rows(values_only=True):
         yield ["" if cell is None else str(cell) for cell in row]

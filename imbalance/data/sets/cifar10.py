@@ -22,13 +22,8 @@ from imbalance.errors import BadInput
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.247, 0.243, 0.261)
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-PUBLISHED = (
-    ("cat", "dog"),
-    "step",
-    10.0,
-    0,
-    0.2,
-)  # classes, imbalance, ratio, total, val fraction of Wang et al. (ICLR 2022)
+# Classes, imbalance, ratio, total, val fraction of Wang et al. (ICLR 2022)
+PUBLISHED = (("cat", "dog"), "step", 10.0, 0, 0.2)
 
 
 def cifar10(

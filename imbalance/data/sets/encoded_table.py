@@ -6,11 +6,9 @@ table's content, of everything in the config that the encoding depends on, and o
 complete.
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -22,7 +20,7 @@ import numpy as np
 from imbalance.data.population import SPLITS
 from imbalance.data.sets.features import close_features, open_features, stored_splits
 from imbalance.data.splits import Dataset
-from imbalance.data.stores import CHECKED, ELSEWHERE, build_lock, store_root
+from imbalance.data.stores import CHECKED, build_once, store_root
 from imbalance.data.tables.columns import Columns
 from imbalance.data.tables.encoding import Features, count_features, transform_parts
 from imbalance.errors import BadInput
@@ -32,9 +30,8 @@ from imbalance.utils.read import hash_file, map_array, open_regular
 VERSION = 1
 REMEDY = "the next run builds it again"
 
-Encode = Callable[
-    [Columns, Features, np.ndarray], np.ndarray
-]  # columns, their encoding, rows in order → (N, D) float32
+# Columns, their encoding, rows in order → (N, D) float32
+Encode = Callable[[Columns, Features, np.ndarray], np.ndarray]
 
 
 def encode_in_memory(columns: Columns, features: Features, order: np.ndarray) -> np.ndarray:
@@ -87,16 +84,7 @@ def stored_table(
         BadInput: the file cannot be read, or the store is damaged or cannot be written.
     """
     directory = table_directory(data_dir, file, arguments)
-    if not (directory / "store.json").is_file():
-        try:
-            with build_lock(directory):
-                if not (directory / "store.json").is_file():  # another process may have built it during the wait
-                    build_store(directory, file, build)
-        except OSError as error:
-            full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
-            raise BadInput(
-                f"config.data_dir: cannot write {directory}: {error.strerror or error}{full}; {ELSEWHERE}"
-            ) from None
+    build_once(directory, lambda temporary: write_store(temporary, directory, file, build))
     stored = open_features(directory, REMEDY)
     about = stored.description
     train, val, test = stored_splits(stored, stored.features)
@@ -122,25 +110,13 @@ def table_directory(data_dir: str, file: Path, arguments: Mapping[str, Any]) -> 
     return store_root(data_dir) / f"encoded-{key.hexdigest()[:24]}"
 
 
-def build_store(directory: Path, file: Path, build: Callable[[Encode], Dataset]) -> None:
-    """Encode the table `file` into a new store, the folder `directory`; an interrupted call leaves no store.
-
-    The caller must hold the build lock.
-    """
-    for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # a killed process left these
-        shutil.rmtree(leftover)
+def write_store(folder: Path, directory: Path, file: Path, build: Callable[[Encode], Dataset]) -> None:
+    """Encode the table `file`, and write the files of its store to `folder`, which will become `directory`."""
     print(f"encoding {file} into {directory}", file=sys.stderr, flush=True)
-    temporary = directory.with_name(f"{directory.name}.{os.getpid()}.building")
-    temporary.mkdir()
-    try:
-        dataset = build(lambda *arguments: encode_on_disk(temporary / "features.npy", *arguments))
-        checksums = np.concatenate([getattr(dataset, name).checksums for name in SPLITS])
-        made_of = {"preprocessing": dataset.preprocessing, "notes": dataset.notes}
-        close_features(temporary, dataset, made_of, checksums)
-        shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
-        temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    dataset = build(lambda *arguments: encode_on_disk(folder / "features.npy", *arguments))
+    checksums = np.concatenate([getattr(dataset, name).checksums for name in SPLITS])
+    made_of = {"preprocessing": dataset.preprocessing, "notes": dataset.notes}
+    close_features(folder, dataset, made_of, checksums)
 
 
 def forget_checks(data_dir: str) -> None:

@@ -58,9 +58,6 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         check_fits(inputs.nbytes, f"config.data.standardise: {stored.folder}")
         mean, std = column_statistics(inputs[: about["examples"]["train"]])
         inputs = standardised(inputs, mean, std)
-    # The features count as a table with one wide column, so that a trained model can predict from other such folders.
-    column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
-    encoding = {"missing": [], "numeric": [column], "categorical": []}
     train, val, test = stored_splits(stored, inputs)
     return Dataset(
         train,
@@ -69,9 +66,21 @@ def features(data_dir: str, seed: int, *, folder: Name, standardise: bool) -> Da
         tuple(about["classes"]),
         tuple(about["groups"]),
         evaluation_names=tuple(about["evaluation_groups"]),
-        preprocessing={"kind": "columns", "delimiter": ",", "features": encoding},
+        preprocessing=feature_encoding(mean, std),
         notes=(f"features of {describe_section(about['made_of']['model'])}, weights {about['made_of']['weights']}",),
     )
+
+
+def feature_encoding(mean: np.ndarray, std: np.ndarray) -> dict[str, Any]:
+    """Return `Dataset.preprocessing` of features that are scaled by these means and standard deviations.
+
+    The features count as a table with one wide column, so that a trained model can predict from other such folders.
+
+    Args:
+        mean, std: (D,) values by which each feature is scaled.
+    """
+    column = {"column": "features", "mean": mean.tolist(), "std": std.tolist(), "gaps": [False] * len(mean)}
+    return {"kind": "columns", "delimiter": ",", "features": {"missing": [], "numeric": [column], "categorical": []}}
 
 
 def stored_splits(stored: "StoredFeatures", inputs: np.ndarray) -> list[Split]:

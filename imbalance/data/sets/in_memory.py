@@ -325,10 +325,10 @@ def number_labels(
         if "" in column.values:
             row = int(np.flatnonzero(column.codes == column.values.index(""))[0])
             raise BadInput(f"data[{name!r}]: {kind} have no value in row {row}; leave out rows without a label")
-    found = {value for column in columns.values() for value in column.values}
-    order = label_order(list(found)) if names is None else tuple(map(str, names))
-    if found - set(order):
-        raise BadInput(f"{key}: {order} given; the {kind} also have {sorted(found - set(order))[0]!r}")
+    present = {value for column in columns.values() for value in column.values}
+    order = label_order(list(present)) if names is None else tuple(map(str, names))
+    if present - set(order):
+        raise BadInput(f"{key}: {order} given; the {kind} also have {sorted(present - set(order))[0]!r}")
     return {name: replaced(raw[name], place, column.sorted(order).codes) for name, column in columns.items()}, order
 
 

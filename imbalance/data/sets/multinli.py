@@ -20,11 +20,8 @@ METADATA = "metadata_random.csv"
 # The layouts of group_DRO, of codes that follow it, of WILDS, and of the two downloads side by side.
 FOLDERS = ("multinli/data", "multinli", "multinli_v1.0", "")
 PUBLISHED = (206_175, 82_462, 123_712)  # pairs of train, val and test
-PARTS = (
-    "train",
-    "dev_matched",
-    "dev_mismatched",
-)  # MultiNLI's files, in the order in which the metadata file numbers pairs
+# MultiNLI's files, in the order in which the metadata file numbers pairs
+PARTS = ("train", "dev_matched", "dev_mismatched")
 CLASSES = ("contradiction", "entailment", "neutral")
 TEXTS = ("sentence1", "sentence2")
 

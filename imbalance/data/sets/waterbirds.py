@@ -29,12 +29,8 @@ CLASSES = ("landbird", "waterbird")
 GROUPS = ("landbird on land", "landbird on water", "waterbird on land", "waterbird on water")
 # The numbers of examples of each group in train, val and test.
 PUBLISHED: Final = ((3498, 184, 56, 1057), (467, 466, 133, 133), (2255, 2255, 642, 642))
-REGENERATED_TRAIN: Final = (
-    3525,
-    186,
-    54,
-    1030,
-)  # the groups of train in a copy in circulation that was made with another seed
+# The groups of train in a copy in circulation that was made with another seed
+REGENERATED_TRAIN: Final = (3525, 186, 54, 1030)
 
 
 def list_waterbirds(data_dir: str, *, size: Natural, regenerated: bool, **image_keys: Unpack[ImageKeys]) -> Listing:

@@ -13,6 +13,7 @@ import numpy as np
 from imbalance.data.files import check_columns
 from imbalance.data.tables.values import Categories, composed, factorise
 from imbalance.errors import BadInput
+from imbalance.utils.optional import optional
 from imbalance.utils.read import check_regular
 
 SUFFIXES = (".arrow", ".feather")
@@ -72,10 +73,8 @@ def open_arrow(path: Path) -> ArrowTable:
     Raises:
         BadInput: pyarrow is not installed, or the file is missing, damaged or no Arrow file.
     """
-    try:
+    with optional("pyarrow", message=f"{path}: reading Arrow files needs pyarrow: pip install pyarrow"):
         import pyarrow
-    except ImportError:
-        raise BadInput(f"{path}: reading Arrow files needs pyarrow: pip install pyarrow") from None
     try:
         check_regular(path)
         content = pyarrow.memory_map(str(path))

@@ -205,7 +205,7 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
         present = compute.if_else(is_missing, None, block) if masked else block
         try:
             numbers = compute.cast(present, pyarrow.float64()).to_numpy(zero_copy_only=False)
-        except pyarrow.ArrowInvalid:
+        except pyarrow.ArrowInvalid:  # perhaps a text of `missing`, or spaces around a number
             continue
         finite = np.isfinite(numbers)
         if masked:

@@ -305,22 +305,42 @@ def category_values(columns: Columns, name: str, missing: Collection[str]) -> Ca
 
 
 def encoding_notes(columns: Columns, train: np.ndarray, features: Features, width: int) -> tuple[str, ...]:
-    """Return a tuple of one line for the log: the numbers of columns and features, and of missing training values by column.
+    """Return lines for the log: the numbers of columns and features, and of missing training values by column, in one line.
+
+    A further line warns of each column whose integers were rounded.
 
     Args:
         train: (N,) bool, the training rows.
         width: the number of encoded features.
     """
-    gaps = {}
+    gaps, rounded = {}, []
     for column in features["numeric"]:
-        values = numeric_values(columns, column["column"], features["missing"])[train]
-        gaps[column["column"]] = int(np.isnan(values).sum())
+        values = numeric_values(columns, column["column"], features["missing"])
+        gaps[column["column"]] = int(np.isnan(values[train]).sum())
+        rounded += [column["column"]] if has_rounded_integers(values) else []
     for column in features["categorical"]:
         values = category_values(columns, column["column"], features["missing"]).replaced(lambda text: text and "x")
         gaps[column["column"]] = int((values.texts()[train] == "").sum()) if features["missing"] else 0
+        rounded += [column["column"]] if has_rounded_integers(columns[column["column"]]) else []
     counts = f"{len(features['numeric'])} numeric and {len(features['categorical'])} categorical columns"
     missing = ", ".join(f"{name} {count:,}" for name, count in gaps.items() if count) or "none"
-    return (f"inputs: {counts} → {width} features; missing values in train: {missing}",)
+    lines = (
+        f"column {name!r} has integers above 2**53, which are rounded, so different ones can become equal; if they are categories, "
+        "make the column text, or in a CSV file name it in config.data.categorical; if they identify the rows, leave it out"
+        for name in rounded
+    )
+    return f"inputs: {counts} → {width} features; missing values in train: {missing}", *lines
+
+
+def has_rounded_integers(values: np.ndarray | Categories) -> bool:
+    """Return whether a column has floats that were 64-bit integers, to judge by their values, and too large to be exact.
+
+    Integers become floats in numeric columns, and in columns with missing values.
+    """
+    if isinstance(values, Categories) or values.dtype.kind != "f":
+        return False
+    largest = np.fmax.reduce(np.abs(values), axis=None, initial=0.0)
+    return bool(2**53 <= largest <= 2**64 and (values[np.isfinite(values)] % 1 == 0).all())
 
 
 def unfamiliar_values(columns: Columns, features: Features) -> list[str]:

@@ -131,7 +131,7 @@ def parse_numbers(texts: Sequence[str], missing: Collection[str]) -> np.ndarray 
     if joined.isascii() and "_" not in joined and not any(np.isfinite(number(text)) for text in missing):
         try:
             numbers = np.fromiter(map(float, texts), np.float64, len(texts))  # quick, as most columns allow
-        except ValueError:
+        except ValueError:  # a text that is no number, perhaps one of `missing`: look at each text below
             pass
         else:
             if np.isfinite(numbers).all():

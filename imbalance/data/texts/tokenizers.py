@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imbalance.errors import BadInput, Damaged
+from imbalance.errors import BadInput
 from imbalance.utils.libraries import load_from_transformers, minilm_file
+from imbalance.utils.optional import optional
 from imbalance.utils.read import checked_format, read_json, read_text
 
 if TYPE_CHECKING:
@@ -22,10 +23,9 @@ LEARNT = ("words", "pieces")  # the tokenizers of a config that are learnt on th
 
 def import_tokenizers() -> Any:
     """Return the package `tokenizers`, or raise `BadInput` if it is not installed."""
-    try:
+    install = "config.data.name: texts need the package tokenizers: pip install 'imbalance[text]'"
+    with optional("tokenizers", message=install):
         import tokenizers
-    except ImportError:
-        raise BadInput("config.data.name: texts need the package tokenizers: pip install 'imbalance[text]'") from None
     return tokenizers
 
 
@@ -94,10 +94,10 @@ def load_tokenizer(name: str) -> "Tokenizer":
 
 
 def padding_token(folder: Path) -> str | None:
-    """Return the padding token that tokenizer_config.json in `folder` names; "[PAD]" if this file cannot be read."""
+    """Return the padding token that tokenizer_config.json in `folder` names; "[PAD]" if there is no such file."""
     try:
         token = read_json(folder / "tokenizer_config.json").get("pad_token")
-    except (OSError, Damaged):
+    except FileNotFoundError:
         return PAD
     return token.get("content") if isinstance(token, dict) else token
 

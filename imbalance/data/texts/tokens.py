@@ -13,11 +13,9 @@ tokenizer, the texts and `VERSION`. A store has six files:
 A store is built in a temporary folder and then renamed, so that an existing store is always complete.
 """
 
-import errno
 import hashlib
 import json
 import os
-import shutil
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,7 +29,7 @@ import torch
 from torch import Tensor
 
 from imbalance.data.problems import Problem
-from imbalance.data.stores import ELSEWHERE, StoreCheck, build_lock, store_root
+from imbalance.data.stores import StoreCheck, build_once, store_root
 from imbalance.data.texts.tokenizers import encode
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.files import write_atomic
@@ -163,16 +161,7 @@ def open_tokens(data_dir: str, texts: Texts, tokenizer: "Tokenizer") -> Tokens:
         BadInput: the store cannot be written, or is damaged.
     """
     directory = store_directory(data_dir, texts, tokenizer)
-    if not (directory / "store.json").is_file():
-        try:
-            with build_lock(directory):
-                if not (directory / "store.json").is_file():  # another process may have built it during the wait
-                    build(directory, texts, tokenizer)
-        except OSError as error:
-            full = " (the disk is full)" if error.errno == errno.ENOSPC else ""
-            raise BadInput(
-                f"config.data_dir: cannot write {directory}: {error.strerror or error}{full}; {ELSEWHERE}"
-            ) from None
+    build_once(directory, lambda temporary: write_store(temporary, directory, texts, tokenizer))
     if problems := damage(directory, len(texts)):
         raise BadInput(f"{problems[0]}; remove the folder {directory}, and the next run builds it again")
     ids, kinds, starts, checksums = (read(directory, part) for part in PARTS)
@@ -237,26 +226,14 @@ def token_arrays(
     return all_ids, all_kinds, starts, np.array(checksums, dtype=np.uint32)
 
 
-def build(directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
-    """Tokenise the texts into a new store, the folder `directory`; an interrupted call leaves no store.
-
-    The caller must hold the build lock.
-    """
-    for leftover in directory.parent.glob(f"{directory.name}.*.building"):  # a killed process left these
-        shutil.rmtree(leftover)
+def write_store(folder: Path, directory: Path, texts: Texts, tokenizer: "Tokenizer") -> None:
+    """Tokenise the texts, and write the files of their store to `folder`, which will become `directory`."""
     print(f"tokenising into {directory}: {len(texts):,} texts", file=sys.stderr, flush=True)
-    temporary = directory.with_name(f"{directory.name}.{os.getpid()}.building")
-    temporary.mkdir()
-    try:
-        tokens = write_parts(temporary, texts, tokenizer)
-        sums = {part: crc_of_file(temporary / f"{part}.npy") for part in PARTS}
-        description = {"version": VERSION, "texts": len(texts), "tokens": tokens} | sums
-        write_atomic(temporary / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
-        StoreCheck(temporary, FILES).remember()
-        shutil.rmtree(directory, ignore_errors=True)  # this folder has no store.json, so it is no store
-        temporary.rename(directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    tokens = write_parts(folder, texts, tokenizer)
+    sums = {part: crc_of_file(folder / f"{part}.npy") for part in PARTS}
+    description = {"version": VERSION, "texts": len(texts), "tokens": tokens} | sums
+    write_atomic(folder / "store.json", json.dumps(seal(description), indent=2).encode() + b"\n")
+    StoreCheck(folder, FILES).remember()
 
 
 def write_parts(folder: Path, texts: Texts, tokenizer: "Tokenizer") -> int:

@@ -41,9 +41,8 @@ def balanced_contrastive(
     same = labels[:, None] == torch.cat([labels, prototypes])
     onehot = (labels[:, None] == prototypes).to(points)
     members = 1 + onehot.sum(0)  # projections and prototype of each class
-    counts = members[torch.cat([labels, prototypes])] - same.to(
-        points
-    )  # minus one for the anchor, in the anchor's own class
+    # Minus one for the anchor, in the anchor's own class
+    counts = members[torch.cat([labels, prototypes])] - same.to(points)
     log_counts = counts.clamp(min=1).log()  # a count of 0 belongs to a pair that is left out below
     log_shares = logits - (logits - log_counts).masked_fill(itself, -torch.inf).logsumexp(1, keepdim=True)
     positives = (same & ~itself).to(points)

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imbalance.errors import BadInput
 from imbalance.report.collect import Row
 from imbalance.report.page.contents import Content, page_contents
 from imbalance.report.page.examples import Example
 from imbalance.report.page.overview import Shared, overview
 from imbalance.report.page.run_details import TaskKey, run_details
+from imbalance.utils.optional import optional
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -76,12 +76,9 @@ def read_template(name: str) -> "Template":
     Raises:
         BadInput: jinja2 is not installed.
     """
-    try:
+    install = "the page needs jinja2, which is not installed; type pip install -c constraints.txt -e '.[report]'"
+    with optional("jinja2", message=install):
         from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    except ImportError:
-        raise BadInput(
-            "the page needs jinja2, which is not installed; type pip install -c constraints.txt -e '.[report]'"
-        ) from None
     loader = FileSystemLoader(HERE)
     return Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from imbalance.data.images.stored_images import DiskImages
 from imbalance.data.tables.encoding import decode_row
 from imbalance.data.texts.tokenizers import from_json
 from imbalance.errors import BadInput
@@ -42,7 +43,7 @@ def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -
         preprocessing: `Dataset.preprocessing` of the data set.
 
     Returns:
-        {"picture": data URL} for an image; {"text": text} for a text, decoded from its tokens. For a row of named
+        {"picture": data URL} for an image, with its "file" if it is on disk; {"text": text} for a text, decoded from its tokens. For a row of named
         columns {"cells": {column: value}, "columns": total number of columns}, where "cells" has the first columns
         only. Otherwise {"row": list of the first numbers, "columns": total of numbers}; for a text without a tokenizer
         {"row": {name: list}}.
@@ -57,7 +58,10 @@ def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -
         return {"text": " ‖ ".join(shortened(part) for part in parts)}
     example = np.asarray(batch.cpu())[0]
     if example.ndim == 3 and example.shape[0] in (1, 3):
-        return {"picture": picture(example)}
+        shown = {"picture": picture(example)}
+        if isinstance(split.inputs, DiskImages) and split.inputs.paths:
+            shown["file"] = split.inputs.paths[int(split.inputs.rows[row])]
+        return shown
     values = example.reshape(-1)
     if preprocessing.get("kind") == "columns":
         cells = list(decode_row(values.tolist(), preprocessing["features"]).items())

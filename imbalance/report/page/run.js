@@ -90,12 +90,12 @@ function errorsOf(details) {
 }
 
 function exampleOf(example) {
-  const shown = EXAMPLES[example.shown], caption = `${example.target} predicted as ${example.predicted}, confidence ${(100 * example.confidence).toFixed(0)} %`;
-  const picture = shown?.picture ? element("img", {src: shown.picture, alt: `row ${example.source}: ${caption}`}) : null;
+  const shown = EXAMPLES[example.shown], source = shown?.file ?? `row ${example.source}`, caption = `${example.target} predicted as ${example.predicted}, confidence ${(100 * example.confidence).toFixed(0)} %`;
+  const picture = shown?.picture ? element("img", {src: shown.picture, alt: `${source}: ${caption}`}) : null;
   const text = shown?.text ? element("q", {}, shown.text) : null;
   const cells = shown?.cells ? element("span", {}, Object.entries(shown.cells).map(([name, value]) => `${name} ${value}`).join(", ") + (shown.columns > Object.keys(shown.cells).length ? " …" : "")) : null;
   const values = shown?.row ? JSON.stringify(shown.row) + (shown.columns > 12 ? " …" : "") : null;
-  return element("li", {}, picture, text, cells, values ? element("code", {}, values) : null, element("div", {}, caption), element("div", {class: "faint"}, `row ${example.source}`));
+  return element("li", {}, picture, text, cells, values ? element("code", {}, values) : null, element("div", {}, caption), element("div", {class: "faint"}, source));
 }
 
 function numbersOf({metrics}) {

@@ -194,7 +194,7 @@ def watch_processes(rank: int, world: int) -> None:
     global _watch
     if world == 1 or _watch:
         return
-    from torch.distributed import PrefixStore, distributed_c10d, get_backend  # pyright: ignore[reportPrivateImportUsage]
+    from torch.distributed import PrefixStore, distributed_c10d, get_backend  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack PrefixStore)
 
     # torchrun keeps its store when it restarts all processes, so the keys of each start must differ.
     prefix = f"imbalance/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"

@@ -62,7 +62,7 @@ def set_arithmetic(config: Experiment) -> None:
         # This call imports torch's compiler, so call it only if the value changes.
         torch.use_deterministic_algorithms(config.trainer.deterministic)
     # All code here writes memory before it reads it, so filling the memory first would only cost time.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue] (torch's stubs lack it)
     torch.backends.cuda.matmul.allow_tf32 = config.trainer.tf32 == "all"
     torch.backends.cudnn.allow_tf32 = config.trainer.tf32 != "none"
 

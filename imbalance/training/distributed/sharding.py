@@ -80,7 +80,7 @@ def is_sharded(value: Any) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """Return the part of a sharded tensor that this rank holds, without a copy; return any other tensor as it is."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue]
+    return tensor.to_local() if is_sharded(tensor) else tensor  # pyright: ignore[reportAttributeAccessIssue] (of a DTensor)
 
 
 def sum_of_ranks(value: Tensor) -> Tensor:

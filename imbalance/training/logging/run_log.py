@@ -124,9 +124,8 @@ class RunLog:
     def _keep_config(self) -> None:
         """Write config.json, unless it already has the same values, perhaps under the keys of an older version."""
         path, text = self.directory / "config.json", json.dumps(self.config.to_dict(), indent=2)
-        with suppress(
-            OSError, ValueError, AttributeError
-        ):  # no file yet, or the damaged file of a run that never trained
+        # No file yet, or the damaged file of a run that never trained
+        with suppress(OSError, ValueError, AttributeError):
             content = read_bytes(path)
             if upgrade_saved_config(parse_json(content, path)) == json.loads(text):
                 self.digests["config.json"] = short_hash(content)

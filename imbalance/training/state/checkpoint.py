@@ -88,8 +88,8 @@ def resume(config: Experiment, learner: Learner, log: RunLog, pretrained: str | 
     """
     accelerator = learner.accelerator
     path = log.directory / "checkpoints" / "last.pt"
-    found = None if config.debug else from_main(accelerator, lambda: undamaged_checkpoint(path, log))
-    state = on_every_process(accelerator, lambda: load_checkpoint(*found)) if found else None
+    undamaged = None if config.debug else from_main(accelerator, lambda: undamaged_checkpoint(path, log))
+    state = on_every_process(accelerator, lambda: load_checkpoint(*undamaged)) if undamaged else None
     if state:
         from_main(
             accelerator,

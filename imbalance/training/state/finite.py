@@ -28,7 +28,7 @@ def finite(tensors: Iterable[Tensor]) -> bool:
     tensors = [tensor for tensor in map(local, tensors) if tensor.is_floating_point() and tensor.numel()]
     if not tensors:
         return True
-    magnitudes = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]  # pyright: ignore[reportPrivateImportUsage]
+    magnitudes = [norm.double() for norm in torch._foreach_norm(tensors, torch.inf)]  # pyright: ignore[reportPrivateImportUsage] (torch's stubs lack it)
     return bool(torch.stack(magnitudes).isfinite().all())
 
 

@@ -52,14 +52,18 @@ def versions() -> dict[str, str | None]:
 
 @functools.cache
 def commit() -> str | None:
-    """Return the git commit of this code, with "+" if files have uncommitted changes; None outside a git checkout."""
+    """Return the git commit of this code, with "+" if files have uncommitted changes; None outside a git checkout.
+
+    Files in results/ and docs/ do not count: no run reads them, and commands such as `imbalance submit` write them.
+    """
     if not (ROOT / ".git").exists():
         return None
 
     def git(*args: str) -> str:
         return subprocess.run(["git", "-C", str(ROOT), *args], capture_output=True, text=True).stdout.strip()
 
-    return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
+    status = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results", ":(exclude)docs")
+    return git("rev-parse", "HEAD") + ("+" if status else "")
 
 
 def clean_commit() -> str:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from helpers.data_files import make_folder, save_image
 from PIL import Image
 
@@ -196,15 +195,6 @@ def test_values_that_no_8_bits_can_stand_for_are_refused(tmp_path, values, words
     Image.fromarray(values).save(tmp_path / "deep.tif")
     with pytest.raises(ValueError, match=words):
         decode(tmp_path / "deep.tif", Recipe("L", CONVERT))
-
-
-def parts(n=12, groups=False, dtype=torch.float32):
-    def one(seed):
-        inputs = torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)).to(dtype)
-        targets = torch.arange(n) % 3
-        return (inputs, targets, targets // 2) if groups else (inputs, targets)
-
-    return {name: one(seed) for seed, name in enumerate(("train", "val", "test"))}
 
 
 @pytest.mark.parametrize("place", [".", "train"])

@@ -11,6 +11,7 @@ from imbalance.data.sets.arrays import arrays
 from imbalance.data.tables.columns import frame_columns
 from imbalance.data.tables.encoding import (
     decode_row,
+    encoding_notes,
     fit_features,
     means_and_deviations,
     transform,
@@ -65,6 +66,34 @@ def test_identifiers_are_no_inputs_and_many_categories_are_told(tmp_path):
     assert made.train.inputs.shape[1] == dataset(tmp_path, {"street": np.where(np.arange(120) < 90, names, "none")}).train.inputs.shape[1]  # fmt: skip
     assert "column 'id' is left out: each of its 120 values is different" in made.notes[0]
     assert made.notes[1].startswith("column 'street' has 91 categories in 120 rows and becomes as many features")
+
+
+def big_integers():
+    """Return 120 different integers, of which float64 has 61 only."""
+    return 2**53 + np.arange(120)
+
+
+@pytest.mark.parametrize(("named", "told"), [("numeric", True), ("categorical", False), ("", True)])
+def test_rounded_integers_are_told_by_column_and_categories_of_a_csv_file_are_exact(tmp_path, named, told):
+    numbers = big_integers()
+    extra = {"id": numbers, "small": numbers - 2**53, "huge": np.full(120, 1e20), "half": np.linspace(0.5, 1e16, 120)}
+    inputs = {named: ("id",)} if named else {}
+    made = dataset(tmp_path, {name: values.astype(str).astype(object) for name, values in extra.items()}, **inputs)
+    notes = [note for note in made.notes if "2**53" in note]
+    assert ["column 'id' has integers above 2**53, which are rounded" in note for note in notes] == [True] * told
+    if named == "categorical":
+        (feature,) = made.preprocessing["features"]["categorical"]
+        assert feature["values"] == sorted(str(number) for i, number in enumerate(numbers) if i % 4 < 2)  # of train
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64", "float64", "object"])
+def test_integers_of_a_frame_stay_exact_as_categories_or_are_told(kind):
+    ids = big_integers().astype(kind)
+    columns = frame_columns({"id": ids})
+    features = fit_features(columns, np.arange(120), (), ("id",), ())
+    assert len(features["categorical"][0]["values"]) == (61 if kind == "float64" else 120)
+    notes = encoding_notes(columns, np.arange(120), features, 1)[1:]
+    assert ["'id' has integers above 2**53" in note for note in notes] == [True] * (kind == "float64")
 
 
 def test_every_bad_cell_is_a_problem_of_its_own(tmp_path):

@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 
 import imbalance
 from imbalance.data.identity import digest
-from imbalance.data.texts.tokenizers import from_json, learn_tokenizer
+from imbalance.data.texts.tokenizers import from_json, learn_tokenizer, padding_token
+from imbalance.errors import BadInput
 from imbalance.training import loop
 
 
@@ -63,6 +64,16 @@ def test_pieces_are_byte_pairs_that_spell_every_text_and_are_learnt_on_train_alo
     found = imbalance.load(summary["run_directory"], "cpu").predict([rows[i]["text"] for i in sources]).probabilities
     odds = np.exp(logits - logits.max(1, keepdims=True))
     np.testing.assert_allclose(found, odds / odds.sum(1, keepdims=True), rtol=1e-6)
+
+
+def test_a_damaged_file_that_names_the_padding_token_is_refused(tmp_path):
+    """Its token would be replaced by "[PAD]" without a word; without the file "[PAD]" is right."""
+    assert padding_token(tmp_path) == "[PAD]"
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "<pad>"}')
+    assert padding_token(tmp_path) == "<pad>"
+    (tmp_path / "tokenizer_config.json").write_text('{"pad_token": "<pa')
+    with pytest.raises(BadInput, match="tokenizer_config.json"):
+        padding_token(tmp_path)
 
 
 def byte_signs() -> dict[str, int]:

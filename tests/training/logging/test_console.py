@@ -73,8 +73,7 @@ class Terminal(StringIO):
 
 def test_only_fractions_are_in_percent():
     assert not any(map(in_percent, ("nll", "val/loss", "test/brier", "test/mcc")))
-    assert all(
-        map(in_percent, ("auroc", "test/accuracy", "test/recall/nll", "val/group_accuracy/loss"))
-    )  # a class "nll"
+    # A class "nll"
+    assert all(map(in_percent, ("auroc", "test/accuracy", "test/recall/nll", "val/group_accuracy/loss")))
     assert [shown(0.12345, name) for name in ("test/f1/cat", "nll")] == ["12.3 %", "0.123"]
     assert shown(float("nan"), "nll") == "-"

@@ -97,11 +97,8 @@ def assert_same(ours: Path, theirs: Path) -> None:
     for name in ("selected", "last"):
         states = [torch.load(d / "checkpoints" / f"{name}.pt", weights_only=True) for d in (ours, theirs)]
         for state in states:
-            for key in (
-                "random",
-                "metrics_position",
-                "metrics_digest",
-            ):  # nothing random is left; numbers may differ in their last digits
+            # Nothing random is left; numbers may differ in their last digits
+            for key in ("random", "metrics_position", "metrics_digest"):
                 state.pop(key, None)
             for key in ("seconds", "together", "logits"):
                 state.get("progress", {}).pop(key, None)

@@ -6,10 +6,9 @@ import random
 import signal
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-import torch
+from helpers.checkpoints import outcome
 from helpers.jobs import Job, add_dropout, at_call, dropout
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
@@ -30,14 +29,6 @@ def config(config: ConfigDict, monkeypatch) -> ConfigDict:
     config.callbacks.update(select="best", monitor="val/recall/0")
     config.trainer.update(epochs=3, batch_size=128)
     return config
-
-
-def outcome(directory: Path) -> tuple:
-    """All that must not depend on interruptions."""
-    summary = json.loads((directory / "summary.json").read_text())
-    same = {key: summary[key] for key in ("status", "score", "metrics", "step", "epoch", "selected_epoch")}
-    weights = torch.load(directory / "checkpoints" / "selected.pt", weights_only=True)
-    return (directory / "metrics.jsonl").read_bytes(), same, {key: value.tolist() for key, value in weights.items()}
 
 
 def test_killed_at_20_random_moments(config, tmp_path):
