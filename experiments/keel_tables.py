@@ -18,7 +18,7 @@ Three seeds of all tables are run first, then the next three. The run directorie
 results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
 """
 
-import importlib.util
+import importlib
 import itertools
 import shutil
 import time
@@ -42,6 +42,7 @@ from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make_run, train_quietly
 from imbalance.training.state.provenance import clean_commit, machine, versions
+from imbalance.utils.optional import optional
 from imbalance.utils.output import counted
 
 STUDY, RATE_STUDY, COLLECTION, CONFIG = "keel", "keel_rates", "keel", "arrays_erm"
@@ -475,10 +476,9 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
 def check_smote() -> None:
     """Raise `BadInput` if imbalanced-learn is not installed."""
-    if importlib.util.find_spec(SMOTE_MODULE) is None:
-        raise BadInput(
-            "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
-        )
+    message = "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
+    with optional(SMOTE_MODULE, message=message):
+        importlib.import_module(SMOTE_MODULE)
 
 
 # The analysis
