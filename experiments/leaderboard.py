@@ -283,6 +283,8 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
     about = {
         "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
         "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        "draws": str(len(seeds)),
+        "test examples": str(sum(int(size) for row in rows for size in row["test counts"].split("|")) // len(seeds)),
         **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
     }  # fmt: skip
     for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
