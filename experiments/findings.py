@@ -1,4 +1,4 @@
-"""Write the tables of docs/findings.md, docs/findings-tables.md, docs/leaderboard.md and docs/results.md from results/.
+"""Write the tables of docs/{findings,findings-tables,leaderboard,results,choose}.md from results/.
 
     imbalance findings           # rewrites the pages, and draws the figures in results/
     imbalance findings --check   # names the pages that differ from results/, and changes nothing
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from imbalance.errors import BadInput
 from imbalance.experiments import (
+    choose,
     early_stopping,
     figure3,
     keel_tables,
@@ -33,7 +34,9 @@ from imbalance.sweep.compare import compare_kept
 from imbalance.sweep.variants import Variant
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = tuple(ROOT / "docs" / f"{name}.md" for name in ("findings", "findings-tables", "leaderboard", "results"))
+PAGES = tuple(
+    ROOT / "docs" / f"{name}.md" for name in ("findings", "findings-tables", "leaderboard", "results", "choose")
+)
 BLOCK = re.compile(r"(<!-- results: ([\w-]+) -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
@@ -97,6 +100,8 @@ def of_leaderboard(table: Callable[[list[leaderboard.Entry]], str]) -> Callable[
 TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes the table from the folder of kept results
     "code": code_table,
     "paper": partial(paper_rows.kept_table, figure3.ROWS["cifar"]),
+    "choose-groups": choose.groups_table,
+    "choose-classes": choose.classes_table,
     "digits": partial(compare_kept, without_overrides("digits_ce", "digits_erm", "digits_poly"), "balanced_accuracy"),
     "gaussian": partial(
         compare_kept, without_overrides("gaussian_erm", "gaussian_ce", "gaussian_poly"), "balanced_accuracy"

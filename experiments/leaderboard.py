@@ -19,7 +19,7 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import every_method, keel_tables, protocol, subpopbench
+from imbalance.experiments import choose, every_method, keel_tables, protocol, subpopbench
 from imbalance.experiments.keel_tables import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
@@ -60,19 +60,30 @@ class Tuning(NamedTuple):
 UNTUNED = Tuning("not tuned", "none")
 ON_DIGITS = Tuning("learning rate the best of 5 on val, exponent also chosen on val", "classes")
 ON_COLORED_DIGITS = Tuning("best of 3 learning rates on val, over 3 other seeds", "groups")
+ON_SEED_0 = Tuning("chosen on val at seed 0", "groups")
+RATE_OF_ERM = Tuning("learning rate of ERM, the best of 3 on val", "groups")
 BY_HAND = Tuning("learning rates set by hand after earlier runs, which were not kept", "classes")
-# The choice of hyperparameters of a setting, by table of results and config; a setting with other overrides was not tuned.
+# The choice of hyperparameters of a config, by table of results and config.
 TUNED = {
     **{("ledger", f"digits_{method}"): ON_DIGITS for method in ("erm", "ce", "poly")},
     **{("ledger", f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "ce", "poly", "undersampled")},
+    **{(choose.STUDY, f"colored_digits_{method}"): ON_COLORED_DIGITS for method in ("erm", "dro", "dfr", "jtt")},
+    **{(choose.STUDY, f"colored_digits_{method}"): ON_SEED_0 for method in ("eiil", "lff")},
+    **{(choose.STUDY, f"colored_digits_{method}"): RATE_OF_ERM for method in ("george", "spare", "ula", "xrm")},
+    (choose.STUDY, "colored_digits_lc"): Tuning("not recorded", "groups"),
 }
 
 
 def tuning_of(table: str, row: Row) -> Tuning:
-    """Return how the hyperparameters of a row in the ledger or in the table of draws were chosen."""
+    """Return how the hyperparameters of a row in the ledger, of the advice or in the table of draws were chosen."""
     if table == "draws":
         return BY_HAND
-    return TUNED.get((table, row["name"]), UNTUNED) if row["overrides"] == "default" else UNTUNED
+    changed = [part for part in settings_of(row).split(",") if part and not part.startswith("data.")]
+    tuning = TUNED.get((table, row["name"]), UNTUNED)
+    if not changed or tuning == UNTUNED:
+        return tuning
+    of_another = Tuning(f"learning rate of {row['name']}, which was chosen on val", tuning.labels)
+    return UNTUNED if any(part.startswith("optim.lr=") for part in changed) else of_another
 
 
 def settings_of(row: Row) -> str:
@@ -133,11 +144,24 @@ def tests_of(rows: Sequence[Row], metric: str) -> dict[int, float]:
 
 
 def default_entries(table: str, folder: Path) -> Iterator[Entry]:
-    """Yield a row for each setting of a table of results, as `tuning_of` says it was tuned."""
+    """Yield a row for each setting of a table of results."""
     for rows in by_setting(kept_results.read(table, folder)):
-        metric = metric_for(rows)
-        about = {"metric": metric, **tuning_of(table, rows[0]).cells}
-        yield entry(table, rows, tests_of(rows, metric), about, config_of(rows[0]))
+        yield default_entry(table, rows)
+
+
+def default_entry(table: str, rows: Sequence[Row]) -> Entry:
+    """Return the row of a setting, as `tuning_of` says it was tuned, at the epoch that its config selects."""
+    metric = metric_for(rows)
+    about = {"metric": metric, **tuning_of(table, rows[0]).cells}
+    return entry(table, rows, tests_of(rows, metric), about, config_of(rows[0]))
+
+
+def advice_entries(folder: Path) -> Iterator[Entry]:
+    """Yield a row for each setting of the runs that docs/choose.md shows, except those that the ledger has, too."""
+    known = {(row["name"], settings_of(row)) for row in kept_results.read("ledger", folder)}
+    for rows in by_setting(kept_results.read(choose.STUDY, folder)):
+        if (rows[0]["name"], settings_of(rows[0])) not in known:
+            yield default_entry(choose.STUDY, rows)
 
 
 def long_tail_entries(folder: Path) -> Iterator[Entry]:
@@ -297,8 +321,8 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
 
 
 SOURCES = (
-    partial(default_entries, "ledger"), partial(default_entries, "draws"), long_tail_entries, protocol_entries,
-    subpopbench_entries, every_method_entries, keel_entries,
+    partial(default_entries, "ledger"), partial(default_entries, "draws"), advice_entries, long_tail_entries,
+    protocol_entries, subpopbench_entries, every_method_entries, keel_entries,
 )  # fmt: skip
 
 

@@ -21,11 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.schema import build, short_repr
-from imbalance.data.images.decode import Recipe, decode, image_pixels
+from imbalance.data.images.decode import Recipe, decode, image_pixels, loaded
 from imbalance.data.images.normalise import pixel_normaliser
 from imbalance.data.sets.image_folder import images_in
 from imbalance.data.sets.text import text_columns
-from imbalance.data.tables.columns import Columns, frame_columns, is_table, read_columns
+from imbalance.data.tables.columns import NAMELESS, Columns, array_columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import check_table, transform, transform_parts, unfamiliar_values
 from imbalance.data.tables.values import check_unmasked
 from imbalance.data.texts.tokenizers import from_json
@@ -95,7 +95,8 @@ class TrainedModel:
 
                 - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
-                - columns: a data frame, or a mapping from names to columns;
+                - columns: a data frame, a structured array, or a mapping from names to columns; an array also if the
+                  model takes a single column, which has numbers;
                 - texts: texts, or tuples of two for pairs of texts; or a data frame or mapping with the columns of
                   texts.
 
@@ -116,6 +117,7 @@ class TrainedModel:
         """
         self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
+        examples = self.as_table(examples)
         if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
             for line in self.unfamiliar_values(examples):
@@ -256,6 +258,7 @@ class TrainedModel:
                 tokens = tokenise(texts[first : first + at_a_time], self.tokenizer)
                 yield from (tokens[start : start + size] for start in range(0, len(tokens), size))
             return
+        examples = self.as_table(examples)
         if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
             folder, examples = examples, images_in(Path(examples))
             if not examples:
@@ -315,31 +318,67 @@ class TrainedModel:
         Args:
             frame: a data frame, a mapping from names to columns, or `Columns`.
         """
-        preprocessing = self.about["preprocessing"]
-        if preprocessing.get("kind") != "columns":
-            raise BadInput(f"a table given; this model takes {self.expected()}")
-        return torch.from_numpy(transform(frame_columns(frame), preprocessing["features"]))
+        encoding = self.column_encoding()
+        return torch.from_numpy(transform(frame_columns(frame), encoding))
 
     def encoded_parts(self, columns: Columns) -> Iterator[Tensor]:
         """Yield the result of `encode_columns` for some rows at a time, so that a table can be larger than the memory."""
-        preprocessing = self.about["preprocessing"]
-        if preprocessing.get("kind") != "columns":
-            raise BadInput(f"a table given; this model takes {self.expected()}")
-        check_table(columns, preprocessing["features"])
-        yield from (torch.from_numpy(part) for _, part in transform_parts(columns, preprocessing["features"]))
+        encoding = self.column_encoding()
+        check_table(columns, encoding)
+        yield from (torch.from_numpy(part) for _, part in transform_parts(columns, encoding))
 
     def unfamiliar_values(self, columns: Columns) -> list[str]:
         """Return a warning for each column with values that no training example had, such as new categories."""
-        return unfamiliar_values(columns, self.about["preprocessing"]["features"])
+        return unfamiliar_values(columns, self.column_encoding())
 
     def read_columns(self, file: Path) -> Columns:
         """Read a table from a CSV, Parquet or Arrow file, with the types that the columns had in the training data."""
         preprocessing = self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
             return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
-        features = preprocessing["features"]
-        categorical = [column["column"] for column in features["categorical"]]
-        return read_columns(file, preprocessing["delimiter"], categorical, features["missing"])
+        encoding = self.column_encoding()
+        categorical = [column["column"] for column in encoding["categorical"]]
+        columns = read_columns(file, preprocessing["delimiter"], categorical, encoding["missing"])
+        if file.suffix.lower() == ".npy" and list(columns.values) == [NAMELESS]:
+            return array_columns(
+                file, {name: np.asarray(array) for name, array in self.as_table(columns[NAMELESS]).items()}
+            )
+        return columns
+
+    def column_encoding(self) -> dict[str, Any]:
+        """Return the encoding of the columns of a table, see `imbalance.data.tables.encoding`.
+
+        Raises:
+            BadInput: the model takes no tables.
+        """
+        preprocessing = self.about["preprocessing"]
+        if preprocessing.get("kind") != "columns":
+            raise BadInput(f"a table given; this model takes {self.expected()}")
+        return preprocessing["features"]
+
+    def as_table(self, examples: Any) -> Any:
+        """Return an array of examples as a mapping from names to columns if the model takes tables; else `examples`.
+
+        A plain array is the values of the model's column if the model has one column, which has numbers. So an array is
+        encoded as in training, and is never taken for columns that are encoded already.
+
+        Raises:
+            BadInput: the model takes other columns than the values of a plain array.
+        """
+        is_array = isinstance(examples, np.ndarray | Tensor)
+        if self.about["preprocessing"].get("kind") != "columns" or not is_array or is_table(examples):
+            return examples
+        if isinstance(examples, np.ndarray) and examples.dtype.names:
+            return {name: examples[name] for name in examples.dtype.names}
+        array = examples.detach().cpu().numpy() if isinstance(examples, Tensor) else examples
+        encoding = self.column_encoding()
+        size = len(encoding["numeric"][0]["mean"]) if encoding["numeric"] else 0  # the numbers of an example
+        fits = array.ndim <= 2 and (array.shape[-1:] == (size,) or array.ndim == size == 1)
+        if len(encoding["numeric"]) != 1 or encoding["categorical"] or not fits:
+            raise BadInput(
+                f"an array of {array.dtype} of shape {array.shape} given; this model takes {self.expected()}"
+            )
+        return {encoding["numeric"][0]["column"]: array.reshape(-1) if size == 1 else array.reshape(-1, size)}
 
     def as_array(self, examples: Any) -> Tensor:
         """Check an array or tensor of examples, or of a single example, and return it as a tensor (N, …)."""
@@ -387,7 +426,8 @@ class TrainedModel:
         # A model that was trained on arrays has no steps; convert every image mode, because no config value refuses one.
         recipe = Recipe(mode, tuple((step, size) for step, size in preprocessing.get("steps", [("convert", 0)])))
         try:
-            pixels = decode(example, recipe) if isinstance(example, str | Path) else image_pixels(example, recipe)
+            is_file = isinstance(example, str | Path)
+            pixels = decode(example, recipe) if is_file else image_pixels(loaded(example), recipe)
         except ValueError as error:
             raise BadInput(f"{name}: {error}") from None
         # Possible only after training on arrays, because then there is no recipe to resize by

@@ -126,7 +126,8 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
             columns = read_columns(file)
             if len(columns.values) != 1:
                 raise BadInput(
-                    f"{file}: {len(columns.values)} arrays; this model takes a single one: {model.expected()}"
+                    f"{file}: {len(columns.values)} arrays; this model takes a single one: {model.expected()}; "
+                    "save this array alone in a file .npy"
                 )
             array = as_array(*columns.values.values())
             if not array.ndim:

@@ -256,6 +256,9 @@ class LabelAwareSmoothing(nn.Module):
         ranks = (counts - least) / (most - least) if most > least else torch.ones_like(counts)
         self.register_buffer("smoothing", tail + (head - tail) * (math.pi / 2 * ranks).sin())
 
+    def log_prior_shift(self) -> Tensor | None:
+        return None if self.smoothing.any() else torch.zeros(1, dtype=torch.float64)
+
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         check_shapes(logits, targets, self.smoothing)
         return smoothed_cross_entropy(logits, targets, self.smoothing.to(at_least_float32(logits))[targets])
@@ -283,6 +286,9 @@ class LDAM(nn.Module):
         self.scale = scale
         margin = present(class_counts) ** -0.25
         self.register_buffer("offsets", scale * max_margin * margin / margin.max())
+
+    def log_prior_shift(self) -> Tensor | None:
+        return None if self.scale != 1 or self.offsets.any() else torch.zeros(1, dtype=torch.float64)
 
     def forward(self, logits: Tensor, targets: Tensor, groups: Tensor | None = None) -> Tensor:
         check_shapes(logits, targets, self.offsets)

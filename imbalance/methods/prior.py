@@ -18,6 +18,7 @@ importance weights, so that q is wrong for it.
 """
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from imbalance.errors import BadInput
 from imbalance.methods.context import RunContext
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
-from imbalance.utils.arrays import as_array, as_labels
+from imbalance.utils.arrays import as_array, as_floats, as_labels, as_probabilities
 
 Array = np.ndarray
 SUM_TOLERANCE = 0.01  # allowed difference of a sum of rounded class shares from 1
@@ -50,15 +51,22 @@ def effective_prior(
         draws: (N,) expected number of times that an epoch draws each example, up to a common factor; None if equal.
 
     Raises:
-        BadInput: the targets are not N whole numbers from 0 to `num_classes` − 1.
+        BadInput: the targets are not N whole numbers from 0 to `num_classes` − 1; or the weights or draws are not N finite
+            numbers from 0 on, with a sum above 0.
     """
     log_prior_shift: Callable[[], Tensor | None] = getattr(loss, "log_prior_shift", lambda: None)
     if (shift := log_prior_shift()) is None:
         return "this loss is smallest at logits whose softmax is not the class probabilities"
     targets = torch.from_numpy(as_labels("targets", targets, len(targets), num_classes))
     mass = torch.ones(len(targets), dtype=torch.float64)
-    for factor in (weights, draws):
-        mass = mass if factor is None else mass * factor.cpu().double()
+    for name, factor in (("weights", weights), ("draws", draws)):
+        if factor is not None:
+            values = torch.from_numpy(as_floats(name, factor, 1).astype(np.float64))
+            if len(values) != len(mass) or (values < 0).any() or not values.sum() > 0:
+                raise BadInput(
+                    f"{name}: {len(mass):,} numbers from 0 on are needed, one for each target, with a sum above 0"
+                )
+            mass = mass * values
     largest = mass.new_zeros(num_classes).scatter_reduce(0, targets, mass, "amax")
     if (mass < (1 - EQUAL) * largest[targets]).any():
         return (
@@ -140,10 +148,12 @@ def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tens
     """
     try:
         # torch reads a Series of pandas by its row labels, and warns of read-only arrays, so NumPy copies both.
-        values = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
-        shares = torch.as_tensor(values, dtype=torch.float64).cpu()
+        copied = values if isinstance(values, Tensor) else np.array(values, dtype=np.float64)
+        shares = torch.as_tensor(copied, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
+    if not shares.ndim:
+        raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}")
     if shares.shape != (num_classes,):
         raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
@@ -162,8 +172,14 @@ def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
         prior: (K,) the prior q of the model's probabilities.
 
     Raises:
-        BadInput: a class with a positive share in t has the share 0 in q: the model has never seen it.
+        BadInput: a class with a positive share in t has the share 0 in q: the model has never seen it; or t and q are not
+            K shares from 0 on.
     """
+    if target.shape != prior.shape or target.ndim != 1 or not ((target >= 0) & (prior >= 0)).all():
+        raise BadInput(
+            f"target, prior: shares of shapes {tuple(target.shape)} and {tuple(prior.shape)} given; give two vectors with a share from "
+            "0 on for each class"
+        )
     if unseen := torch.nonzero((target > 0) & (prior == 0)).flatten().tolist():
         raise BadInput(
             f"prior: a share of {target[unseen[0]].item():g} given for class number {unseen[0]} (counted from 0); the model "
@@ -186,12 +202,27 @@ def em_prior(
         prior: (K,) the prior of these probabilities, see `effective_prior`.
         tolerance: the iteration ends when no share changes by more than this.
         most: the largest number of iterations.
+
+    Raises:
+        BadInput: there are no examples; an argument is not as described; or an example has the probability 0 for each
+            class with a positive share in `prior`.
     """
-    start = np.asarray(prior, dtype=np.float64)
-    shares, ratios = start / start.sum(), np.asarray(probabilities, dtype=np.float64)
+    ratios = as_floats("probabilities", probabilities, 2).astype(np.float64)
     if not len(ratios):
         raise BadInput(
             "prior: 'estimated' given, and no examples; the shares are estimated from examples, so give one or more"
+        )
+    as_probabilities("probabilities", ratios)
+    classes = ratios.shape[1]
+    shares = checked_shares("prior", prior, classes, f"{classes} class shares").numpy()
+    if not tolerance >= 0 or not isinstance(most, Integral) or most < 1:
+        raise BadInput(
+            f"tolerance, most: {tolerance!r} and {most!r} given; a number from 0 on and an integer from 1 on are needed"
+        )
+    if impossible := np.flatnonzero(ratios[:, shares > 0].sum(1) == 0).tolist():
+        raise BadInput(
+            f"probabilities: example {impossible[0]} has the probability 0 for each class with a positive share in prior; leave it "
+            "out, or give the prior of these probabilities"
         )
     ratios = np.divide(ratios, shares, out=np.zeros_like(ratios), where=shares > 0)
     for _ in range(most):
@@ -231,6 +262,12 @@ def bbse_prior(val_predictions: Array, val_targets: Array, predictions: Array) -
             f"BBSE: probabilities of {val_predictions.shape[1]} classes in val and {predictions.shape[1]} classes in "
             "predictions given; the numbers must be equal"
         )
+    named = dict(val_predictions=val_predictions, val_targets=val_targets, predictions=predictions)
+    for name, values in named.items():
+        if values.ndim == 2:
+            as_probabilities(name, values)
+        elif not (values == np.floor(values)).all() or values.min() < 0:  # nan, too
+            raise BadInput(f"{name}: class numbers are needed, whole numbers from 0 on")
     if val_predictions.ndim == 1:
         classes = np.arange(1 + max(int(labels.max()) for labels in (val_predictions, val_targets, predictions)))
         val_predictions, predictions = (labels[:, None] == classes for labels in (val_predictions, predictions))

@@ -121,7 +121,9 @@ def example_weights(
     logits: Tensor | None = None,
     **values: Any,
 ) -> Tensor:
-    """Return (N,) float32 weights w of the training examples, with mean 1, for `(w * loss(logits, targets)).mean()`.
+    """Return (N,) float32 weights w of the training examples, for `(w * loss(logits, targets)).mean()`.
+
+    The weights have mean 1; those of "residual" have mean 1 over the examples that the annealed sampler draws in `epoch`.
 
     Args:
         name: an entry of `imbalance.methods.weights.WEIGHTS`, such as "importance", "effective_number" or "deferred".

@@ -13,7 +13,7 @@ import numpy as np
 
 from imbalance.config.schema import short_repr
 from imbalance.errors import BadInput
-from imbalance.utils.arrays import as_array, as_bools, as_floats, as_labels
+from imbalance.utils.arrays import as_array, as_bools, as_floats, as_labels, as_probabilities
 
 Array = np.ndarray
 
@@ -55,10 +55,7 @@ def checked_probability(probability: Array, targets: Array) -> tuple[Array, Arra
         BadInput: a row of `probability` does not sum to 1 (logits were passed, for example), or a target is not from 0
             to K − 1.
     """
-    probability = as_floats("probability", probability, 2)
-    # Rows in float32 or float16 sum to 1 up to the precision of their values.
-    if (probability < 0).any() or (np.abs(probability.sum(axis=1) - 1) > 0.01).any():
-        raise BadInput("probability: a row does not sum to 1, or has a value below 0; pass probabilities, not logits")
+    probability = as_probabilities("probability", probability)
     return probability, as_labels("targets", targets, *probability.shape)
 
 

@@ -228,17 +228,55 @@ def add(table: str, folder: Path, rows: Iterable[Row], packed: bool = False) -> 
 
     Args:
         packed: write the file as .csv.gz.
+
+    Raises:
+        BadInput: a row has the key of another row, but another config; then nothing is added.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{table}.lock"):
         return _add(table, folder, rows, packed)
 
 
+def check_settings(row: Row, known: Mapping[tuple[str, ...], Row]) -> None:
+    """Raise `BadInput` if a known row has the key of `row`, but is of another config: a config file was changed in between.
+
+    Args:
+        known: rows by key; see `key_of`.
+    """
+    other = known.get(key_of(row), row)
+    changed = [
+        f"{column} {row[column]} instead of {other[column]}"
+        for column in CONFIG_COLUMNS
+        if row.get(column) and other.get(column) and not _same(row[column], other[column])
+    ]
+    if changed:
+        raise BadInput(
+            f"{row['name']}/{row['overrides']}/seed={row['seed']}: another run has this name and other values: "
+            f"{', '.join(changed)}; give the changed config file another name, and train with that"
+        )
+
+
+def key_of(row: Row) -> tuple[str, ...]:
+    """Return the cells that identify a row."""
+    return tuple(row[key] for key in KEY)
+
+
+def _same(first: str, second: str) -> bool:
+    """Return whether two cells are equal, as texts or as numbers: older rows may write a number otherwise."""
+    try:
+        return first == second or float(first) == float(second)
+    except ValueError:
+        return False
+
+
 def _add(table: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
     old = read(table, folder)
-    known = {tuple(row[key] for key in KEY) for row in old}
-    by_key = {tuple(row[key] for key in KEY): row for row in map(_with_current_name, rows)}
-    new = [row for key, row in by_key.items() if key not in known]
+    by_key = {key_of(row): row for row in old}
+    known = len(by_key)
+    for row in map(_with_current_name, rows):
+        check_settings(row, by_key)
+        by_key.setdefault(key_of(row), row)
+    new = list(by_key.values())[known:]
     if not new:
         return 0
     path = file_of(table, folder)
@@ -331,13 +369,16 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
         raise BadInput(
             f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"
         )
-    accepted = []
-    for row in rows:
+    accepted, known = [], {key_of(row): row for row in read(study, folder)}
+    for row in map(_with_current_name, rows):
         try:
             check_row(row)
-            accepted.append(row)
+            check_settings(row, known)
         except BadInput as error:
             refusals.append(str(error))
+        else:
+            accepted.append(row)
+            known.setdefault(key_of(row), row)
     added = add(study, folder, accepted) if accepted else 0
     message = (
         f"{file_of(study, folder)}: {added} of {counted(len(rows), 'run')} added; the file now has "

@@ -34,7 +34,7 @@ COLUMNS: tuple[str, ...] = (
     "n", "diverged", "mean", "low", "high", "seeds", "values", "test examples", "draws",
     "config", "digest", "evidence", "commit", "by",
 )  # fmt: skip
-KEY = (*COMPARABLE, "method", "config", "settings", "by")  # the columns that identify a row
+KEY = (*COMPARABLE, "method", "config", "settings", "by", "learning rate")  # the columns that identify a row
 LABELS = ("none", "classes", "groups")  # labels that a choice can read; each value includes those before it
 SOURCES = {  # the published images that a data set is made of, by data set; the other data sets are sources of their own
     "digits": "scikit-learn's digits", "colored_digits": "scikit-learn's digits", "colored_mnist": "MNIST",
@@ -383,8 +383,10 @@ def test_text(rows: Sequence[Entry]) -> str:
     return f"test: {sizes} examples; draws of the data: {draws}"
 
 
-# Overrides that another column or the text above a table shows, too.
-SHOWN_ELSEWHERE = re.compile(r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size))=")
+# Overrides that another column or the text above a table shows, too, or that change no result.
+SHOWN_ELSEWHERE = re.compile(
+    r"(\w+\.(name|by|exponent)|optim\.lr|model\.\w+|trainer\.(epochs|batch_size|eval_splits)|callbacks\.keep_logits)="
+)
 
 
 def block_table(rows: Sequence[Entry]) -> str:

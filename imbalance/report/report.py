@@ -18,6 +18,7 @@ Runs that diverged, were interrupted or are incomplete are counted beside each m
 """
 
 import json
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -221,6 +222,22 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
     tables.write_csv(folder / f"{name}.csv", list(flat[0]), flat)
 
 
+def repeated_seeds(rows: Iterable[Row]) -> str:
+    """Return a warning if two runs have the same config name, overrides and seed, as in two work_dirs; else "".
+
+    The means count both, as if they were two seeds, even if the config file was changed in between.
+    """
+    runs: dict[tuple[str, str, Any], str] = {}
+    for row in rows:
+        first = runs.setdefault((row["name"], row["overrides"], row["seed"]), row["run"])
+        if first != row["run"]:
+            return (
+                f"WARNING: {first} and {row['run']} have the same config name, overrides and seed, and the means count both; "
+                "name a folder with one of them as --work_dir, or give their config files different names"
+            )
+    return ""
+
+
 def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int) -> None:
     """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
@@ -244,8 +261,11 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
     print(markdown(as_text(table)))
     line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')}"
     print(line)
+    warning = repeated_seeds(rows)
+    if warning:
+        print(warning, file=sys.stderr)
     # Warnings about other runs are printed again
-    if newest + SETTLED < now and len(rows) == len(run_directories(runs)):
+    if not warning and newest + SETTLED < now and len(rows) == len(run_directories(runs)):
         stamps = {"report": stamp, "outputs": file_stamp(folder, OUTPUTS)[0], "line": line}
         write_atomic(Path(folder) / STAMPS, json.dumps(seal(stamps)).encode())
 

@@ -28,6 +28,7 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.report.leaderboard import (
     EVIDENCE,
+    KEY,
     NAME,
     Entry,
     about_config,
@@ -180,6 +181,11 @@ def submit(*, runs: Sequence[str], by: str, tuning: str, tuning_reads: str, resu
         for run, _, summary in of_setting:
             check_data(run, summary)
         entry = submitted_entry(of_setting, code, by, {"tuning": tuning, "labels in tuning": tuning_reads})
+        if any(all(entry[column] == other[column] for column in KEY) for other in entries):
+            raise BadInput(
+                f"{of_setting[0][0]}: other runs of this submission have the same name, {entry['config']}, and another config, so "
+                "their rows could not be told apart; give the changed config file another name, and train with that"
+            )
         entries.append(entry)
         evidence[folder / EVIDENCE / f"{code}.jsonl.gz"] = lines
         messages.append(

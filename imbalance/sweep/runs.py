@@ -158,7 +158,7 @@ def run_and_keep(
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
     Rows are added after every few batches, so that a stop loses little. If the code has uncommitted changes, raise
-    `BadInput` before training.
+    `BadInput` before training. Also raise it if a run that was finished earlier has code that cannot be checked out.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.
@@ -186,8 +186,10 @@ def run_and_keep(
     for i in range(0, len(missing), batches_per_save):
         now = missing[i : i + batches_per_save]
         run_batches(now, jobs)
-        rows = [to_row(run.directory) for batch in now for run in batch]
-        kept_results.add(table, folder, filter(None, rows), packed=True)
+        rows = list(filter(None, (to_row(run.directory) for batch in now for run in batch)))
+        for row in rows:  # a run that was finished earlier may have code that was never committed
+            kept_results.check_row(row)
+        kept_results.add(table, folder, rows, packed=True)
 
 
 def train_later(run: Run, busy: bool) -> list[Summary]:

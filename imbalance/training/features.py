@@ -40,8 +40,8 @@ def features(learner: Learner, split: Split, view: int = 0, rows: slice = slice(
     names: Sequence[Augmentation] = learner.dataset.augmentations if view else ()
     if view and not names:
         raise BadInput(
-            "config.data.augment: this data set has no augmentations, so all views of an example are equal; type names of "
-            "augmentations there, or use another head than 'test_time'"
+            "config.head.name: 'test_time' compares augmented views, and these data have no augmentations, so all views of an "
+            "example are equal; use another head, or image files with names in config.data.augment"
         )
     seed, crops = derived_seed(learner.seed, "test view", view), None
     if crop := original_crop(split.inputs, names):

@@ -43,6 +43,7 @@ from imbalance.training.ema import average_weights
 from imbalance.training.optim import OPTIMIZERS, SCHEDULES
 from imbalance.training.own_code import (
     check_outputs,
+    check_parts,
     check_returned,
     check_rows,
     check_views_and_columns,
@@ -281,10 +282,12 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
 
     def make_model() -> nn.Module:
         network: nn.Module = build(MODELS, config.model, architecture=None, **shape)
-        needed = "an nn.Module with the parts `features` and `head`"
+        needed = "an nn.Module with the parts `features` and `head`, as `imbalance.models.with_head` builds"
         check_returned(config, "model", network, nn.Module, needed)
+        check_parts(config, "model", network, needed)
         network = build(ADAPTERS, config.adapter, network=network)
         check_returned(config, "adapter", network, nn.Module, needed)
+        check_parts(config, "adapter", network, needed)
         return network
 
     with MemoryBudget("config.model", available_memory()):

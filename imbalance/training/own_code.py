@@ -47,6 +47,18 @@ def refuse(config: Experiment, path: str, fault: str, needed: str) -> None:
     raise BadInput(f"config.{path}.name: {config.section(path).name!r} {fault}; it must return {needed}")
 
 
+def check_parts(config: Experiment, path: str, network: nn.Module, needed: str) -> None:
+    """Raise `BadInput` if a user's own network lacks the parts `features` and `head`, which heads, adapters and `load` use.
+
+    Args:
+        path: the section whose function returned the network: "model" or "adapter".
+        needed: what the function must return, in words.
+    """
+    lacking = [name for name in ("features", "head") if not isinstance(getattr(network, name, None), nn.Module)]
+    if is_own(config, path) and lacking:
+        refuse(config, path, f"returns {type(network).__name__} without the part `{lacking[0]}`", needed)
+
+
 def is_own(config: Experiment, path: str) -> bool:
     """Return whether the section at `path` names a function in a user's own module."""
     return bool(user_module_file(config.section(path).name))
@@ -142,6 +154,8 @@ def check_outputs(
         needed = f"logits (B, {classes}) of B examples in evaluation mode"
         if not isinstance(logits, Tensor) or logits.shape != (size, classes) or not logits.is_floating_point():
             refuse(config, "model", f"returns a network that gives {described(logits)} for {size} examples", needed)
+        if hasattr(model, "features") and hasattr(model, "head"):  # heads and stored features take this for granted
+            check_composition(config, model, normalise(train.inputs[batch]), logits)
     losses = torch.linspace(0.5, 1.0, size, device=train.targets.device, requires_grad=True)
     if is_own(config, "loss"):
         logits = torch.linspace(-1, 1, size * classes, device=train.targets.device).view(size, classes)
@@ -152,6 +166,20 @@ def check_outputs(
         with own_errors(config, "objective"):
             value = copy.deepcopy(objective)(losses, torch.ones_like(losses), train.method_groups[batch])
             check_values_of(config, "objective", value, ())
+
+
+def check_composition(config: Experiment, model: nn.Module, inputs: Inputs, logits: Tensor) -> None:
+    """Raise `BadInput` if a user's own network gives other `logits` for `inputs` than its `head` of its `features`."""
+    with own_errors(config, "model"), torch.no_grad():
+        composed = model.eval().get_submodule("head")(model.get_submodule("features")(inputs))
+    model.train()
+    if composed.shape != logits.shape or not torch.allclose(composed, logits, rtol=1e-3, atol=1e-4, equal_nan=True):
+        refuse(
+            config,
+            "model",
+            "returns a network whose logits are not those of `head` applied to `features`",
+            "a network that computes head(features(inputs)), as `imbalance.models.with_head` builds",
+        )
 
 
 def check_value(config: Experiment, value: Any) -> None:

@@ -38,6 +38,19 @@ def as_floats(name: str, value: Any, dims: int) -> np.ndarray:
     return array
 
 
+def as_probabilities(name: str, value: Any) -> np.ndarray:
+    """Return `value` as an (N, K) array of floats whose rows are probabilities.
+
+    Raises:
+        BadInput: a row has a value below 0, or does not sum to 1: logits were passed, for example.
+    """
+    array = as_floats(name, value, 2)
+    # Rows in float32 or float16 sum to 1 up to the precision of their values.
+    if (array < 0).any() or (np.abs(array.sum(axis=1) - 1) > 0.01).any():
+        raise BadInput(f"{name}: a row does not sum to 1, or has a value below 0; pass probabilities, not logits")
+    return array
+
+
 def as_bools(name: str, value: Any, size: int) -> np.ndarray:
     """Return `value` as `size` bools; numbers must be 0 or 1.
 

@@ -199,6 +199,56 @@ def test_a_loaded_model_predicts_tables_as_its_run_did(people):
     np.testing.assert_allclose(model.predict(numbers).probabilities, expected, atol=1e-6)
 
 
+def test_an_array_is_encoded_as_the_column_of_a_table(tmp_path):
+    """The run reads one column of vectors, far from mean 0; `predict` standardises a plain array of it as the run did."""
+    rng = np.random.default_rng(0)
+    targets = rng.integers(0, 2, 90)
+    vectors = 50 + 7 * rng.normal(size=(90, 3)) + 9 * targets[:, None]
+    split = np.repeat(["train", "val", "test"], 30)
+    np.savez(tmp_path / "vectors.npz", vectors=vectors, target=targets, split=split)
+    overrides = {"data.file": "vectors.npz", "data.split": "split", "data.val_fraction": 0.0, "data.test_fraction": 0.0}
+    overrides |= {"data_dir": str(tmp_path), "trainer.epochs": 1}
+    imbalance.run("arrays_erm", overrides, directory=tmp_path / "run")
+    expected, model = of_run(tmp_path / "run")[0], imbalance.load(tmp_path / "run", "cpu")
+    structured = np.zeros(30, dtype=[("vectors", float, (3,))])
+    structured["vectors"] = vectors[60:]
+    for examples in (vectors[60:], torch.from_numpy(vectors[60:]), structured, {"vectors": vectors[60:]}):
+        np.testing.assert_allclose(model.predict(examples).probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(model.predict(vectors[60]).probabilities, expected[:1], atol=1e-6)
+    np.save(tmp_path / "plain.npy", vectors[60:])
+    np.testing.assert_allclose(
+        model.predict(model.read_columns(tmp_path / "plain.npy")).probabilities, expected, atol=1e-6
+    )
+    for wrong in (vectors[:, :2], vectors[None]):
+        with pytest.raises(BadInput, match=r"an array of float64 of shape .* given; this model takes tables"):
+            model.predict(wrong)
+
+
+def test_an_array_is_never_taken_for_encoded_columns(people):
+    model = imbalance.load(people[0], "cpu")
+    with pytest.raises(
+        BadInput, match=r"an array of float64 of shape \(4, \d+\) given; this model takes tables with col"
+    ):
+        model.predict(np.zeros((4, *model.input_shape)))
+
+
+def test_a_pillow_image_is_turned_by_its_exif_data_as_its_file_is(pictures, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 22, 3), dtype=np.uint8)
+    model, exif = imbalance.load(pictures[0], "cpu"), Image.Exif()
+    for orientation in (1, 3, 6, 7):
+        exif[0x0112] = orientation
+        Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+        expected = model.pixels(tmp_path / "turned.png")
+        np.testing.assert_array_equal(model.pixels(Image.open(tmp_path / "turned.png")), expected)
+    assert (expected != model.pixels(Image.fromarray(pixels))).any()
+
+
+def test_a_model_of_arrays_reads_no_table(digits, tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((2, 1, 8, 8)))
+    with pytest.raises(BadInput, match=r"a table given; this model takes arrays \(N, 1, 8, 8\)"):
+        imbalance.load(digits).read_columns(tmp_path / "a.npy")
+
+
 def test_what_a_model_does_not_take_is_one_line(pictures, people, digits, tmp_path):
     picture, table, digit = (imbalance.load(directory) for directory in (pictures[0], people[0], digits))
     (tmp_path / "text.png").write_text("no image")

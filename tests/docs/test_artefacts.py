@@ -275,6 +275,18 @@ def row_of_result(tmp_path, patch):
     return "another row"
 
 
+def values_of_result(tmp_path, patch):
+    rows = []
+    for folder, sections in (("a", {}), ("b", {"optim": {"lr": 0.3}})):
+        directory = tmp_path / folder / "digits" / "default" / "seed=0"
+        train(digits(**sections), directory)
+        rows.append(kept_results.row_of(directory))
+    kept_results.add("rows", tmp_path, rows[:1])
+    with pytest.raises(BadInput, match="another run has this name and other values: lr 0.3 instead of"):
+        kept_results.add("rows", tmp_path, rows[1:])
+    return "refused"
+
+
 def page_of_watch(tmp_path, patch):
     directory = tmp_path / "digits" / "default" / "seed=0"
     train(digits(), directory)
@@ -306,7 +318,8 @@ CHANGES = {
     ("features", "the code of a network of your own"): code_of_features,
     ("features", "`trainer.dtype`, `mixed_precision` and `tf32`, and the preprocessing of inputs"): arithmetic_of_features,
     ("features that are half extracted", "the key of the features"): partial_features,
-    ("kept result", "config, overrides, seed, and the rows, classes and groups of the data"): row_of_result,
+    ("kept result", "name of the config, overrides, seed, and the rows, classes and groups of the data"): row_of_result,
+    ("kept result", "the values of a config file that the row has, such as `lr` and `loss`"): values_of_result,
     ("page of `imbalance watch`", "the files of each run"): page_of_watch,
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ NOT_RUN = {  # a pattern of lines or programs that are not run: the reason
     r"--config=(configs/)?(cifar|celeba|civilcomments|waterbirds|fashion)|celeba_erm|fashion_lenet|waterbirds_": "data that have to be downloaded",
     r"^imbalance reproduce (figure[3-5]|gaussian_limit|prior_correction|colored_digits_methods|interval_coverage|subpopbench)": "minutes to hours",
     r"^imbalance (findings|keep|submit|leaderboard)": "writes to the repository; tests/experiments/test_findings.py and tests/report/test_leaderboard.py",
+    r"--work_dir=runs/(advice|few)": "minutes; tests/experiments/test_choose.py reads the rows of these runs",
     r"^imbalance protocol": "tests/experiments/test_protocol.py runs it",
     r"data\.file=people\.csv": "tests/data/sets/test_arrays.py runs it",
     r'^import imbalance\n\nresult = imbalance\.run\("digits_poly"': "tests/config/test_overrides.py runs it",

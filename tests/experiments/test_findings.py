@@ -139,6 +139,17 @@ def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
     assert [run.config.seed for run in asked] == [0]
 
 
+def test_a_run_that_was_finished_with_uncommitted_code_is_not_kept_by_an_experiment(tmp_path, monkeypatch):
+    monkeypatch.setattr(sweep_runs, "run_batches", lambda batches, jobs: None)
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
+    finished = row(("ce", 1.0), "bag+coat", 0, 0.003, 0.9) | {"commit": "0123456789+"}
+    settings = pairs.Settings(str(tmp_path), tmp_path, {}, 1)
+    run = pairs.pair_run(settings, "fashion", ("ce", 1.0), ("bag", "coat"), 0.003, 0)
+    with pytest.raises(BadInput, match="uncommitted changes at commit 0123456789"):
+        sweep_runs.run_and_keep([[run]], 1, pairs.STUDY, tmp_path, pairs.IDENTITY, lambda directory: finished)
+    assert not results.read(pairs.STUDY, tmp_path)
+
+
 def test_agreement_is_welchs_test():
     ours = np.array([61.0, 63.5, 62.2, 64.0])
     result = stats.ttest_ind_from_stats(ours.mean(), ours.std(ddof=1), 4, 63.0, 1.7, 10, equal_var=False)

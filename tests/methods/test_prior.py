@@ -4,6 +4,7 @@ prior_vectors.json has numbers of a second implementation in NumPy, which its au
 """
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -75,6 +76,32 @@ def test_em_leaves_out_a_class_without_training_examples_and_needs_an_example():
         em_prior(np.empty((0, 2)), [0.5, 0.5])
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (([[0.5, math.nan]], [0.5, 0.5]), "probabilities: a value is not finite"),
+        (([[0.5, 0.6]], [0.5, 0.5]), "probabilities: a row does not sum to 1"),
+        (([[5.0, -4.0]], [0.5, 0.5]), "probabilities: a row does not sum to 1, or has a value below 0"),
+        (([0.5, 0.5], [0.5, 0.5]), "probabilities: float64 of shape .* 2 dimensions"),
+        (([[0.5, 0.5]], [0.5, 0.6]), "prior: 0.5, 0.6 given; class shares must be at least 0 and sum to 1"),
+        (([[0.5, 0.5]], [0.5, 0.3, 0.2]), "prior: 3 class shares given; give 2"),
+        (([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], [0.5, 0.5, 0.0]), "example 1 has the probability 0 for each class with"),
+        (([[0.5, 0.5]], [0.5, 0.5], -1.0), "tolerance, most: -1.0 and 10000 given"),
+        (([[0.5, 0.5]], [0.5, 0.5], 0.1, 2.5), "tolerance, most: 0.1 and 2.5 given"),
+    ],
+)
+def test_em_refuses_arguments_that_give_no_shares(arguments, words):
+    with pytest.raises(BadInput, match=words):
+        em_prior(*arguments)
+
+
+def test_weights_and_draws_that_do_not_fit_the_targets_are_refused():
+    for factor in ([1.0], [1.0, -1.0, 1.0], [0.0] * 3, [math.nan] * 3):
+        for name in ("weights", "draws"):
+            with pytest.raises(BadInput, match=f"^{name}: "):
+                effective_prior(torch.tensor([0, 1, 1]), 2, CrossEntropy(), **{name: torch.tensor(factor)})
+
+
 def test_bbse_solves_for_the_ratios_of_the_class_shares():
     vectors = VECTORS["bbse"]
     val, targets, test = (vectors["inputs"][key] for key in ("val_predictions", "val_labels", "test_predictions"))
@@ -96,6 +123,10 @@ def test_bbse_solves_for_the_ratios_of_the_class_shares():
         (([[0.5, 0.5]], [0], [[0.2, 0.3, 0.5]]), "of 2 classes in val and 3 classes in predictions"),
         (([0, 1], [0, 1], [[0.5, 0.5]]), "predictions: float64 of shape .* with 1 dimension is needed"),
         ((["a", "b"], [0, 1], [0]), "val_predictions: .* an array of numbers"),
+        (([0, 1], [0, 1], [-1, -1]), "predictions: class numbers are needed, whole numbers from 0 on"),
+        (([0.5, 1], [0, 1], [1]), "val_predictions: class numbers are needed"),
+        (([0, 1], [0, math.nan], [1]), "val_targets: class numbers are needed"),
+        (([[0.5, 0.6], [0.1, 0.9]], [0, 1], [[0.5, 0.5]]), "val_predictions: a row does not sum to 1"),
     ):
         with pytest.raises(BadInput, match=words):
             bbse_prior(*arrays)
@@ -175,6 +206,8 @@ def softmax_losses():
         "cdt": dict(gamma=0.0),
         "focal": dict(gamma=0.0),
         "class_balanced": dict(gamma=0.0),
+        "label_aware_smoothing": dict(head=0.0, tail=0.0),
+        "ldam": dict(max_margin=0.0, scale=1.0),
     }
     sections = {name: [settings("loss", name)] for name in EXAMPLES["loss"]}
     for name, values in plain.items():
@@ -279,9 +312,13 @@ def test_shares_that_are_none_are_refused():
         ({"a": 1}, "{'a': 1} given; it must be 'natural', 'uniform' or 3 class shares"),
         (["a", "b"], r"\['a', 'b'\] given; it must be"),
         (set(), r"set\(\) given; it must be"),
+        (None, "None given; it must be 'natural', 'uniform' or 3 class shares"),
     ):
         with pytest.raises(BadInput, match=words):
             class_shares(given, natural)
     assert log_ratio(natural, natural).tolist() == [0, 0, 0]
+    for shares in (natural[:2], torch.tensor([-0.1, 1.0, 0.1]), torch.tensor([math.nan, 1.0, 0.0]), natural[None]):
+        with pytest.raises(BadInput, match="give two vectors with a share from 0 on for each class"):
+            log_ratio(shares, natural)
     with pytest.raises(BadInput, match="class number 2 .counted from 0.; the model was trained on no example"):
         log_ratio(class_shares("uniform", natural), natural)

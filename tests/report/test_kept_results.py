@@ -130,6 +130,21 @@ def test_a_refused_run_does_not_keep_others_out(runs, tmp_path, monkeypatch):
     assert [row["seed"] for row in results.read("digits", tmp_path)] == ["0", "0"]
 
 
+def test_a_run_of_a_changed_config_file_is_no_run_that_has_a_row(runs, tmp_path):
+    """The name of a run directory has overrides only, not the values of the config file."""
+    row = results.row_of(runs[0].directory)
+    assert results.add("digits", tmp_path, [row]) == 1
+    assert results.add("digits", tmp_path, [row | {"lr": "0.30"}]) == 0  # as an older version may have written it
+    for column, value in (("lr", "0.777"), ("loss", "focal"), ("epochs", "5")):
+        with pytest.raises(
+            BadInput, match=f"seed=0: .* and other values: {column} {value} instead of {row[column]}; give"
+        ):
+            results.add("digits", tmp_path, [row | {column: value}])
+        with pytest.raises(BadInput, match="other values"):  # in one command
+            results.add("none", tmp_path, [row, row | {column: value}])
+    assert results.read("none", tmp_path) == [] and len(results.read("digits", tmp_path)) == 1
+
+
 def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, capsys):
     """Every file that the table and the report read; no checkpoint; a finished run there stays as it is."""
     work_dir, carried, other = runs[0].directory.parents[2], tmp_path / "carried", tmp_path / "other"

@@ -104,6 +104,22 @@ def test_the_best_seed_of_a_row_cannot_be_a_row_of_its_own(runs, submit):
     submit([runs[3]], by="Bob")  # another method
 
 
+def test_runs_of_a_changed_config_file_are_rows_of_their_own(runs, submit, tmp_path, monkeypatch):
+    """The learning rate tells them apart, and other runs of the same name and another config are refused."""
+    monkeypatch.setattr(submit_module, "check_data", lambda run, summary: None)
+    changed = []
+    for key, value in (("lr", 0.777), ("momentum", 0.5)):
+        changed.append(tmp_path / key / "colored_digits_dro" / runs[0].parts[-2] / "seed=0")
+        shutil.copytree(runs[0], changed[-1])
+        write_config(changed[-1], "optim", key, value)
+    submit([runs[0], changed[0]])
+    assert len(leaderboard.read(submit.folder)) == 2 == len(list((submit.folder / "submitted").iterdir()))
+    shutil.rmtree(submit.folder)
+    with pytest.raises(BadInput, match="have the same name, colored_digits_dro, and another config"):
+        submit([runs[0], changed[1]])
+    assert not submit.folder.exists()
+
+
 def test_what_a_submission_says_of_its_tuning_stays_text_on_the_page():
     out = leaderboard.board([row("a", 0.5, tuning="<img src=x> of *5*")], [])
     assert "hyperparameters: &lt;img src=x> of \\*5\\*;" in out and "<img" not in out
@@ -383,6 +399,7 @@ def test_rows_of_kept_results_say_what_their_tuning_read_and_how_long_they_train
     }
     assert digits == {
         "ERM", "weights importance by class, exponent 1", "weights importance by class, exponent 1.5 + loss poly",
+        "loss balanced_softmax",
     }  # fmt: skip
 
 

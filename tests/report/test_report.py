@@ -56,6 +56,16 @@ def work_dir(tmp_path):
     return folder
 
 
+def test_two_runs_of_one_name_and_seed_are_told(work_dir, tmp_path, capsys):
+    """The means of two work_dirs would count them as two seeds."""
+    rows = collect(work_dir)
+    assert report.repeated_seeds(rows) == ""
+    other = {**rows[0], "run": f"again/{rows[0]['run']}"}
+    assert f"{rows[0]['run']} and again/{rows[0]['run']} have the same config name" in report.repeated_seeds(
+        [*rows, other]
+    )
+
+
 def test_metrics_that_no_run_has_are_refused():
     with pytest.raises(BadInput, match="^--metrics: 'foo' given; it must be one of loss, accuracy"):
         report.report(work_dir=".", folder=".", metrics=["balanced_accuracy", "recall/cat", "foo"], pictured=0)

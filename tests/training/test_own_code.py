@@ -141,6 +141,27 @@ def one_more(input_shape, num_classes):
     return with_head(nn.Flatten(), 64, num_classes + 1)
 
 
+def without_parts(input_shape, num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+
+def wrapped(network):
+    return nn.Sequential(network)
+
+
+class Scaled(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.features, self.head = nn.Flatten(), nn.Linear(64, num_classes)
+
+    def forward(self, inputs):
+        return 2 * self.head(self.features(inputs))
+
+
+def scaled(input_shape, num_classes):
+    return Scaled(num_classes)
+
+
 def narrow(input_shape, num_classes):
     return with_head(nn.Flatten(), 3, num_classes)
 
@@ -204,6 +225,13 @@ FAULTS = [
     ("weights", "infinite", "returns weights from inf to inf"),
     ("mix", "of_one", "returns int; it must return a Mix of the batch"),
     ("model", "three", "returns int; it must return an nn.Module with the parts"),
+    ("adapter", "wrapped", "returns Sequential without the part `features`; it must return an nn.Module with"),
+    ("model", "without_parts", "returns Sequential without the part `features`; it must return an nn.Module with"),
+    (
+        "model",
+        "scaled",
+        r"logits are not those of `head` applied to `features`; it must return a network that computes",
+    ),
     (
         "model",
         "one_more",

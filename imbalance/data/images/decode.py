@@ -181,7 +181,7 @@ def read_header(content: bytes) -> "PIL.Image.Image":
 
 
 def loaded(image: "PIL.Image.Image", least_side: int = 0) -> "PIL.Image.Image":
-    """Decode the pixels of `image`, a result of `read_header`, and return the image upright.
+    """Decode the pixels of `image`, a result of `read_header` or any Pillow image, and return the image upright.
 
     Args:
         least_side: as for `open_image`.

@@ -154,7 +154,7 @@ def decoded(order: Order) -> Tensor | Failure:
         except ValueError as error:
             return Failure(path, str(error))
         for view, view_image in enumerate(pixels):
-            images[view, i] = torch.from_numpy(np.ascontiguousarray(view_image))
+            images[view, i] = torch.from_numpy(np.array(view_image, order="C"))  # a copy: Pillow's pixels are read-only
     return images
 
 

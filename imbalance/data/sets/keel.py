@@ -14,7 +14,7 @@ from imbalance.data.problems import Problem, raise_first
 from imbalance.data.sets.arrays import columns_dataset
 from imbalance.data.splits import Dataset
 from imbalance.data.tables.columns import Columns
-from imbalance.data.tables.values import factorise
+from imbalance.data.tables.values import factorise, number
 from imbalance.errors import BadInput
 from imbalance.utils.read import open_regular, read_text
 
@@ -100,19 +100,21 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
     """Read a file in the format of KEEL.
 
     The head has a line `@attribute` for each column, with its type: real, integer, or its categories in braces.
-    `@outputs` names the column of the class; without such a line the class is the last column. After `@data` comes a line
-    for each row, with commas between the values.
+    `@outputs` names the column of the class; without such a line the class is the last column. `@inputs` names the inputs;
+    without such a line all other columns are inputs. After `@data` comes a line for each row, with commas between the
+    values.
 
     Returns:
         A tuple: the columns; the names of the numeric inputs; the names of the categorical inputs; and the name of the
         class column.
 
     Raises:
-        BadInput: the file is not of this format, or a line has a wrong number of values.
+        BadInput: the file is not of this format, a line has a wrong number of values, or a value is no number in a column of
+            numbers.
     """
     kinds: dict[str, str] = {}
-    target, in_data, rows, lines, problems = "", False, [], [], []
-    for number, line in enumerate(dat_lines(file), 1):
+    target, inputs, in_data, rows, lines, problems = "", [], False, [], [], []
+    for place, line in enumerate(dat_lines(file), 1):
         word = line.split(maxsplit=1)[0].lower() if line else ""
         if not line or line.startswith("%"):
             continue
@@ -120,34 +122,48 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
             values = [value.strip() for value in line.split(",")]
             if len(values) == len(kinds):
                 rows.append(values)
-                lines.append(number)
+                lines.append(place)
             else:
                 cause = f"{len(values)} values, but the head has {len(kinds)} lines @attribute; each line needs as many"
-                problems.append(Problem(f"{file} line {number}", cause))
+                problems.append(Problem(f"{file} line {place}", cause))
         elif word == "@attribute":
             match = ATTRIBUTE.match(line)
             if not match or (name := match[1].strip("'\"")) in kinds:
                 raise BadInput(
-                    f"{file} line {number}: a line @attribute needs a name that no other line has, and a type: real, "
+                    f"{file} line {place}: a line @attribute needs a name that no other line has, and a type: real, "
                     f"integer, or categories in braces; {HINT}"
                 )
             kinds[name] = match[2].lower()
         elif word in ("@output", "@outputs"):
             target = line.split(maxsplit=1)[1].strip() if len(line.split(maxsplit=1)) > 1 else ""
+        elif word in ("@input", "@inputs"):
+            inputs = [name.strip(" '\"") for name in line[len(word) :].split(",")]
         elif word == "@data":
             in_data = True
     target = target or (list(kinds)[-1] if kinds else "")
     if not in_data or target not in kinds:
         what = f"@outputs names {target!r}, which no line @attribute does" if in_data else "no line @data"
         raise BadInput(f"{file}: {what}; give a file in KEEL's format; {HINT}")
+    if unknown := [name for name in inputs if name not in kinds]:
+        raise BadInput(
+            f"{file}: @inputs names {unknown[0]!r}, which no line @attribute does; give a file in KEEL's format; {HINT}"
+        )
     raise_first(problems)
     columns = Columns(
         str(file),
         {name: factorise(row[i] for row in rows) for i, name in enumerate(kinds)},
         find_lines=lambda: np.array(lines, dtype=np.int64),
     )
-    numeric = tuple(name for name, kind in kinds.items() if kind != "{" and name != target)
-    categorical = tuple(name for name, kind in kinds.items() if kind == "{" and name != target)
+    used = {name: kind for name, kind in kinds.items() if name in (inputs or kinds) and name != target}
+    numeric = tuple(name for name, kind in used.items() if kind != "{")
+    categorical = tuple(name for name, kind in used.items() if kind == "{")
+    for name in numeric:
+        texts = columns.categories(name)
+        wrong = texts.each(lambda text: text not in MISSING and not np.isfinite(number(text)))
+        for row in np.flatnonzero(wrong).tolist():
+            cause = f"{name} is {texts[row]!r}, not a number; write a number, or ? if the value is missing"
+            problems.append(Problem(columns.where(row), cause))
+    raise_first(problems)
     return columns, numeric, categorical, target
 
 

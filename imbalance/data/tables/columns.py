@@ -26,6 +26,7 @@ CONTAINERS = {
     set,
     np.ndarray,
 }  # types that a cell of a data frame must not have, because the cell would hold several values
+NAMELESS = "inputs"  # name of the column of a plain array in a file .npy
 FORMATS = ".csv, .csv.gz, .parquet, .arrow, .npz, .npy, or a folder of .npy files"
 
 
@@ -128,7 +129,7 @@ def read_columns(
     if kinds == ".npy":
         array = load_array(path)
         names = array.dtype.names
-        return array_columns(path, {name: array[name] for name in names} if names else {"inputs": array})
+        return array_columns(path, {name: array[name] for name in names} if names else {NAMELESS: array})
     if kinds == ".npz":
         return array_columns(path, load_array(path))
     raise BadInput(f"{path}: no such file" if not path.exists() else f"{path}: unknown format; give {FORMATS}")

@@ -267,6 +267,8 @@ def parse_column(columns: Columns, name: str, missing: Collection[str]) -> tuple
             numbers, valid = np.where(is_mark, np.nan, numbers), valid | is_mark
         return numbers, np.flatnonzero(~valid.all(axis=1))
     texts = columns.categories(name)
+    if "nan" in missing and not isinstance(values, Categories):  # the number nan, as an object, has the text ""
+        missing = (*missing, "")
     absent = texts.each(lambda text: text in missing).astype(bool)
     numbers = np.where(absent, np.nan, texts.each(number).astype(np.float64))
     return numbers[:, None], np.flatnonzero(~absent & ~np.isfinite(numbers))

@@ -79,7 +79,7 @@ def composed(text: str) -> str:
 
 
 def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
-    """Return (N,) or (N, 1) values as texts: whole numbers without a decimal point, and "" for None, NA and NaT.
+    """Return (N,) or (N, 1) values as texts: whole numbers without a decimal point, and "" for None, nan, NA and NaT.
 
     The text of a value does not depend on the other values, so that a row has the same text in training and prediction.
 
@@ -89,6 +89,8 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     if isinstance(values, Categories):
         return values if all(map(str.isascii, values.values)) else values.replaced(composed)
     values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
+    if values.dtype.kind == "c":
+        raise BadInput(f"{name} has complex numbers; make the real and the imaginary parts columns of their own")
     if values.ndim != 1:
         raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
     if values.dtype.kind == "O":
@@ -109,10 +111,13 @@ def check_unmasked(values: Any, where: str = "") -> None:
 
 
 def value_text(value: Any) -> str:
-    """Return a value as text: a whole number without a decimal point, and "" for None, NA and NaT."""
+    """Return a value as text: a whole number without a decimal point, and "" for a missing value: None, nan, NA and NaT.
+
+    pandas writes a null in a column of text as the number nan, so nan must have the text that other libraries' nulls have.
+    """
     if isinstance(value, float | np.floating) and np.isfinite(value) and value % 1 == 0:
         return str(int(value))
-    return "" if is_null(value) else composed(str(value))
+    return "" if is_null(value) or value != value else composed(str(value))
 
 
 def is_null(value: Any) -> bool:

@@ -4,6 +4,7 @@ import multiprocessing.forkserver
 import os
 import pickle
 import signal
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def requests(size: int, views: int = 1, rows: torch.Tensor | None = None) -> lis
 
 def read(images: ImageFiles, asked: list[Request]) -> torch.Tensor:
     return torch.cat(list(images.read(asked)), 1)
+
+
+def test_grey_images_are_read_without_a_warning(tmp_path):
+    Image.fromarray(np.arange(600, dtype=np.uint16).astype(np.uint8).reshape(20, 30)).save(tmp_path / "grey.png")
+    recipe = Recipe("L", RECIPE.steps)
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pixels = image_files.decoded(image_files.Order(str(tmp_path), ["grey.png"], recipe, 0.0, None))
+    finally:
+        torch.set_warn_always(False)
+    np.testing.assert_array_equal(pixels[0, 0], decode(tmp_path / "grey.png", recipe))
 
 
 def test_a_crop_is_torchvisions_crop_of_the_original_image(tmp_path):

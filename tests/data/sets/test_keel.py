@@ -62,6 +62,13 @@ def test_without_outputs_the_last_column_is_the_class(tmp_path):
     assert read_dat(write_cars(tmp_path, head=first))[3] == "Doors"
 
 
+def test_only_the_columns_that_inputs_names_are_inputs(tmp_path):
+    head = HEAD.replace("@inputs Doors, Body style, Price", "@inputs 'Body style'")
+    assert read_dat(write_cars(tmp_path, head=head))[1:3] == ((), ("Body style",))
+    write_cars(tmp_path, head=head, extra="many, sedan, dear, positive\n")  # columns that are no inputs are not checked
+    assert load(SECTION, str(tmp_path), 0).train.inputs.shape[1] == 2
+
+
 def test_known_counts_are_compared(tmp_path, monkeypatch):
     write_cars(tmp_path)
     monkeypatch.setattr(module, "known_tables", lambda: {"cars": (32, 9)})
@@ -83,6 +90,7 @@ def test_the_known_counts_have_the_imbalance_of_the_literature():
     [
         ("@data\n", "", "no line @data"),
         ("@outputs Class", "@outputs Colour", "@outputs names 'Colour', which no line @attribute does"),
+        ("@inputs Doors", "@inputs Seats", "@inputs names 'Seats', which no line @attribute does"),
         ("@attribute Doors integer", "@attribute Doors", "line 2: a line @attribute needs a name"),
         ("'Body style'", "Doors", "line 3: a line @attribute needs a name that no other line has"),
     ],
@@ -98,7 +106,9 @@ def test_bad_rows_are_named(tmp_path):
     with pytest.raises(DataProblems, match="cars.dat line 49: 3 values, but the head has 4 lines @attribute"):
         load(SECTION, str(tmp_path), 0)
     write_cars(tmp_path, extra="4, sedan, dear, positive\n")
-    with pytest.raises(DataProblems, match="cars.dat line 49: Price is 'dear', not a number"):
+    with pytest.raises(
+        DataProblems, match="cars.dat line 49: Price is 'dear', not a number; write a number, or \\? if"
+    ):
         load(SECTION, str(tmp_path), 0)
     (tmp_path / "cars.dat").write_bytes(b"@relation \xff")
     with pytest.raises(BadInput, match="cars.dat: not UTF-8 text"):

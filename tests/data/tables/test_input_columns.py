@@ -176,12 +176,42 @@ def test_the_text_of_a_value_does_not_depend_on_other_rows(kind):
     """A fraction or a missing value in one row must not change the category of another row."""
     for other in (2.5, np.nan, np.inf, 3.0, *([None] if kind is object else [])):
         texts = as_categories(np.array([1.0, -2.0, other], dtype=kind), "x").texts().tolist()
-        assert texts == ["1", "-2", "" if other is None else "3" if other == 3 else str(other)]
+        assert texts == ["1", "-2", {3.0: "3", 2.5: "2.5", np.inf: "inf"}.get(other, "")]
     trained = frame_columns({"code": np.array([1.0, 2.0, 1.0])})
     features = fit_features(trained, np.arange(3), (), ("code",), ("", "nan"))
     for other in ([1.0, 2.5], [1, 7]):
         encoded = transform(frame_columns({"code": np.array(other, dtype=kind)}), features)
         assert encoded.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("missing", [(), ("",), ("nan",), ("", "nan")])
+@pytest.mark.parametrize("null", [None, np.nan, "category", "float"])
+def test_every_null_of_a_frame_is_the_missing_category(null, missing):
+    """pandas writes a null in text as nan; a frame whose only value is a null has a column of floats."""
+    trained = frame_columns({"work": np.array(["a", None, "b"], dtype=object)})
+    features = fit_features(trained, np.arange(3), (), ("work",), missing)
+    assert features["categorical"][0]["values"] == ["", "a", "b"]
+    pandas = pytest.importorskip("pandas") if isinstance(null, str) else None
+    works = [np.nan, np.nan] if null == "float" else ["b", null if pandas is None else None]
+    frame = {"work": np.array(works, dtype=object)}
+    if pandas is not None:
+        frame = pandas.DataFrame({"work": pandas.Series(works, dtype=null)})
+    expected = [[0, 0, 1], [1, 0, 0]] if null != "float" else [[1, 0, 0]] * 2
+    assert transform(frame_columns(frame), features).tolist() == expected
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4)])
+def test_complex_numbers_are_refused_as_such(shape):
+    with pytest.raises(BadInput, match="column 'x' has complex numbers; make the real and the imaginary parts columns"):
+        frame_columns({"x": np.ones(shape, dtype=complex)}).categories("x")
+
+
+def test_nan_among_objects_is_a_missing_number_where_missing_names_it():
+    columns = frame_columns({"age": np.array([1, np.nan, 3], dtype=object)})
+    for missing in (("nan",), ("",), ("", "nan")):
+        assert fit_features(columns, np.arange(3), ("age",), (), missing)["numeric"][0]["mean"] == [2.0]
+    with pytest.raises(BadInput, match="row 1: age is nan, not a number"):
+        fit_features(columns, np.arange(3), ("age",), (), ())
 
 
 def test_values_too_large_for_float32_are_refused_with_their_column(tmp_path):

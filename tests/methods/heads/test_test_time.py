@@ -84,7 +84,9 @@ def test_a_run_weights_its_experts_and_is_loaded_with_them(config, tmp_path):
         name: images(draw, counts) for name, counts in dict(train=(30, 10, 5, 3), val=(6,) * 4, test=(6,) * 4).items()
     }
     dataset = as_dataset(splits)
-    with pytest.raises(BadInput, match="config.data.augment: this data set has no augmentations, so all views"):
+    with pytest.raises(
+        BadInput, match="config.head.name: 'test_time' compares augmented views, and these data have no aug"
+    ):
         run(config, data=dataset, directory=tmp_path / "no augmentation")
     results = {}
     for name, head in (("weighted", config.head), ("mean", ConfigDict(dict(name="none")))):
