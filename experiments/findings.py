@@ -116,6 +116,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "keel-arms": keel_tables.arms_table,
     "keel-ratio": keel_tables.ratio_table,
     "keel-rare": keel_tables.rare_table,
+    "keel-size": keel_tables.size_table,
     "leaderboard": board_tables,
     "leaderboard-overall": of_leaderboard(leaderboard.overall_table),
     "leaderboard-variance": variance_table,

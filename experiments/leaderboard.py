@@ -322,6 +322,8 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
     about = {
         "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
         "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        "draws": str(len(seeds)),
+        "test examples": str(sum(int(size) for row in rows for size in row["test counts"].split("|")) // len(seeds)),
         **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
     }  # fmt: skip
     for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
@@ -330,7 +332,11 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
         values = {seed: results.mean("balanced accuracy", method) for seed, results in by_seed.items()}
         config = keel_tables.example_config(method, rates[method.arm])
         settings = {"settings": keel_tables.settings_text(config), "config": keel_tables.CONFIG}
-        yield entry(keel_tables.STUDY, rows, values, {**about, **settings}, config)
+        column = f"{method.arm}: {'right at val' if method.at_val else 'right'}"
+        own = [
+            {key: value for key, value in row.items() if ": " not in key or key == column} for row in rows
+        ]  # for the digest
+        yield entry(keel_tables.STUDY, own, values, {**about, **settings}, config)
 
 
 SOURCES = (
