@@ -15,6 +15,7 @@ from imbalance.errors import BadInput
 from imbalance.experiments import (
     choose,
     early_stopping,
+    every_method,
     figure3,
     keel_tables,
     leads_along_training,
@@ -129,6 +130,9 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "limit-descent": limit_on_features.descent_table,
     "early": early_stopping.early_table,
     "leads": leads_along_training.leads_table,
+    "every-method": every_method.kept_tables,
+    "every-method-summary": every_method.summary_table,
+    "every-method-variance": every_method.variance_table,
     "leads-summary": leads_along_training.leads_summary,
     "subpopbench-colored-digits": partial(subpopbench.kept_table, "colored_digits"),
     "subpopbench-dominoes": partial(subpopbench.kept_table, "dominoes"),
