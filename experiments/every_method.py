@@ -26,11 +26,13 @@ from imbalance.errors import BadInput
 from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_head, method_values, section
 from imbalance.metrics.clusters import holm, t_test
 from imbalance.metrics.intervals import Mean, mean, paired_difference
+from imbalance.metrics.variance import variance_components
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make_run, run_and_keep
+from imbalance.utils.output import counted
 
 STUDY = "every_method"
 IDENTITY = ("name", "overrides", "seed")
@@ -40,6 +42,7 @@ ABOUT_RUN = (
     "name", "overrides", "seed", "data", "lr", "epochs", "status", "train counts", "seconds", "together", "threads", "processor",
     "device", "precision", "versions", "commit",
 )  # fmt: skip
+ALPHA = 0.05  # level of tests, after Holm's correction
 SCORES = {"worst group": "worst_group_accuracy", "balanced": "balanced_accuracy"}  # by rule and by column
 
 
@@ -65,6 +68,19 @@ class Data(NamedTuple):
     rates: int = -3
     by: str = "group"
     crossed: bool = True
+
+    @property
+    def source(self) -> str:
+        """The published data that the data set is made of; two data sets with one source are no independent evidence."""
+        if self.representation != "lite0":
+            return self.title
+        return "Fashion-MNIST" if "Fashion" in self.title else "CIFAR-10"
+
+    @property
+    def test_examples(self) -> int:
+        """The number of test examples of each seed."""
+        counts, groups = self.values["data.test_counts"], len(self.values["data.train_counts"])
+        return int(np.resize(counts, groups).sum())
 
 
 def on_features(
@@ -362,7 +378,7 @@ def difference_text(line: Line) -> str:
     """Return the difference from ERM as text, with a † if it is significant at 5 % after Holm's correction."""
     if line.difference is None:
         return ""
-    return line.difference.percent() + (" †" if line.p_value < 0.05 else "")
+    return line.difference.percent() + (" †" if line.p_value < ALPHA else "")
 
 
 def data_table(rows: Sequence[Row], name: str) -> str:
@@ -382,61 +398,148 @@ def data_table(rows: Sequence[Row], name: str) -> str:
     return markdown(heads, table)
 
 
-def complete_sets(rows: Sequence[Row]) -> list[str]:
+def trained_sets(rows: Sequence[Row]) -> list[str]:
     """Return the data sets that have rows of ERM, in the order of DATA."""
     trained = {row["set"] for row in rows if row["method"] == "erm"}
     return [name for name in DATA if name in trained]
 
 
-def over_data_sets(rows: Sequence[Row], labels: str) -> str:
-    """Return a table over all data sets: for each method its average rank and its mean difference from ERM.
+Results = Mapping[str, Mapping[str, Line]]  # by data set and method
 
-    The rank of a method on a data set is that of its mean over seeds; rank 1 is the best. Only methods that were trained
-    on all data sets are ranked. The difference is the mean over the data sets; its interval is over data sets, too.
+
+def results_of(rows: Sequence[Row], labels: str, metric: str = "") -> Results:
+    """Return the results of all data sets by the rule that reads these labels of val.
 
     Args:
-        labels: the labels of val that the rule reads, "groups" or "classes"; a data set without a rule for "groups" counts
-            with its rule for "classes".
+        labels: "groups" or "classes"; a data set without a rule for "groups" has its rule for "classes".
+        metric: key of SCORES; only data sets with this metric. "" for all.
+    """
+    results = {}
+    for name in trained_sets(rows):
+        if metric in ("", DATA[name].metric):
+            rules = rules_of(DATA[name])
+            results[name] = lines_of(rows, name, rules.get(labels, rules["classes"]))
+    return results
+
+
+def on_all(results: Results) -> list[str]:
+    """Return the methods that were trained on all data sets of `results`, in the order of EVERY."""
+    return [method for method in EVERY if results and all(method in lines for lines in results.values())]
+
+
+def mean_difference(results: Results, method: str) -> str:
+    """Return the mean difference of a method from ERM over data sets, with its interval over data sets, as text."""
+    differences = [lines[method].average.value - lines["erm"].average.value for lines in results.values()]
+    return mean(differences, -1, 1).percent()
+
+
+def ahead_behind(results: Results, method: str) -> str:
+    """Return on how many data sets a method is ahead of ERM, and behind, by tests with Holm's correction, as text."""
+    lines = [of_set[method] for of_set in results.values()]
+    signs = [np.sign(line.difference.value) for line in lines if line.difference and line.p_value < ALPHA]
+    return f"{signs.count(1)}, {signs.count(-1)}"
+
+
+def reads(results: Results, method: str) -> str:
+    """Return which groups a method reads on any of the data sets: those of "train", those of "val", or "none"."""
+    return next((r for name in results if (r := labels_read(DATA[name], method)) != "none"), "none")
+
+
+def ranks_table(rows: Sequence[Row], labels: str) -> str:
+    """Return a table of the average rank of each method over all data sets, among methods that all of them have.
+
+    The rank of a method on a data set is that of its mean over seeds; rank 1 is the best.
+
+    Args:
+        labels: the labels of val that the rule reads, as in `results_of`.
     """
     from scipy import stats
 
-    results = {}
-    for name in complete_sets(rows):
-        rules = rules_of(DATA[name])
-        results[name] = lines_of(rows, name, rules.get(labels, rules["classes"]))
-    if not results:
-        return "No data set has finished yet.\n"
-    methods = [method for method in EVERY if all(method in lines for lines in results.values())]
-    means = np.array(
-        [[lines[method].average.value for method in methods] for lines in results.values()]
-    )  # (data sets, methods)
+    results = results_of(rows, labels)
+    methods = on_all(results)
+    means = np.array([[lines[method].average.value for method in methods] for lines in results.values()])
     ranks = stats.rankdata(-means, axis=1).mean(0)
+    table = [
+        [EVERY[methods[i]].title, reads(results, methods[i]), f"{ranks[i]:.1f}",
+         *(("", "") if methods[i] == "erm" else (mean_difference(results, methods[i]), ahead_behind(results, methods[i])))]
+        for i in np.argsort(ranks, kind="stable")
+    ]  # fmt: skip
+    heads = ["method", "reads groups of", f"average rank of {len(methods)}", f"minus ERM, mean over {len(results)} data sets",
+             "data sets ahead of ERM, behind"]  # fmt: skip
+    return markdown(heads, table)
+
+
+def summary_table(folder: Path) -> str:
+    """Return a table of the mean difference of each method from ERM, by kind of data set and by labels that val's rule reads.
+
+    The numbers of data sets on which the method is ahead and behind follow in parentheses. A method that was not trained on all
+    data sets of a kind has no value there.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows = kept_results.read(STUDY, folder)
+    kinds = {
+        "worst group, val's groups choose": results_of(rows, "groups", "worst group"),
+        "worst group, val's classes choose": results_of(rows, "classes", "worst group"),
+        "balanced accuracy": results_of(rows, "classes", "balanced"),
+    }
+    if not trained_sets(rows):
+        return "No data set has finished yet.\n"
+    heads = ["method", "reads groups of"]
+    heads += [f"{title}, {counted(len(results), 'data set')}" for title, results in kinds.items()]
+    heads.append("worst group: val's groups minus val's classes choose")
     table = []
-    for index in np.argsort(ranks):
-        method = methods[index]
-        differences = means[:, index] - means[:, methods.index("erm")]
-        ahead = sum(
-            lines[method].p_value < 0.05 and means[i, index] > means[i, methods.index("erm")]
-            for i, lines in enumerate(results.values())
+    for method in EVERY:
+        cells = [
+            f"{mean_difference(results, method)} ({ahead_behind(results, method)})"
+            if method in on_all(results)
+            else "–"
+            for results in kinds.values()
+        ]
+        if set(cells) != {"–"}:
+            first = next((r for results in kinds.values() if (r := reads(results, method)) != "none"), "none")
+            by_groups, by_classes, _ = kinds.values()
+            gain = rule_gain(by_groups, by_classes, method)
+            table.append([EVERY[method].title, first, *([""] * len(cells) if method == "erm" else cells), gain])
+    return markdown(heads, table)
+
+
+def rule_gain(by_groups: Results, by_classes: Results, method: str) -> str:
+    """Return, as text, what a method gains on average over data sets if val's groups choose instead of val's classes.
+
+    Args:
+        by_groups, by_classes: the results by the two rules on the same data sets.
+    """
+    if by_groups.keys() != by_classes.keys() or method not in on_all(by_groups):
+        return "–"
+    gains = [by_groups[name][method].average.value - by_classes[name][method].average.value for name in by_groups]
+    return mean(gains, -1, 1).percent()
+
+
+def variance_table(folder: Path) -> str:
+    """Return a table of variance shares of the test metric of each data set, over all runs of the windows.
+
+    Each run has three values: at the epochs that the two rules choose, and at the last epoch.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows, table = kept_results.read(STUDY, folder), []
+    factors = {"method": "method", "learning rate": "exponent", "seed": "seed"}
+    for name in trained_sets(rows):
+        data, done = DATA[name], [row for row in rows if row["set"] == name and row["status"] == "done"]
+        done = [row for row in done if has_rate(data, EVERY[row["method"]])]
+        values = [(float(row[f"{rule}: {data.metric}"]), row) for row in done for rule in (*SCORES, "last")]
+        accuracies = [value for value, _ in values]
+        labels = {factor: [row[column] for _, row in values] for factor, column in factors.items()}
+        components = variance_components(accuracies, labels, "selection rule")
+        shares = [f"{c.share:.0%} ({c.low:.0%} to {c.high:.0%})" for c in components.values()]
+        table.append(
+            [data.title, len({row["method"] for row in done}), f"{100 * np.std(accuracies, ddof=1):.1f}", *shares]
         )
-        behind = sum(
-            lines[method].p_value < 0.05 and means[i, index] < means[i, methods.index("erm")]
-            for i, lines in enumerate(results.values())
-        )
-        reads = {labels_read(DATA[name], method) for name in results} - {"none"}
-        table.append([EVERY[method].title, ", ".join(sorted(reads)) or "none", f"{ranks[index]:.1f}",
-                      "" if method == "erm" else mean(differences.tolist(), -1, 1).percent(),
-                      "" if method == "erm" else f"{ahead}, {behind}"])  # fmt: skip
-    return markdown(
-        [
-            "method",
-            "reads groups of",
-            f"average rank of {len(methods)}",
-            f"minus ERM, mean over {len(results)} data sets",
-            "data sets ahead, behind",
-        ],
-        table,
-    )
+    heads = ["data", "methods", "standard deviation, points", *factors, "selection rule"]
+    return markdown(heads, table) if table else "No data set has finished yet.\n"
 
 
 def kept_tables(folder: Path, names: Sequence[str] = ()) -> str:
@@ -447,7 +550,7 @@ def kept_tables(folder: Path, names: Sequence[str] = ()) -> str:
     """
     rows = kept_results.read(STUDY, folder)
     parts = []
-    for name in complete_sets(rows):
+    for name in trained_sets(rows):
         if not names or name in names:
             data = DATA[name]
             metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
@@ -456,8 +559,7 @@ def kept_tables(folder: Path, names: Sequence[str] = ()) -> str:
                 f"**{data.title}** ({data.representation}; test {metric}, %; {seeds} seeds):\n\n{data_table(rows, name)}"
             )
     parts += [
-        f"Over all data sets, val's {labels} choose:\n\n{over_data_sets(rows, labels)}"
-        for labels in ("groups", "classes")
+        f"Over all data sets, val's {labels} choose:\n\n{ranks_table(rows, labels)}" for labels in ("groups", "classes")
     ]
     return "\n".join(parts)
 

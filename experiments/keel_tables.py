@@ -18,7 +18,7 @@ Three seeds of all tables are run first, then the next three. The run directorie
 results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
 """
 
-import importlib.util
+import importlib
 import itertools
 import shutil
 import time
@@ -42,6 +42,7 @@ from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, check_common_overrides, make_batches, make_run, train_quietly
 from imbalance.training.state.provenance import clean_commit, machine, versions
+from imbalance.utils.optional import optional
 from imbalance.utils.output import counted
 
 STUDY, RATE_STUDY, COLLECTION, CONFIG = "keel", "keel_rates", "keel", "arrays_erm"
@@ -452,6 +453,8 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
     clean_commit()  # refuse before training, rather than after it
     check_smote()
+    for table in (*TUNED_ON, *tables):
+        load_split(settings, table, 0)  # a missing or changed file is refused now, rather than after hours
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # more threads change the last bits, and small networks gain nothing
     try:
@@ -473,10 +476,9 @@ def run_tables(settings: Settings, tables: Sequence[str], seeds: int, folder: Pa
 
 def check_smote() -> None:
     """Raise `BadInput` if imbalanced-learn is not installed."""
-    if importlib.util.find_spec(SMOTE_MODULE) is None:
-        raise BadInput(
-            "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
-        )
+    message = "the arms with SMOTE need imbalanced-learn, which is not installed; type pip install -c constraints.txt -e '.[keel]'"
+    with optional(SMOTE_MODULE, message=message):
+        importlib.import_module(SMOTE_MODULE)
 
 
 # The analysis
@@ -493,12 +495,13 @@ class Method(NamedTuple):
 
 
 PLAIN, THRESHOLDS = Method(ERM), Method(ERM, at_val=True)
+ADJUSTED = Method("logit adjustment after training")
 ARMS = (*NETWORKS, *OUTSIDERS)
 BY_LARGEST = tuple(Method(arm) for arm in ARMS if arm not in RANKING)
 AT_VAL = tuple(Method(arm, at_val=True) for arm in ARMS)
 RANKED = (*BY_LARGEST, *(Method(arm, at_val=True) for arm in (ERM, "logistic regression", "gradient boosting")))
 SHOWN = (  # in the short table
-    PLAIN, THRESHOLDS, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"),
+    PLAIN, THRESHOLDS, ADJUSTED, Method("balanced softmax"), Method("cRT"), Method("weights 1/n"), Method("undersampling"),
     Method("logistic regression, balanced"), Method("SMOTE, logistic regression"), Method("gradient boosting"),
     Method("gradient boosting, balanced"), Method("gradient boosting", at_val=True),
 )  # fmt: skip
@@ -517,7 +520,7 @@ class Results:
     """The results of all tables, as means over the seeds of each table.
 
     tables, bases: the name and the base of each of T tables.
-    ratios, rarest: (T,) imbalance ratio and number of examples of the smallest class, in train.
+    ratios, rarest, sizes: (T,) imbalance ratio, number of examples of the smallest class, and number of examples, in train.
     seeds: (T,) the number of seeds of each table.
     values: for each measure and method, (T,) means over seeds; nan if the method cannot train on the table.
     diverged: the number of diverged runs by arm.
@@ -532,6 +535,7 @@ class Results:
         counts = [list(map(int, group[0]["train counts"].split("|"))) for group in groups]
         self.ratios = np.array([max(each) / min(each) for each in counts])
         self.rarest = np.array([min(each) for each in counts])
+        self.sizes = np.array([sum(each) for each in counts])
         self.seeds = np.array([len(group) for group in groups])
         self.values: dict[str, dict[Method, np.ndarray]] = {measure: {} for measure in MEASURES}
         for method in (*BY_LARGEST, *AT_VAL):
@@ -667,12 +671,14 @@ def summary_table(folder: Path) -> str:
     if not (results := read_results(folder)):
         return NOTHING
     ranks = results.ranks()
-    heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds", "worst-class recall, %",
-             f"rank of {len(RANKED)}"]  # fmt: skip
+    heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds",
+             "minus logit adjustment after training", "worst-class recall, %", f"rank of {len(RANKED)}"]  # fmt: skip
     cells, average = [], dict(zip(RANKED, ranks.average))
     for method in SHOWN:
         accuracy, recall = (f"{100 * results.mean(measure, method):.1f}" for measure in MEASURES[:2])
-        cells.append([method, accuracy, *gains(results, method, PLAIN, THRESHOLDS), recall, f"{average[method]:.1f}"])
+        cells.append(
+            [method, accuracy, *gains(results, method, PLAIN, THRESHOLDS, ADJUSTED), recall, f"{average[method]:.1f}"]
+        )
     return markdown(heads, cells)
 
 
@@ -713,7 +719,7 @@ def arms_table(folder: Path) -> str:
 
 
 BY_PROPERTY = (
-    PLAIN, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"), Method("logistic regression, balanced"),
+    PLAIN, ADJUSTED, Method("weights 1/n"), Method("balanced softmax"), Method("undersampling"), Method("logistic regression, balanced"),
     Method("gradient boosting, balanced"), Method("gradient boosting", at_val=True),
 )  # fmt: skip
 
@@ -753,6 +759,15 @@ def rare_table(folder: Path) -> str:
     return property_table(results, "smallest class in train", bins)
 
 
+def size_table(folder: Path) -> str:
+    """Return a table of differences by the number of training examples."""
+    if not (results := read_results(folder)):
+        return NOTHING
+    sizes = results.sizes
+    bins = {"below 200": sizes < 200, "200 to 599": (sizes >= 200) & (sizes < 600), "600 and above": sizes >= 600}
+    return property_table(results, "examples in train", bins)
+
+
 def draw(folder: str) -> None:
     """Draw the difference of every arm to ERM with thresholds from val, in both judgements."""
     if not (results := read_results(Path(folder))):
@@ -775,7 +790,7 @@ def draw(folder: str) -> None:
     for colour, filled, text in ((PALETTE[0], PALETTE[0], "network, largest score"), (PALETTE[0], "white", "network, val's thresholds"),
                                  (PALETTE[1], PALETTE[1], "outsider, largest score"), (PALETTE[1], "white", "outsider, val's thresholds")):  # fmt: skip
         axes.plot([], [], "o", markersize=4, color=colour, markerfacecolor=filled, label=text)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     save(figure, folder, STUDY)
 
 
@@ -809,6 +824,9 @@ def keel_tables(
         settings = Settings(data_dir, str(Path(work_dir) / STUDY), check_common_overrides(overrides))
         run_tables(settings, tables or list(study), seeds, folder)
     print(
-        "\n".join(table(folder) for table in (outcome_text, summary_table, arms_table, ratio_table, rare_table)), end=""
+        "\n".join(
+            table(folder) for table in (outcome_text, summary_table, arms_table, ratio_table, rare_table, size_table)
+        ),
+        end="",
     )
     draw(results)

@@ -100,7 +100,8 @@ def entry(
     Args:
         table: the name of the table of results that has `rows`.
         values: the metric of each seed; nan for a seed that diverged.
-        about: cells that the config does not determine, by column; at least "metric", "tuning" and "labels in tuning".
+        about: cells that the config does not determine, by column; at least "metric", "tuning" and "labels in tuning", and
+            "test examples" and "draws" if the rows have no numbers of test examples.
         config: the values of the config by full key.
     """
     evidence = f"results/{kept_results.file_of(table, Path(leaderboard.__file__).parents[2] / 'results').name}"
@@ -110,7 +111,7 @@ def entry(
         leaderboard.result_cells(values),
         {"config": rows[0]["name"], "settings": settings_of(rows[0]), "evidence": evidence, "by": BY},
         {"digest": leaderboard.digest_of(lines), "commit": " ".join(sorted({row["commit"] for row in rows}))},
-        data_cells(rows),
+        {} if "test examples" in about else data_cells(rows),
         about,
     )
 
@@ -259,13 +260,19 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
 
 
+def every_method_budget(method: str) -> Entry:
+    """Return the cell "budget" of a method whose two stages share the epochs of the comparison; {} for other methods."""
+    if method != "jtt":
+        return {}
+    return {"budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}"}
+
+
 def every_method_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each data set, rule and method of the comparison of every method on real data."""
     rows = kept_results.read(every_method.STUDY, folder)
     for name, data in every_method.DATA.items():
-        metric = "worst-group accuracy" if data.metric == "worst group" else "balanced accuracy"
         for labels, rule in every_method.rules_of(data).items():
-            for method in every_method.EVERY:
+            for method in every_method.methods_for(data):
                 of_method = [row for row in rows if row["set"] == name and row["method"] == method]
                 exponents = every_method.window(of_method, data, method, rule)
                 tried = [row for row in of_method if int(row["exponent"]) in exponents]
@@ -273,18 +280,26 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     continue
                 values = every_method.run_values(data, method, data.rates)
                 config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
-                rates = " to ".join(f"{10.0**exponent:g}" for exponent in sorted({exponents[0], exponents[-1]}))
+                ends = sorted({10.0**exponent for exponent in (exponents[0], exponents[-1])})
+                fitted = (
+                    leaderboard.FITTED_TO_VAL if every_method.EVERY[method].overrides.get("head.name") == "dfr" else ""
+                )
+                read = "groups" if fitted and data.by == "group" else labels
                 about = {
                     "data": f"{data.title} ({data.representation})",
-                    "metric": metric,
+                    "source": data.source,
+                    "metric": f"{'worst-group' if data.metric == 'worst group' else 'balanced'} accuracy",
                     "starts from": "random weights"
                     if data.representation == "columns"
                     else f"features of {data.representation}",
-                    "budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}",
+                    **every_method_budget(method),
                     **Tuning("best of 3 learning rates on val of each seed", labels).cells,
+                    "learning rate": " to ".join(f"{end:g}" for end in ends),
                     "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
-                    "labels in val": "groups" if every_method.labels_read(data, method) == "val" else labels,
-                    "settings": f"learning rates {rates}",
+                    "labels in val": f"{read}{fitted}",
+                    "settings": "no learning rate acts" if len(exponents) == 1 else "",
+                    "test examples": str(data.test_examples),
+                    "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),
                 }
                 yield entry(
                     every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
@@ -307,6 +322,8 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
     about = {
         "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
         "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        "draws": str(len(seeds)),
+        "test examples": str(sum(int(size) for row in rows for size in row["test counts"].split("|")) // len(seeds)),
         **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
     }  # fmt: skip
     for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
@@ -315,7 +332,11 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
         values = {seed: results.mean("balanced accuracy", method) for seed, results in by_seed.items()}
         config = keel_tables.example_config(method, rates[method.arm])
         settings = {"settings": keel_tables.settings_text(config), "config": keel_tables.CONFIG}
-        yield entry(keel_tables.STUDY, rows, values, {**about, **settings}, config)
+        column = f"{method.arm}: {'right at val' if method.at_val else 'right'}"
+        own = [
+            {key: value for key, value in row.items() if ": " not in key or key == column} for row in rows
+        ]  # for the digest
+        yield entry(keel_tables.STUDY, own, values, {**about, **settings}, config)
 
 
 SOURCES = (

@@ -148,6 +148,31 @@ def test_the_tables_have_means_differences_holm_and_ranks(tmp_path, capsys):
         "**Dominoes** (lite0; test worst-group accuracy, %; 10 seeds)" in text and "| ReWeight | train | 1.0 |" in text
     )
 
+    mean_of_sets = f"{100 * np.mean([tests['reweight'][s] - tests['erm'][s] for s in range(10)]):.1f}"
+    summary = every.summary_table(tmp_path)
+    cells = " | ".join([f"{mean_of_sets}, {mean_of_sets} (2, 0)"] * 2)
+    assert f"| ReWeight | train | {cells} | – | 0.0, 0.0 |" in summary
+    assert "| poly | none |" in summary and "| ERM | none |  |  |  | 0.0, 0.0 |" in summary
+
+
+def test_the_variance_shares_are_those_of_the_kept_values(tmp_path):
+    """The method alone moves the accuracy, apart from a little noise."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, method in enumerate(("erm", "reweight", "poly", "focal")):
+        for exponent in (-4, -3, -2):
+            for seed in range(4):
+                made = row(method, exponent, seed, 0.5, 0.0)
+                made |= {
+                    f"{rule}: worst group": str(0.1 * number + 1e-4 * rng.random())
+                    for rule in ("worst group", "balanced", "last")
+                }
+                rows.append(made)
+    kept_results.add(every.STUDY, tmp_path, rows, packed=True)
+    line = every.variance_table(tmp_path).splitlines()[-1].split(" | ")
+    assert line[:3] == ["| Dominoes", "4", f"{100 * np.std([0.0, 0.1, 0.2, 0.3] * 36, ddof=1):.1f}"]
+    assert line[3].startswith("100%") and all(cell.startswith("0%") for cell in line[4:])
+
 
 def test_a_wrong_name_is_one_line(tmp_path):
     for flag, name in (("data", "waterbirds"), ("methods", "erms")):

@@ -13,7 +13,7 @@ from imbalance.experiments import keel_tables as experiment
 from imbalance.experiments.keel_tables import ERM, Method
 from imbalance.report import kept_results
 
-ARMS = (ERM, "cRT", "undersampling", "AUC margin")
+ARMS = (ERM, "undersampling", "AUC margin")
 COUNTS = (45, 15)
 
 
@@ -193,6 +193,10 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch):
     with pytest.raises(BadInput, match="is no folder; name the folder that has keel.csv.gz"):
         call(results=str(tmp_path / "nope"))
     monkeypatch.setattr(experiment, "clean_commit", lambda: "0123456789")
+    monkeypatch.setattr(experiment, "SMOTE_MODULE", "numpy")  # stands in for a package that is installed
+    with pytest.raises(BadInput, match="the KEEL table ecoli3 is not in .*data download keel"):
+        call(train=True, data_dir=str(tmp_path), work_dir=str(tmp_path / "runs"))
+    assert not (tmp_path / "runs").exists()
     monkeypatch.setattr(experiment, "SMOTE_MODULE", "no_such_module_as_imblearn")
     with pytest.raises(BadInput, match="need imbalanced-learn, which is not installed; type pip install"):
         call(train=True)

