@@ -14,6 +14,7 @@ Each `--variant` adds a row: the first config with the overrides of this variant
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -70,13 +71,18 @@ def compare(
     cells = [(name, seed) for seed in range(seeds) for name in rows]
     summaries = run_all([make_run(*rows[name], seed, work_dir) for name, seed in cells], jobs, stacked)
     values_of: dict[str, dict[int, float]] = {name: {} for name in rows}
+    diverged = dict.fromkeys(rows, 0)
     for (name, seed), summary in zip(cells, summaries):
         values_of[name][seed] = metric(summary, metric_name)
+        diverged[name] += summary["status"] == "diverged"
     split, _, name = metric_name.partition("/")
     metrics = (summary.get("metrics") or {} for summary in summaries)
     groups = evaluation_groups(metrics, split) if name in GROUP_METRICS else ""
     heading = f"{metric_name} over {groups}" if groups else metric_name
-    print(comparison_table(values_of, metric_name, heading), end="")
+    print(comparison_table(values_of, metric_name, heading, diverged), end="")
+    no_value = sum(isnan(value) for values in values_of.values() for value in values.values()) - sum(diverged.values())
+    if no_value:
+        print(f"WARNING: {no_value} of {len(cells)} runs: {metric_name} has no value on their data", file=sys.stderr)
     for warning in count_warnings([summary.get("warnings") or [] for summary in summaries]):
         print(f"WARNING: {warning}", file=sys.stderr)
 
@@ -125,15 +131,21 @@ def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path
     return comparison_table(values_of, f"test/{metric_name}", f"test/{metric_name}{over}")
 
 
-def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: str, heading: str) -> str:
+def comparison_table(
+    values_of: Mapping[str, Mapping[int, float]],
+    metric_name: str,
+    heading: str,
+    diverged: Mapping[str, int] | None = None,
+) -> str:
     """Return a Markdown table of each config's mean over seeds, and of its difference from the first config.
 
     The differences are paired by seed.
 
     Args:
-        values_of: by config, the metric by seed; nan for a diverged run.
+        values_of: by config, the metric by seed; nan for a run that diverged or on whose data the metric has no value.
         metric_name: key of the metric, whose smallest and largest possible values are bounds of every interval.
         heading: head of the first column; ", %" is added if the metric is shown in percent.
+        diverged: by config, the number of diverged runs; by default every nan is one.
     """
     rows, limits, (first, *_) = [], bounds(metric_name), values_of
     for config, values in values_of.items():
@@ -141,7 +153,8 @@ def comparison_table(values_of: Mapping[str, Mapping[int, float]], metric_name: 
         difference = (
             "" if config == first else paired_difference(values, values_of[first], *limits).of_metric(metric_name)
         )
-        rows.append([config, over_seeds.of_metric(metric_name), over_seeds.n, len(values) - over_seeds.n, difference])
+        lost = len(values) - over_seeds.n if diverged is None else diverged[config]
+        rows.append([config, over_seeds.of_metric(metric_name), over_seeds.n, lost, difference])
     heads = [
         heading + ", %" * in_percent(metric_name),
         "mean ± 95 % t-interval",

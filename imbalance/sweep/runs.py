@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import pairwise
-from math import ceil, nan
+from math import ceil, isnan, nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,7 +123,9 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
             scores: dict[str, list[float]] = {}
             for directory, summary in summaries.items():
                 setting = "/".join(directory.parts[-3:-1])
-                scores.setdefault(setting, []).append(nan if summary["score"] is None else summary["score"])
+                score = nan if summary["score"] is None else summary["score"]
+                if summary["status"] != "done" or not isnan(score):  # a score without a value is no divergence
+                    scores.setdefault(setting, []).append(score)
             running = sum(map(len, list(pending.values())[:jobs]))
             read = len(done_before & summaries.keys())
             text = status_text(len(runs), len(summaries), read, running, scores, line.seconds, lowest)

@@ -27,6 +27,7 @@ point. If two trials are the same attempt, the one with the lower number counts,
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -115,6 +116,11 @@ def status(trial: "FrozenTrial") -> str:
     return "lost" if is_lost else recorded
 
 
+def finite_score(score: float | None) -> float | None:
+    """Return `score`, or None if it is nan: the metric has no value on the data of the run, so nothing can be compared."""
+    return None if score is None or math.isnan(score) else score
+
+
 class Outcome(NamedTuple):
     """State of a trial, and the result if the trial has ended.
 
@@ -147,7 +153,9 @@ def outcomes(study: "Study", wanted: Callable[[Point], bool]) -> list[tuple[Poin
             facts = result(trial)
             data = facts.get("data") if ended else None
             pruned = (facts["epoch"], facts["mean"]) if ended and facts.get("status") == "pruned" else None
-            outcome = Outcome(status(trial), trial.value, facts.get("run_directory"), trial.number, data, pruned)
+            outcome = Outcome(
+                status(trial), finite_score(trial.value), facts.get("run_directory"), trial.number, data, pruned
+            )
             by_point[canonical(point)] = point, outcome
     return list(by_point.values())
 

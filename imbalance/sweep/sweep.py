@@ -174,7 +174,7 @@ def train_points(points: Sequence[Point], work_dir: str, jobs: int, stacked: int
     runs = [studies.run_of(point, work_dir) for point in points]
     summaries = run_all(runs, jobs, stacked)
     return [
-        (point, Outcome(summary["status"], summary["score"], str(run.directory), number, None))
+        (point, Outcome(summary["status"], studies.finite_score(summary["score"]), str(run.directory), number, None))
         for number, (point, run, summary) in enumerate(zip(points, runs, summaries))
     ]
 
@@ -419,8 +419,8 @@ def explain_missing_scores(trials: Sequence[Outcome]) -> None:
     finished = [trial for trial in trials if trial.status == "done"]
     if unscored := [trial for trial in finished if trial.score is None]:
         print(
-            f"{len(unscored)} of {counted(len(finished), 'finished run')} have no score, because config.score has no value on "
-            "their data; choose another metric with --config.score",
+            f"finished runs without a score: {len(unscored)} of {len(finished)}, because config.score has no value on their data; "
+            "choose another metric with --config.score",
             file=sys.stderr,
         )
 

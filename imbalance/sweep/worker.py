@@ -21,7 +21,17 @@ from imbalance.sweep.lease import Lease, Observer
 from imbalance.sweep.pruning import RungLog, mark_pruned, plan_of, setting_key
 from imbalance.sweep.runs import Run, train_quietly
 from imbalance.sweep.storage import StudyLocation, import_optuna, open_storage, open_study
-from imbalance.sweep.study import Attempts, Point, Search, attempts_in, next_attempt, point_of, run_of, status
+from imbalance.sweep.study import (
+    Attempts,
+    Point,
+    Search,
+    attempts_in,
+    finite_score,
+    next_attempt,
+    point_of,
+    run_of,
+    status,
+)
 from imbalance.sweep.trial_data import summary_digest
 from imbalance.training.distributed.interrupt import Interrupt
 
@@ -310,8 +320,8 @@ class Worker:
                     text = f"trial {trial.number}: {value:.4f} after epoch {trial.pause}  {directory}"
                     print(text, file=sys.stderr, flush=True)
                     continue
-                done = summary["status"] == "done" and summary["score"] is not None
-                state, value = (self.states.COMPLETE, summary["score"]) if done else (self.states.PRUNED, None)
+                value = finite_score(summary["score"]) if summary["status"] == "done" else None
+                state = self.states.PRUNED if value is None else self.states.COMPLETE
                 facts = {key: summary[key] for key in ("status", "seconds")} | {"data": summary_digest(summary)}
                 self._end(trial, state, value, **facts)
                 text = f"{value:.4f}" if value is not None else summary["status"]

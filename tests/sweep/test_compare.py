@@ -88,6 +88,16 @@ def test_a_metric_that_is_no_fraction_is_not_in_percent_and_warnings_are_repeate
     assert begun == "0 of 3 runs done, 3 running"
 
 
+def test_a_metric_without_a_value_is_no_divergence(tmp_path, capsys):
+    metric = "few_shot_accuracy"  # no class of these data has fewer than 20 training examples
+    arguments = ["--config=colored_digits_erm", "--config.trainer.epochs=1", f"--work_dir={tmp_path / 'runs'}"]
+    arguments += ["--seeds=2", "--jobs=1", f"--metric=test/{metric}", f"--config.score=val/{metric}"]
+    assert call(["compare", *arguments]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == "| colored_digits_erm | – | 0 | 0 |  |"
+    assert f"WARNING: 2 of 2 runs: test/{metric} has no value on their data" in err and "diverged" not in err
+
+
 def test_warnings_that_differ_only_in_numbers_are_one():
     runs = [["best at epoch 2", "no cat"], ["best at epoch 4.5", "best at epoch 8"], ["best at epoch 2"]]
     assert count_warnings(runs) == ["3 of 3 runs: best at epoch 2, or similar", "1 of 3 runs: no cat"]
