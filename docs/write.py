@@ -87,25 +87,32 @@ def arguments_in(docstring: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for names, text in items for name in names.split(", ")}
 
 
+def bullets(items: list[tuple[str, str]]) -> str:
+    """Return a list in Markdown of pairs (names with commas between them, meaning)."""
+    return "\n".join(
+        f"- `{'`, `'.join(names.split(', '))}`: {escaped(' '.join(text.split()))}" for names, text in items
+    )
+
+
 def markdown(docstring: str) -> str:
     """Return a docstring as Markdown, with a list for each of the sections `Args`, `Returns` and `Raises`."""
     head, *sections = re.split(r"^(Args|Raises|Returns):\n", inspect.cleandoc(docstring), flags=re.M)
     parts = []
-    for block in re.findall(r"(?:^ {4}.*\n?|^\n)+|(?:^(?! {4}).+\n?)+", head, re.M):
+    attribute = r"^[a-z_]\w*(?:, \w+)*: \S.*\n?(?:^ {4}\S.*\n?)*"
+    for block in re.findall(rf"(?:{attribute})+|(?:^ {{4}}.*\n?|^\n)+|(?:^(?! {{4}}).+\n?)+", head, re.M):
         block = block.strip("\n")
-        if block.startswith("    "):
+        if re.match(attribute, block, re.M):
+            items = re.findall(r"^(\S[^:]*): (.*(?:\n {4}.*)*)", block, re.M)
+            parts.append(bullets(items))
+        elif block.startswith("    "):
             code = textwrap.dedent(block).strip()
             parts.append(f"```{'sh' if re.match('imbalance |pip |python ', code) else 'text'}\n{code}\n```")
         elif block.strip():
-            text = re.sub(r"^([a-z_]\w*(?:, \w+)*): (?=\S)", r"- `\1`: ", block.strip(), flags=re.M)
-            parts.append(escaped(re.sub(r"^ {4}", "  ", text, flags=re.M)))
+            parts.append(escaped(block.strip()))
     for title, body in zip(sections[::2], sections[1::2]):
         items = re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", body, re.M) if title != "Returns" else []
         if items:
-            lines = [
-                f"- `{'`, `'.join(names.split(', '))}`: {escaped(' '.join(text.split()))}" for names, text in items
-            ]
-            parts.append(f"{'Arguments' if title == 'Args' else title}:\n\n" + "\n".join(lines))
+            parts.append(f"{'Arguments' if title == 'Args' else title}:\n\n{bullets(items)}")
         else:
             parts.append(f"{title}: {escaped(' '.join(body.split()))}")
     return "\n\n".join(parts) + "\n"

@@ -22,6 +22,7 @@ import importlib
 import itertools
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
@@ -35,7 +36,8 @@ from imbalance.config.schema import flatten
 from imbalance.data.sets.keel import known_tables
 from imbalance.errors import BadInput
 from imbalance.metrics.average_ranks import Ranks, average_ranks
-from imbalance.metrics.clusters import Contrast, cluster_means, clustered, holm
+from imbalance.metrics.clusters import Contrast, cluster_means, clustered, holm, max_t_p
+from imbalance.metrics.intervals import decimals
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
 from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
@@ -499,6 +501,8 @@ ADJUSTED = Method("logit adjustment after training")
 ARMS = (*NETWORKS, *OUTSIDERS)
 BY_LARGEST = tuple(Method(arm) for arm in ARMS if arm not in RANKING)
 AT_VAL = tuple(Method(arm, at_val=True) for arm in ARMS)
+# The methods among which the contrast "c" chooses; a method that cannot train on every table is not chosen.
+CANDIDATES = tuple(method for method in (*BY_LARGEST, *AT_VAL) if method.arm in NETWORKS and method.arm not in RANKING)
 RANKED = (*BY_LARGEST, *(Method(arm, at_val=True) for arm in (ERM, "logistic regression", "gradient boosting")))
 SHOWN = (  # in the short table
     PLAIN, THRESHOLDS, ADJUSTED, Method("balanced softmax"), Method("cRT"), Method("weights 1/n"), Method("undersampling"),
@@ -521,6 +525,7 @@ class Results:
 
     tables, bases: the name and the base of each of T tables.
     ratios, rarest, sizes: (T,) imbalance ratio, number of examples of the smallest class, and number of examples, in train.
+    tested: (T,) the number of test examples of the smallest class.
     seeds: (T,) the number of seeds of each table.
     values: for each measure and method, (T,) means over seeds; nan if the method cannot train on the table.
     diverged: the number of diverged runs by arm.
@@ -536,6 +541,7 @@ class Results:
         self.ratios = np.array([max(each) / min(each) for each in counts])
         self.rarest = np.array([min(each) for each in counts])
         self.sizes = np.array([sum(each) for each in counts])
+        self.tested = np.array([min(map(int, group[0]["test counts"].split("|"))) for group in groups])
         self.seeds = np.array([len(group) for group in groups])
         self.values: dict[str, dict[Method, np.ndarray]] = {measure: {} for measure in MEASURES}
         for method in (*BY_LARGEST, *AT_VAL):
@@ -569,18 +575,21 @@ class Results:
         """Return the (bases, methods) mean balanced accuracies."""
         return np.column_stack([cluster_means(self.accuracy(method), self.bases) for method in methods])
 
-    def best_of_others(self) -> tuple[Contrast, list[Method]]:
-        """Return the contrast "c", and the method that was chosen for each base, in the order of the bases.
+    def best_of_others(self) -> tuple[np.ndarray, list[Method]]:
+        """Return the (bases,) differences of the contrast "c", and the method that was chosen for each base.
 
-        For each base the method is the network arm and judgement with the best mean on all other bases. A method that
-        cannot train on every table is not chosen.
+        For each base the method is the one in CANDIDATES with the best mean on all other bases.
         """
-        methods = [method for method in (*BY_LARGEST, *AT_VAL) if method.arm in NETWORKS and method.arm not in RANKING]
-        scores = self.by_base(methods)
+        scores = self.by_base(CANDIDATES)
         others = (scores.sum(0) - scores) / max(1, len(scores) - 1)
         places = others.argmax(1)
         gains = scores[np.arange(len(scores)), places] - cluster_means(self.accuracy(THRESHOLDS), self.bases)
-        return clustered(gains, sorted(set(self.bases))), [methods[place] for place in places]
+        return gains, [CANDIDATES[place] for place in places]
+
+    def p_after_choice(self, method: Method) -> float:
+        """Return the one-sided p-value of `method` minus THRESHOLDS that allows for the choice among CANDIDATES."""
+        differences = self.by_base(CANDIDATES) - self.by_base([THRESHOLDS])
+        return max_t_p(differences, CANDIDATES.index(method))
 
     def ranks(self) -> Ranks:
         """Return the average ranks of RANKED, with the bases as data sets."""
@@ -640,29 +649,55 @@ NOTHING = "Fewer than three base data sets have finished yet.\n"
 
 
 def outcome_text(folder: Path) -> str:
-    """Return sentences with the outcome of the primary contrasts."""
+    """Return sentences with the outcome of the primary contrasts, and with numbers that show what they rest on."""
     if not (results := read_results(folder)):
         return NOTHING
-    contrasts = {key: results.difference(*methods) for key, methods in PRIMARY.items()}
-    contrasts["c"], chosen = results.best_of_others()
+    names = sorted(set(results.bases))
+    gains = {key: np.subtract(*results.by_base(methods).T) for key, methods in PRIMARY.items()}
+    gains["c"], chosen = results.best_of_others()
+    contrasts = {key: clustered(each, names) for key, each in gains.items()}
     corrected = dict(zip(contrasts, holm([each.p for each in contrasts.values()])))
 
-    def gain(key: str) -> str:
+    def verdict(key: str) -> str:
         level = contrasts[key].level(EQUIVALENCE)
-        verdict = "level" if level else "not decided"
         if corrected[key] < 0.05:
-            verdict = "significant, but level" if level else "significant"
-        return f"{contrasts[key].points()} points (p = {corrected[key]:.2g}, {verdict})"
+            return "significant, but level" if level else "significant"
+        return "level" if level else "not decided"
 
-    names = sorted({str(method) for method in chosen}, key=[str(method) for method in chosen].count, reverse=True)
-    bases, seeds = len(set(results.bases)), results.seeds
-    number = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
+    def gain(key: str) -> str:
+        return f"{contrasts[key].points()} points (p = {corrected[key]:.2g}, {verdict(key)})"
+
+    def without_largest(key: str) -> str:
+        place = int(np.abs(gains[key]).argmax())
+        rest = clustered(np.delete(gains[key], place), names[:place] + names[place + 1 :])
+        return f"({key}) {decimals(100 * float(np.median(gains[key])), 1)} and {rest.points()} (without {names[place]})"
+
+    times = Counter(chosen)
+    usual, uses = times.most_common(1)[0]
+    choices = "; ".join(f"{method}, for {counted(count, 'base')}" for method, count in times.most_common())
+    single = results.tested == 1
+    on_more = results.difference(usual, THRESHOLDS, ~single).points()
+    same_network = results.difference(ADJUSTED, ADJUSTED._replace(at_val=True))
+    number = (
+        f"{results.seeds.min()}"
+        if results.seeds.min() == results.seeds.max()
+        else f"{results.seeds.min()} to {results.seeds.max()}"
+    )
     return (
-        f"(a) Weights 1/n gain {gain('a')} over ERM. (b) Over ERM with val's thresholds they gain {gain('b')}. (c) The best "
-        f"network arm on all other bases ({'; '.join(names)}) gains {gain('c')} over ERM with val's thresholds. (d) Gradient "
-        f"boosting gains {gain('d')} over ERM, both with val's thresholds. (e) SMOTE before logistic regression gains "
-        f"{gain('e')} over balanced logistic regression. The p-values are Holm's; {len(results.tables)} tables of {bases} "
-        f"bases, {number} seeds of each.\n"
+        f"(a) Weights 1/n gain {gain('a')} over ERM. (b) Over ERM with val's thresholds they gain {gain('b')}. (c) The network "
+        f"arm that is best on all other bases ({choices}) gains {contrasts['c'].points()} points over ERM with val's "
+        f"thresholds (planned t-test: p = {corrected['c']:.2g}). (d) Gradient boosting gains {gain('d')} over ERM, both with "
+        f"val's thresholds. (e) SMOTE before logistic regression gains {gain('e')} over balanced logistic regression. These "
+        f"p-values are Holm's, two-sided; {len(results.tables)} tables of {len(names)} bases, {number} seeds of each.\n\n"
+        f"The interval and the p-value of (c) do not allow for the choice: {uses} of {len(names)} bases chose {usual}, so (c) is "
+        f"nearly the difference of the best of {len(CANDIDATES)} candidates, found with the test data of all bases. A permutation "
+        f"that flips the signs of bases, and takes the largest t of all candidates, allows for it: one-sided p = "
+        f"{results.p_after_choice(usual):.2g} for {usual}, before any correction for the five contrasts.\n\n"
+        f"Not planned: the median over bases, and the mean without the base with the largest absolute difference, are, in "
+        f"points, {'; '.join(without_largest(key) for key in 'abc')}. {counted(int(single.sum()), 'table')} of "
+        f"{len(single)} {'has' if single.sum() == 1 else 'have'} a single test example of the smallest class; on the other tables, "
+        f"{usual} gains {on_more} points over ERM with val's thresholds. On the same network, logit adjustment after "
+        f"training gains {same_network.points()} points over val's thresholds.\n"
     )
 
 
@@ -672,7 +707,7 @@ def summary_table(folder: Path) -> str:
         return NOTHING
     ranks = results.ranks()
     heads = ["method", "balanced accuracy, %", "minus ERM", "minus ERM, val's thresholds",
-             "minus logit adjustment after training", "worst-class recall, %", f"rank of {len(RANKED)}"]  # fmt: skip
+             "minus logit adjustment after training", "worst-class recall, %", f"rank of {len(RANKED)} (critical difference {ranks.critical_difference:.1f})"]  # fmt: skip
     cells, average = [], dict(zip(RANKED, ranks.average))
     for method in SHOWN:
         accuracy, recall = (f"{100 * results.mean(measure, method):.1f}" for measure in MEASURES[:2])

@@ -46,6 +46,8 @@ SECTIONS = (
     "trainer",
     "callbacks",
 )
+# Sections that are values of a run and not the choice of a function, each with an example.
+UNNAMED = {"trainer": "trainer={'epochs': 50}", "callbacks": "callbacks={'select': 'last'}"}
 MISSING = ("", "nan")  # texts that stand for None and nan
 NEVER = 10_000_000  # epochs between evaluations; no run has more, so only its last epoch is evaluated
 PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
@@ -83,6 +85,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         sampler, weights, mix, loss, objective, model, adapter, optim, head, trainer, callbacks: changes of sections of
             `config`. A text, such as "undersample", is the name of another function. A mapping has new values by key, such
             as `{"lr": 0.01}`; other values stay, unless the mapping has the name of another function. None changes nothing.
+            The sections `trainer` and `callbacks` take a mapping only.
         validation_fraction: share of each group that is held out from training, to choose the epoch as `config` says.
             With 0.0 all examples are trained on, and the network of the last epoch is used.
         random_state: seed of the run, and of the draw of the validation examples.
@@ -206,6 +209,10 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             changes |= {"callbacks.select": "last", "callbacks.patience": 0, "trainer.eval_every": NEVER}
         for section in SECTIONS:
             setting = getattr(self, section)
+            if isinstance(setting, str) and section in UNNAMED:
+                raise BadInput(
+                    f"{section}: {setting!r} given; a mapping of values is needed, such as {UNNAMED[section]}"
+                )
             if isinstance(setting, str):
                 changes[f"{section}.name"] = setting
             elif isinstance(setting, Mapping):

@@ -228,6 +228,8 @@ def test_numbers_of_numpy_are_values_of_a_section():
         ({}, (X, np.full(160, "a")), "y: one class, 'a'; at least two classes are needed"),
         ({"loss": "pola"}, (X, Y), "config.loss.name: 'pola' given; did you mean poly?"),
         ({"loss": "poly"}, (X, Y), "loss: a value is missing; give loss={'name': 'poly', 'alpha': <number, greater than 0>, 'left': <"),
+        ({"trainer": "fast"}, (X, Y), "trainer: 'fast' given; a mapping of values is needed, such as trainer={'epochs': 50}"),
+        ({"callbacks": "last"}, (X, Y), "callbacks: 'last' given; a mapping of values is needed"),
         ({"loss": 3}, (X, Y), "loss: 3 given; a name, a mapping or None is needed"),
         ({"config": "array_ce"}, (X, Y), "no config array_ce; did you mean arrays_ce"),
         ({"optim": {"rate": 1.0}}, (X, Y), "config.optim.rate: no such key"),

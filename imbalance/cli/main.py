@@ -25,6 +25,7 @@ from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, LostP
 from imbalance.training.distributed.interrupt import on_stop
 from imbalance.utils.launch import check_launch
 from imbalance.utils.output import guard_streams, one_line, print_safely
+from imbalance.utils.package import __version__
 
 # A process that still beats when another one has ended would print torch's stack trace below the message that counts.
 os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -51,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def call(argv: Sequence[str]) -> int:
     """Run the command line and return the exit status, as `main` does, but leave streams and signals alone."""
     try:
+        if argv == ["--version"]:
+            print(__version__)
+            return 0
         name, rest = command_of(argv)
         if name is None:
             print(overview(argv[0] if argv and argv[0] in GROUPS else ""))
@@ -225,7 +229,7 @@ def overview(group: str) -> str:
     """
     names = [name for name in COMMANDS if name.startswith(group) and not COMMANDS[name].hidden]
     width = max(map(len, names)) + 2
-    lines = [f"usage: imbalance {group or '<command>'} … [--help]", ""]
+    lines = [f"usage: imbalance {group or '<command>'} … [--help]{'' if group else ' [--version]'}", ""]
     lines += [f"  {name:{width}}{COMMANDS[name].about}" for name in names]
     return "\n".join([*lines, "", "Name a config by its file or its name: --config=configs/digits_poly.py, --config=digits_poly."])  # fmt: skip
 

@@ -110,6 +110,24 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
     return Contrast(value, value - half, value + half, p, count)
 
 
+def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float:
+    """Return the one-sided p-value that the mean of a candidate is above 0, allowing for its choice among all candidates.
+
+    Each draw flips the signs of whole rows, so it keeps the dependence between candidates. The p-value is the share of draws
+    in which the largest t of all candidates is at least the candidate's own t (Westfall and Young 1993). The actual
+    signs count as one more draw. The null hypothesis is that every row is as likely as its negative. The draws have a fixed seed.
+
+    Args:
+        differences: (N, M), one row for each independent unit, such as a base data set, and one column for each candidate.
+        candidate: the number of the candidate's column.
+    """
+    norms = np.sqrt((differences**2).sum(0))  # flips keep them, so t rises with the mean divided by the norm
+    scaled = np.divide(differences, norms, out=np.zeros_like(differences), where=norms > 0)
+    signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(draws, len(scaled)))
+    reached = (signs @ scaled).max(1) >= scaled[:, candidate].sum() - 1e-9
+    return float((1 + reached.sum()) / (1 + draws))
+
+
 def cluster_means(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
     """Return the mean of the values of each cluster, in the alphabetical order of the clusters.
 

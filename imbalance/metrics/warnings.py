@@ -100,7 +100,8 @@ def run_warnings(
     """Return warnings about a finished run: about its selected epoch, and about predictions that are all one class.
 
     The selected epoch is doubtful if config.callbacks.monitor had no value, had its best value at several evaluations,
-    or was best at the first one; or if the early model of the head "self" is from the same epoch or a later one.
+    or was best at the first one; or if the early model of the head "self" is from the same epoch or a later one. A score
+    without a value is told too, and a training that config.callbacks.patience ended although the metric never changed.
 
     Args:
         evaluations: the lines of metrics.jsonl.
@@ -109,28 +110,42 @@ def run_warnings(
     """
     warnings, monitor = [], config.callbacks.monitor
     monitored = [(line["epoch"], line[monitor]) for line in evaluations if line.get(monitor) is not None]
-    selects = config.callbacks.select == "best" or config.callbacks.patience > 0
-    if selects and not monitored and not config.debug:
-        warnings.append(f"{monitor} had no value at any evaluation, so it selected no epoch")
-    if selects and len(monitored) > 1:
+    selects, patience = config.callbacks.select == "best", config.callbacks.patience
+    # Equal values, or none, end a training after so many evaluations; the first value of all is a gain.
+    was_cut = "" if selects or not patience else f", and config.callbacks.patience={patience} ended training"
+    if not monitored and not config.debug and (selects or (was_cut and len(evaluations) == patience)):
+        consequence = ", so the weights of the last epoch were tested" if selects else was_cut
+        warnings.append(f"{monitor} had no value at any evaluation{consequence}")
+    if config.score in values and math.isnan(values[config.score]) and not config.debug:
+        warnings.append(
+            f"config.score: {config.score} has no value for the tested weights, so this run has no score; use a metric that "
+            "these data have"
+        )
+    if len(monitored) > 1:
         is_ranking = monitor.split("/")[1] in RANKING_METRICS  # such a metric seldom has equal values
-        instead = f"use {'' if is_ranking else 'config.callbacks.monitor=val/auroc, or '}config.callbacks.select=last"
+        other = "" if is_ranking else "config.callbacks.monitor=val/auroc, or "
+        instead = f"use {other}config.callbacks.select=last"
         if config.head.name != "none":
             instead += f", because config.head.name={config.head.name!r} changes the predictions after the selection"
         best = max(value for _, value in monitored)
         tied = [epoch for epoch, value in monitored if value == best]
-        if len(tied) == len(monitored):
+        was_constant = len(tied) == len(monitored)
+        if selects and was_constant:
             warnings.append(
                 f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected; {instead}"
             )
-        elif len(tied) > 1:
+        elif selects and len(tied) > 1:
             warnings.append(
                 f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected; "
                 f"{instead}"
             )
-        elif tied[0] == monitored[0][0]:
+        elif selects and tied[0] == monitored[0][0]:
             warnings.append(
                 f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}, and no later epoch improved it"
+            )
+        elif was_cut and was_constant and len(monitored) - 1 == patience:
+            warnings.append(
+                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations{was_cut}; use {other}config.callbacks.patience=0"
             )
     if config.head.name == "self" and selected_epoch <= config.head.first_epochs and not config.debug:
         warnings.append(

@@ -414,6 +414,17 @@ def explain_missing_runs(trials: Sequence[Outcome]) -> None:
         )
 
 
+def explain_missing_scores(trials: Sequence[Outcome]) -> None:
+    """Say on stderr how many finished runs have no score, because `config.score` has no value on their data."""
+    finished = [trial for trial in trials if trial.status == "done"]
+    if unscored := [trial for trial in finished if trial.score is None]:
+        print(
+            f"{len(unscored)} of {counted(len(finished), 'finished run')} have no score, because config.score has no value on "
+            "their data; choose another metric with --config.score",
+            file=sys.stderr,
+        )
+
+
 def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan | None = None) -> int:
     """Print a table of every setting's mean score over seeds, and a line of JSON with the best setting.
 
@@ -460,6 +471,7 @@ def report(trials: Sequence[tuple[Point, Outcome]], url: str | None, plan: Plan 
     if plan:
         print(f"pruner: {describe(plan)}", file=sys.stderr)
     explain_choice(settings, lowest)
+    explain_missing_scores([trial for _, trial in trials])
     if left := counts.get("unfinished", 0) + counts.get("lost", 0):
         print(f"{left} trials are unfinished; type the same command again to resume them", file=sys.stderr)
     return 1 if left or counts.get("crashed") else 0

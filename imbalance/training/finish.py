@@ -287,7 +287,8 @@ def fitted_head_state(run: Run, features_of: Callable[..., Tensor]) -> dict[str,
 
 def selected_epoch(run: Run) -> int:
     """Return the number of epochs after which the network had the weights that are evaluated at the end."""
-    return run.progress.best_epoch if run.config.callbacks.select == "best" else run.progress.epoch
+    progress, selects = run.progress, run.config.callbacks.select == "best"
+    return progress.best_epoch if selects and progress.best_epoch else progress.epoch  # 0: the monitor had no value
 
 
 def summarise(run: Run, **values: Any) -> dict[str, Any]:

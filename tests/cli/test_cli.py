@@ -20,6 +20,7 @@ from imbalance.config import files
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load
 from imbalance.errors import BadInput
+from imbalance.utils.package import __version__
 
 
 def test_a_number_from_0_on_is_read_and_another_refused():
@@ -103,6 +104,10 @@ def test_both_ways_in_are_the_same(command):
 def test_a_module_that_was_a_command_says_what_to_type(module, words):
     done = subprocess.run([sys.executable, "-m", module, "--seeds=3"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.endswith(words) and done.stderr.count("\n") == 1 and not done.stdout
+
+
+def test_the_version_is_printed(capsys):
+    assert call(["--version"]) == 0 and capsys.readouterr().out == f"{__version__}\n"
 
 
 MISTAKES = {

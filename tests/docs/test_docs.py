@@ -159,6 +159,25 @@ def test_generated_parts_are_up_to_date(capsys):
     assert write(ROOT, "--check") == 0, capsys.readouterr().out
 
 
+def test_only_a_paragraph_that_begins_with_a_name_is_a_list_of_attributes():
+    markdown = runpy.run_path(str(ROOT / "docs" / "write.py"))["markdown"]
+    docstring = """First line.
+
+    Prose that is told the
+    shares: a colon in a line of prose.
+
+    columns: the names
+        on two lines.
+    a, b: two more.
+
+        imbalance train
+    """
+    assert markdown(docstring).rstrip() == (
+        "First line.\n\nProse that is told the\nshares: a colon in a line of prose.\n\n"
+        "- `columns`: the names on two lines.\n- `a`, `b`: two more.\n\n```sh\nimbalance train\n```"
+    )
+
+
 def test_a_stale_page_is_named_and_written_again(tmp_path, capsys):
     unneeded = ("reference", "concepts", "how-to", "preregistered", "images")
     shutil.copytree(ROOT / "docs", tmp_path / "docs", ignore=shutil.ignore_patterns(*BUILT, *unneeded))

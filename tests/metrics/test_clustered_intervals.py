@@ -1,6 +1,6 @@
 """Intervals over pairs that share classes: coverage on made-up data, and Holm's method by hand."""
 
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ from imbalance.metrics.clusters import (
     contrast_over_classes,
     dyadic_variance,
     holm,
+    max_t_p,
 )  # fmt: skip
 
 PAIRS = list(combinations(range(10), 2))
@@ -128,3 +129,32 @@ def test_every_cluster_counts_once_and_variants_add_no_certainty():
     tripled = clustered(np.repeat(values, 3), np.repeat(names, 3).tolist())
     assert tripled.p == pytest.approx(result.p)
     assert np.isnan(clustered(values[:7], names[:7]).low)
+
+
+def test_the_p_value_after_a_choice_is_that_of_all_sign_flips():
+    rng = np.random.default_rng(3)
+    differences = rng.normal(0.4, 1, (9, 4)) + rng.normal(0, 1, (9, 1))
+    differences = np.column_stack([differences, np.zeros(9)])  # a candidate that never differs
+
+    def largest_t(values: np.ndarray) -> float:
+        return max(0.0, stats.ttest_1samp(values[:, :4], 0).statistic.max())  # 0 for the candidate that never differs
+
+    flips = [largest_t(np.array(signs)[:, None] * differences) for signs in product((1, -1), repeat=9)]
+    for candidate in range(4):
+        own = stats.ttest_1samp(differences[:, candidate], 0).statistic
+        exact = np.mean(np.array(flips) >= own - 1e-9)
+        assert max_t_p(differences, candidate) == pytest.approx(exact, abs=0.02)
+    assert max_t_p(differences, 1) == max_t_p(differences, 1), "the draws have a fixed seed"
+    assert max_t_p(np.ones((20, 1)), 0) == pytest.approx(1e-4), "no draw of 20 equal rows reaches them"
+
+
+def test_the_p_value_after_a_choice_keeps_its_level():
+    rng = np.random.default_rng(4)
+    planned, allowed = [], []
+    for _ in range(200):
+        differences = rng.normal(size=(12, 20))
+        best = int(differences.mean(0).argmax())
+        planned.append(stats.ttest_1samp(differences[:, best], 0).pvalue < 0.05)
+        allowed.append(max_t_p(differences, best, draws=199) <= 0.05)
+    assert np.mean(planned) > 0.3, "a t-test of the best of 20 finds differences where there are none"
+    assert np.mean(allowed) < 0.1

@@ -35,7 +35,7 @@ def evaluations(*values: float) -> list[dict]:
         ((0.5, 0.5, 0.5), "was 0.5000 at all 3 evaluations: the first of these epochs was selected"),
         ((0.5, 0.7, 0.7), "had its best value at 2 of 3 evaluations: the first of these epochs was selected"),
         ((0.7, 0.6, 0.5), "was best at the first of 3 evaluations, epoch 2"),
-        ((None, None), "had no value at any evaluation"),
+        ((None, None), "had no value at any evaluation, so the weights of the last epoch were tested"),
     ],
 )
 def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, dataset):
@@ -47,6 +47,38 @@ def test_a_monitor_that_decides_nothing_gets_a_warning(values, words, config, da
         assert "changes the predictions after the selection" in run_warnings(config, evaluations(*values), {}, dataset, 2)[0]  # fmt: skip
     config.callbacks.update(select="last", patience=0)
     assert not run_warnings(config, evaluations(*values), {}, dataset, 2)  # nothing reads the monitor
+
+
+@pytest.mark.parametrize(
+    ("values", "patience", "warns"),
+    [
+        ((0.5, 0.5, 0.5), 2, True),
+        ((0.5, 0.5, 0.5), 5, False),  # patience did not end training
+        ((0.5, 0.7, 0.7, 0.6), 2, False),
+        ((0.7, 0.6, 0.5), 2, False),  # training ended because the metric fell
+        ((None, None, None), 2, False),
+    ],
+)
+def test_at_the_last_epoch_no_warning_says_that_another_was_selected(values, patience, warns, config, dataset):
+    config.callbacks.update(select="last", patience=patience)
+    found = run_warnings(config, evaluations(*values), {}, dataset, 6)
+    assert found == [
+        "val/worst_group_accuracy was 0.5000 at all 3 evaluations, and config.callbacks.patience=2 ended training; "
+        "use config.callbacks.monitor=val/auroc, or config.callbacks.patience=0"
+    ] * warns  # fmt: skip
+
+
+def test_a_training_that_patience_ended_without_a_value_gets_a_warning(config, dataset):
+    config.callbacks.update(select="last", patience=2)
+    words = "val/worst_group_accuracy had no value at any evaluation, and config.callbacks.patience=2 ended training"
+    assert run_warnings(config, evaluations(None, None), {}, dataset, 4) == [words]
+
+
+def test_a_score_without_a_value_gets_a_warning(config, dataset):
+    config.score = "val/few_shot_accuracy"
+    found = run_warnings(config, evaluations(0.5, 0.7, 0.6), {config.score: float("nan")}, dataset, 4)
+    assert len(found) == 1 and "val/few_shot_accuracy has no value for the tested weights" in found[0]
+    assert not run_warnings(config, evaluations(0.5, 0.7, 0.6), {config.score: 0.0}, dataset, 4)
 
 
 def test_a_monitor_that_decides_gets_none(config, dataset):

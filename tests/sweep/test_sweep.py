@@ -221,6 +221,16 @@ SEEDS = {  # by learning rate, the score of each seed; nan diverged
 }
 
 
+def test_finished_runs_whose_score_has_no_value_are_told(place, capsys):
+    studies.add(place, studies.grid({"config": [CONFIG], "optim.lr": [0.1, 0.2], "seed": [0]}))
+    end(place, 0, None)
+    end(place, 1, None)
+    assert sweep.report_study(place, lambda point: True) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out.splitlines()[-1])["best"] is None
+    assert "2 of 2 finished runs have no score, because config.score has no value on their data" in err
+
+
 @pytest.mark.parametrize(
     ("case", "best", "score", "diverged"),
     [("best", 0.2, 0.9, 0), ("worth its losses", 0.1, 0.95, 1), ("all diverged", None, None, 0)],
@@ -238,6 +248,7 @@ def test_a_diverged_seed_counts_as_the_lowest_score_when_settings_are_compared(
     table, line = out.splitlines()[:-1], json.loads(out.splitlines()[-1])
     assert (line["setting"] or {}).get("optim.lr") == best and line["score"] == pytest.approx(score)
     assert line["diverged"] == diverged and "mean, diverged as 0" in table[0]
+    assert "no score" not in err
     if case == "best":  # the survivor's score is shown, and why it is not the best
         assert table[2].endswith("| 0.920 | 1 | 4 | 0.184 |") and table[3].endswith("| 0 | 0.900 |")
         assert "optim.lr=0.1: mean 0.920 over 1 of 5 seeds, but 4 diverged and count as 0" in err

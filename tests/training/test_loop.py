@@ -105,6 +105,16 @@ def test_best_takes_the_epoch_with_the_best_monitored_metric(config):
     assert summary["metrics"]["val/recall/0"] == max(values)
 
 
+def test_a_monitor_without_a_value_tests_the_last_epoch_and_names_it(config):
+    config.trainer.epochs = 2
+    config.data.update(imbalance="none", imbalance_ratio=1.0)  # no class has fewer than 20 training examples
+    last = train(config, config.work_dir + "/last")
+    config.callbacks.update(select="best", monitor="val/few_shot_accuracy")
+    summary = train(config, config.work_dir + "/best")
+    assert summary["selected_epoch"] == 2
+    np.testing.assert_equal(summary["metrics"], last["metrics"])  # nan equals nan
+
+
 def test_training_goes_on_past_nothing_that_is_not_finite(config):
     """The parameters are those before the bad step, what was written stays, and the examples are named."""
     config.optim.lr = 1e10

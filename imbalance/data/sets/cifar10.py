@@ -50,6 +50,7 @@ def cifar10(
             large as each class of the second half. The counts include val.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
+            Class counts are rounded to this sum, so small counts have another ratio than imbalance_ratio.
         val_fraction: the share of the imbalanced training set that becomes val.
         draw: "stratified" draws the images that are kept and the images of val by the run's seed, so that val has
             the same share of every class; "published" takes the images that Wang et al. drew, the same at every

@@ -32,6 +32,7 @@ def digits(
             times as large as each class of the second half.
         imbalance_ratio: the training count of the largest class divided by that of the smallest.
         total: the number of training examples of all classes together; 0 to keep as many as the imbalance allows.
+            Class counts are rounded to this sum, so small counts have another ratio than imbalance_ratio.
         val_fraction: the share of each digit's examples that becomes val.
         test_fraction: the share of each digit's examples that becomes test.
     """

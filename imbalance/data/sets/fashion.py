@@ -44,6 +44,7 @@ def fashion(
             large as each class of the second half.
         imbalance_ratio: the count of the largest class divided by that of the smallest.
         total: the number of examples of all classes together; 0 to keep as many as the imbalance allows.
+            Class counts are rounded to this sum, so small counts have another ratio than imbalance_ratio.
             They include val if val_from is "train".
         val_from: "test" moves a share of the test set to val; "train" moves a share of the imbalanced training
             set to val.

@@ -31,6 +31,10 @@ from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
 
+# Parents of run directories that this process has made. Runs that are trained together share parents, so the last run to
+# be refused removes them, though the first run made them.
+MADE_FOLDERS: set[Path] = set()
+
 
 class RunLog:
     """Files and console output of one run. Only the main process writes them; on other processes nothing is written."""
@@ -40,7 +44,7 @@ class RunLog:
         self.trackers: list[Tracker] = []
         self.wandb_id: str | None = None  # id of the wandb run, which a resumed run continues
         self.digests: dict[str, str] = {}  # of the files that this run has written, by name
-        self._new_folders: list[Path] = []  # the run directory and its parents, if this process makes them
+        self._is_new = False  # whether this process makes the run directory
         self._claimed: ClaimedFiles | None = None
         self._metrics_hash = hashlib.sha256()  # of all that metrics.jsonl holds
         self._unwritten = b""  # lines of metrics.jsonl that could not be written yet, as on a full disk
@@ -78,7 +82,8 @@ class RunLog:
         trackers.check(self.config)  # first, because loading data may take long
         lock = None
         try:
-            self._new_folders = [folder for folder in (self.directory, *self.directory.parents) if not folder.exists()]
+            self._is_new = not self.directory.exists()
+            MADE_FOLDERS.update(folder for folder in self.directory.parents if not folder.exists())
             lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
             self._check_modules()
@@ -197,11 +202,12 @@ class RunLog:
 
     def _remove_if_new(self) -> None:
         """Remove the run directory if this process made it and trained nothing in it, as when a config is refused."""
-        if self.directory in self._new_folders and not is_trained(self.directory):
+        if self._is_new and not is_trained(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
-            for folder in self._new_folders[1:]:
-                with suppress(OSError):  # another run has its directory there
-                    folder.rmdir()
+            for folder in self.directory.parents:
+                if folder in MADE_FOLDERS:
+                    with suppress(OSError):  # another run has its directory there
+                        folder.rmdir()
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Write the file `name` of the run directory atomically, and record its digest for summary.json.

@@ -1,5 +1,6 @@
 """Lines of a run's log, on the console and in log.txt."""
 
+from imbalance.errors import BadInput
 from imbalance.training.logging.run_log import RunLog
 
 
@@ -12,3 +13,13 @@ def test_lines_that_follow_at_once_are_in_the_file_and_the_last_is_on_the_consol
     assert [line[-12:] for line in (tmp_path / "log.txt").read_text().splitlines()] == [
         f"evaluation {n}" for n in range(4)
     ]
+
+
+def test_runs_that_are_refused_together_leave_no_folder(config, tmp_path):
+    (tmp_path / "work").mkdir()  # not made by this process, so it stays
+    logs = [RunLog(tmp_path / "work" / "name" / "default" / f"seed={seed}", config, writes=True) for seed in range(2)]
+    for log in logs:
+        log.claim()
+    for log in logs:
+        log.__exit__(BadInput, BadInput("refused"), None)
+    assert list(tmp_path.rglob("*")) == [tmp_path / "work"]
