@@ -533,7 +533,7 @@ def summary_table(folder: Path) -> str:
     if not trained_sets(rows):
         return "No data set has finished yet.\n"
     by_rule = {labels: results_of(rows, labels, "worst group") for labels in ("groups", "classes")}
-    kinds = {
+    kinds: dict[str, Results] = {
         f"rare {kind}, val's {labels} choose": {
             name: lines for name, lines in results.items() if (name in RARE_CLASS) == (kind == "class")
         }
@@ -647,9 +647,9 @@ def variance_table(folder: Path) -> str:
             for rule in rules for method, line in lines_of(rows, name, rule).items() if method in methods
             for value in line.values.values()
         ]  # fmt: skip
-        accuracies, by_method, by_rule = ([line[i] for line in chosen] for i in range(3))
+        by_method, by_rule = ([line[i] for line in chosen] for i in (1, 2))
         nested = {"method": by_method, **({"selection rule": by_rule} if len(rules) > 1 else {})}
-        after = accuracies, nested, "seed"
+        after = [value for value, *_ in chosen], nested, "seed"
         for title, (accuracies, labels, within) in (("before", before), ("after", after)):
             components = variance_components(accuracies, labels, within)
             shares = [
