@@ -25,7 +25,7 @@ from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_head, method_values, section
 from imbalance.metrics.clusters import holm, t_test
-from imbalance.metrics.intervals import Mean, mean, paired_difference
+from imbalance.metrics.intervals import Mean, decimals, mean, paired_difference
 from imbalance.metrics.variance import variance_components
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
@@ -44,6 +44,8 @@ ABOUT_RUN = (
 )  # fmt: skip
 ALPHA = 0.05  # level of tests, after Holm's correction
 SCORES = {"worst group": "worst_group_accuracy", "balanced": "balanced_accuracy"}  # by rule and by column
+RARE_CLASS = ("law", "credit")  # data sets whose rare groups are those of a rare class; chosen after the results
+BALANCED = ("groupdro", "resample", "reweight", "cbloss", "undersample", "polyreweight")  # balance the groups fully
 
 
 # Data sets
@@ -318,6 +320,21 @@ def outcome(rows: Sequence[Row], data: Data, method: str, rule: str) -> dict[int
     return {seed: float(row[f"{rule}: {data.metric}"]) for seed, row in sorted(chosen.items())}
 
 
+def ends_at_edge(rows: Sequence[Row], data: Data, method: str, rule: str) -> bool:
+    """Return whether more than half of the seeds choose one end of the window that is left after all moves.
+
+    A better learning rate may then lie outside the window.
+
+    Args:
+        rows: rows of the method on the data set.
+        rule: key of SCORES, the metric of val.
+    """
+    exponents = window(rows, data, method, rule)
+    chosen = [int(row["exponent"]) for row in choices(rows, exponents, rule).values()]
+    ends = exponents[0], exponents[-1]
+    return len(exponents) > 1 and any(2 * chosen.count(end) > len(chosen) for end in ends)
+
+
 def rules_of(data: Data) -> dict[str, str]:
     """Return the rules by the labels of val that they read: "groups", unless the metric reads none, and "classes"."""
     return {"groups": "worst group", "classes": "balanced"} if data.metric == "worst group" else {"classes": "balanced"}
@@ -332,11 +349,13 @@ class Line(NamedTuple):
     values: the test metric by seed.
     difference: the mean of the paired differences from ERM; None for ERM.
     p_value: of this difference by a t-test over seeds, after Holm's correction over all methods of the data set; nan for ERM.
+    at_edge: whether most seeds choose the lowest or the highest learning rate of the last window.
     """
 
     values: Mapping[int, float]
     difference: Mean | None
     p_value: float
+    at_edge: bool
 
     @property
     def average(self) -> Mean:
@@ -351,11 +370,12 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
         rows: all rows of results.
         rule: key of SCORES, the metric of val.
     """
-    data, values = DATA[name], {}
+    data, values, at_edge = DATA[name], {}, {}
     for method in EVERY:
         of_method = [row for row in rows if row["set"] == name and row["method"] == method]
         if of_method:
             values[method] = outcome(of_method, data, method, rule)
+            at_edge[method] = ends_at_edge(of_method, data, method, rule)
     reference = values.get("erm", {})
     p_values = {}
     for method, by_seed in values.items():
@@ -369,6 +389,7 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
             by_seed,
             None if method == "erm" else paired_difference(by_seed, reference, 0, 1),
             corrected.get(method, np.nan),
+            at_edge[method],
         )
         for method, by_seed in values.items()
     }
@@ -393,7 +414,8 @@ def data_table(rows: Sequence[Row], name: str) -> str:
     for method in sorted(first, key=lambda name: -first[name].average.value):
         cells = [EVERY[method].title, labels_read(data, method)]
         for lines in by_rule.values():
-            cells += [lines[method].average.percent(), difference_text(lines[method])]
+            edge = " ‡" if lines[method].at_edge else ""
+            cells += [lines[method].average.percent() + edge, difference_text(lines[method])]
         table.append(cells)
     return markdown(heads, table)
 
@@ -427,10 +449,30 @@ def on_all(results: Results) -> list[str]:
     return [method for method in EVERY if results and all(method in lines for lines in results.values())]
 
 
+def mean_by_source(by_set: Mapping[str, float]) -> float:
+    """Return the mean over published sources of data of values by data set, averaged first within each source."""
+    by_source: dict[str, list[float]] = {}
+    for name, value in by_set.items():
+        by_source.setdefault(DATA[name].source, []).append(value)
+    return float(np.mean([np.mean(values) for values in by_source.values()]))
+
+
+def mean_and_range(by_set: Mapping[str, float]) -> str:
+    """Return the mean by source and the range over data sets of values by data set, in points, as text.
+
+    The text describes these data sets. It has no interval, because they are few and no sample of a population.
+    """
+    values = [
+        decimals(100 * value, 1) for value in (mean_by_source(by_set), min(by_set.values()), max(by_set.values()))
+    ]
+    return f"{values[0]}, {values[1]} to {values[2]}"
+
+
 def mean_difference(results: Results, method: str) -> str:
-    """Return the mean difference of a method from ERM over data sets, with its interval over data sets, as text."""
-    differences = [lines[method].average.value - lines["erm"].average.value for lines in results.values()]
-    return mean(differences, -1, 1).percent()
+    """Return the mean difference of a method from ERM by source, with its range over data sets, as text."""
+    return mean_and_range(
+        {name: lines[method].average.value - lines["erm"].average.value for name, lines in results.items()}
+    )
 
 
 def ahead_behind(results: Results, method: str) -> str:
@@ -448,7 +490,8 @@ def reads(results: Results, method: str) -> str:
 def ranks_table(rows: Sequence[Row], labels: str) -> str:
     """Return a table of the average rank of each method over all data sets, among methods that all of them have.
 
-    The rank of a method on a data set is that of its mean over seeds; rank 1 is the best.
+    The rank of a method on a data set is that of its mean over seeds; rank 1 is the best. Ranks and differences are averaged
+    within each source first.
 
     Args:
         labels: the labels of val that the rule reads, as in `results_of`.
@@ -458,36 +501,47 @@ def ranks_table(rows: Sequence[Row], labels: str) -> str:
     results = results_of(rows, labels)
     methods = on_all(results)
     means = np.array([[lines[method].average.value for method in methods] for lines in results.values()])
-    ranks = stats.rankdata(-means, axis=1).mean(0)
+    ranks_by_set = dict(zip(results, stats.rankdata(-means, axis=1)))
+    ranks = [mean_by_source({name: of_set[i] for name, of_set in ranks_by_set.items()}) for i in range(len(methods))]
     table = [
         [EVERY[methods[i]].title, reads(results, methods[i]), f"{ranks[i]:.1f}",
          *(("", "") if methods[i] == "erm" else (mean_difference(results, methods[i]), ahead_behind(results, methods[i])))]
         for i in np.argsort(ranks, kind="stable")
     ]  # fmt: skip
-    heads = ["method", "reads groups of", f"average rank of {len(methods)}", f"minus ERM, mean over {len(results)} data sets",
+    heads = ["method", "reads groups of", f"average rank of {len(methods)}", "minus ERM: " + counts_text(results),
              "data sets ahead of ERM, behind"]  # fmt: skip
     return markdown(heads, table)
+
+
+def counts_text(results: Results) -> str:
+    """Return the number of data sets and of their sources as text."""
+    sources = len({DATA[name].source for name in results})
+    text = counted(len(results), "data set")
+    return text if sources == len(results) else f"{text} of {counted(sources, 'source')}"
 
 
 def summary_table(folder: Path) -> str:
     """Return a table of the mean difference of each method from ERM, by kind of data set and by labels that val's rule reads.
 
-    The numbers of data sets on which the method is ahead and behind follow in parentheses. A method that was not trained on all
-    data sets of a kind has no value there.
+    The range over data sets, and the numbers of data sets on which the method is ahead and behind, follow. A method that was
+    not trained on all data sets of a kind has no value there.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
     """
     rows = kept_results.read(STUDY, folder)
-    kinds = {
-        "worst group, val's groups choose": results_of(rows, "groups", "worst group"),
-        "worst group, val's classes choose": results_of(rows, "classes", "worst group"),
-        "balanced accuracy": results_of(rows, "classes", "balanced"),
-    }
     if not trained_sets(rows):
         return "No data set has finished yet.\n"
+    by_rule = {labels: results_of(rows, labels, "worst group") for labels in ("groups", "classes")}
+    kinds: dict[str, Results] = {
+        f"rare {kind}, val's {labels} choose": {
+            name: lines for name, lines in results.items() if (name in RARE_CLASS) == (kind == "class")
+        }
+        for kind in ("class", "group") for labels, results in by_rule.items()
+    }  # fmt: skip
+    kinds["balanced accuracy"] = results_of(rows, "classes", "balanced")
     heads = ["method", "reads groups of"]
-    heads += [f"{title}, {counted(len(results), 'data set')}" for title, results in kinds.items()]
+    heads += [f"{title}, {counts_text(results)}" for title, results in kinds.items()]
     heads.append("worst group: val's groups minus val's classes choose")
     table = []
     for method in EVERY:
@@ -499,8 +553,7 @@ def summary_table(folder: Path) -> str:
         ]
         if set(cells) != {"–"}:
             first = next((r for results in kinds.values() if (r := reads(results, method)) != "none"), "none")
-            by_groups, by_classes, _ = kinds.values()
-            gain = rule_gain(by_groups, by_classes, method)
+            gain = rule_gain(by_rule["groups"], by_rule["classes"], method)
             table.append([EVERY[method].title, first, *([""] * len(cells) if method == "erm" else cells), gain])
     return markdown(heads, table)
 
@@ -513,32 +566,99 @@ def rule_gain(by_groups: Results, by_classes: Results, method: str) -> str:
     """
     if by_groups.keys() != by_classes.keys() or method not in on_all(by_groups):
         return "–"
-    gains = [by_groups[name][method].average.value - by_classes[name][method].average.value for name in by_groups]
-    return mean(gains, -1, 1).percent()
+    return mean_and_range(
+        {name: by_groups[name][method].average.value - by_classes[name][method].average.value for name in by_groups}
+    )
+
+
+def dfr_table(folder: Path) -> str:
+    """Return a table of DFR minus ReWeight, paired by seed, by data set in the order of the size of val's smallest group.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows, table = kept_results.read(STUDY, folder), []
+    by_rule = [results_of(rows, labels, "worst group") for labels in ("groups", "classes")]
+    smallest = {name: min(DATA[name].values["data.val_counts"]) for name in by_rule[0]}
+    for name in sorted(smallest, key=lambda name: -smallest[name]):
+        pairs = [(results[name].get("dfr"), results[name].get("reweight")) for results in by_rule]
+        differences = [paired_difference(dfr.values, other.values, 0, 1) for dfr, other in pairs if dfr and other]
+        if differences:
+            table.append([DATA[name].title, smallest[name], *(difference.percent() for difference in differences)])
+    heads = ["data", "smallest group of val", "val's groups choose", "val's classes choose"]
+    return markdown(heads, table) if table else "No data set has both methods yet.\n"
+
+
+def balanced_table(folder: Path) -> str:
+    """Return a table of the significant differences between methods that balance the groups of train fully.
+
+    The differences are paired by seed. Holm's correction is over all pairs of BALANCED on a data set, for each rule apart.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows, table, tests = kept_results.read(STUDY, folder), [], 0
+    for name in trained_sets(rows):
+        for labels, rule in rules_of(DATA[name]).items():
+            lines = lines_of(rows, name, rule)
+            differences = {}
+            for first, second in itertools.combinations([method for method in BALANCED if method in lines], 2):
+                difference = paired_difference(lines[first].values, lines[second].values, 0, 1)
+                # The better method is named first.
+                pair = (first, second) if difference.value >= 0 else (second, first)
+                one, other = (lines[method].values for method in pair)
+                differences[pair] = np.array([one[seed] - other[seed] for seed in sorted(one.keys() & other.keys())])
+            tests += len(differences)
+            p_values = holm([float(t_test(each[None])[0]) for each in differences.values()])
+            for (first, second), p_value in zip(differences, p_values):
+                if p_value < ALPHA:
+                    difference = paired_difference(lines[first].values, lines[second].values, 0, 1).percent()
+                    pair = f"{EVERY[first].title} minus {EVERY[second].title}"
+                    table.append([DATA[name].title, f"val's {labels}", pair, difference, f"{p_value:.1g}"])
+    if not table:
+        return f"No difference is significant, of {counted(tests, 'pair')}.\n"
+    heads = ["data", "choose", f"significant, {len(table)} of {tests}", "difference, points", "p after Holm"]
+    return markdown(heads, table)
 
 
 def variance_table(folder: Path) -> str:
-    """Return a table of variance shares of the test metric of each data set, over all runs of the windows.
+    """Return a table of variance shares of the test metric of each data set: before and after the choice of the learning rate.
 
-    Each run has three values: at the epochs that the two rules choose, and at the last epoch.
+    Before the choice, the values are those of all runs of the windows, each at the epochs that the two rules choose and at
+    the last epoch. After it, they are the results of each method and seed by the rules; the rule is nested in the method,
+    and the seed is the residual, because each rule trains and chooses for itself.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
     """
     rows, table = kept_results.read(STUDY, folder), []
     factors = {"method": "method", "learning rate": "exponent", "seed": "seed"}
+    names = (*factors, "selection rule")
     for name in trained_sets(rows):
         data, done = DATA[name], [row for row in rows if row["set"] == name and row["status"] == "done"]
         done = [row for row in done if has_rate(data, EVERY[row["method"]])]
+        methods = {row["method"] for row in done}
         values = [(float(row[f"{rule}: {data.metric}"]), row) for row in done for rule in (*SCORES, "last")]
-        accuracies = [value for value, _ in values]
         labels = {factor: [row[column] for _, row in values] for factor, column in factors.items()}
-        components = variance_components(accuracies, labels, "selection rule")
-        shares = [f"{c.share:.0%} ({c.low:.0%} to {c.high:.0%})" for c in components.values()]
-        table.append(
-            [data.title, len({row["method"] for row in done}), f"{100 * np.std(accuracies, ddof=1):.1f}", *shares]
-        )
-    heads = ["data", "methods", "standard deviation, points", *factors, "selection rule"]
+        before = [value for value, _ in values], labels, names[-1]
+        rules = rules_of(data).values()
+        chosen = [
+            (value, method, rule)
+            for rule in rules for method, line in lines_of(rows, name, rule).items() if method in methods
+            for value in line.values.values()
+        ]  # fmt: skip
+        by_method, by_rule = ([line[i] for line in chosen] for i in (1, 2))
+        nested = {"method": by_method, **({"selection rule": by_rule} if len(rules) > 1 else {})}
+        after = [value for value, *_ in chosen], nested, "seed"
+        for title, (accuracies, labels, within) in (("before", before), ("after", after)):
+            components = variance_components(accuracies, labels, within)
+            shares = [
+                f"{c.share:.0%} ({c.low:.0%} to {c.high:.0%})" if (c := components.get(factor)) else "–"
+                for factor in names
+            ]
+            spread = f"{100 * np.std(accuracies, ddof=1):.1f}"
+            table.append([data.title if title == "before" else "", title, len(methods), spread, *shares])
+    heads = ["data", "choice of the rate", "methods", "standard deviation, points", *names]
     return markdown(heads, table) if table else "No data set has finished yet.\n"
 
 

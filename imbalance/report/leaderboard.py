@@ -4,6 +4,7 @@ import csv
 import functools
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ SOURCES = {  # the published images that a data set is made of, by data set; the
 }  # fmt: skip
 RANKED_SEEDS = 3  # fewest seeds of a row that has a rank
 RANKED_METHODS = 5  # fewest methods of a table that counts over data sets
-RANKED_SOURCES = 5  # fewest sources over which the rank of a method is averaged
+RANKED_SOURCES = 5  # fewest sources over which ranks are averaged
 PUBLISHED_OF = {  # the beginning of the name in docs/literature.csv, by data set
     "celeba": "CelebA", "cifar10lt": "CIFAR-10-LT, ratio 100", "cifar100lt": "CIFAR-100-LT, ratio 100", "waterbirds": "Waterbirds",
 }  # fmt: skip
@@ -424,55 +425,73 @@ def quoted_table(literature: Sequence[Mapping[str, str]]) -> str:
     return markdown(heads, [[row["name"], row["data"], row["value"], row["source"]] for row in literature])
 
 
-def relative_ranks(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, dict[str, float]]]:
-    """Return the relative ranks of methods, by the labels that they read, by source and by method.
+def tables_by_source(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str, list[list[Entry]]]]:
+    """Return the tables that count over data sets, by the labels that their rows read and by source.
 
-    A relative rank is 0 for the best of the methods that read the same labels, and 1 for the worst. Only tables with
-    RANKED_METHODS such methods count, and of a source only its largest ones. The relative ranks of a method are averaged over
-    its rows in equally large tables.
+    In such a table, at least RANKED_METHODS methods read the same labels.
     """
-    largest: dict[tuple[tuple[str, str], str], list[list[Entry]]] = {}
+    result: dict[tuple[str, str], dict[str, list[list[Entry]]]] = {}
     for rows in blocks(entries).values():
         for labels, table in tables_of_equal_labels(rows).items():
-            known = largest.setdefault((labels, table[0]["source"]), [])
-            size = len({row["method"] for row in table})
-            before = len({row["method"] for row in known[0]}) if known else 0
-            if size >= RANKED_METHODS and size >= before:
-                known[:] = [*(known if size == before else []), table]
-    result: dict[tuple[str, str], dict[str, dict[str, float]]] = {}
-    for (labels, source), tables in largest.items():
+            if len({row["method"] for row in table}) >= RANKED_METHODS:
+                result.setdefault(labels, {}).setdefault(table[0]["source"], []).append(table)
+    return result
+
+
+def relative_ranks(by_source: Mapping[str, Sequence[Sequence[Entry]]]) -> dict[str, dict[str, float]]:
+    """Return the relative ranks of the methods of a line-up, by method and by source that all of them share.
+
+    The line-up has the methods that are on RANKED_SOURCES sources. A relative rank is 0 for the best method of the line-up and
+    1 for the worst; other methods do not count. Only tables count that have the whole line-up, and those of one source are averaged.
+
+    Args:
+        by_source: tables of rows that read the same labels, as in `tables_by_source`.
+    """
+    sources: dict[str, set[str]] = {}
+    for source, tables in by_source.items():
+        for row in itertools.chain(*tables):
+            sources.setdefault(row["method"], set()).add(source)
+    line_up = {method for method, of_method in sources.items() if len(of_method) >= RANKED_SOURCES}
+    result: dict[str, dict[str, float]] = {}
+    for source, tables in sorted(by_source.items()):
         by_method: dict[str, list[float]] = {}
         for table in tables:
-            for row, rank in zip(table, ranks(table)):
-                by_method.setdefault(row["method"], []).append((rank - 1) / (len(table) - 1))
-        if tables:
-            result.setdefault(labels, {})[source] = {method: float(np.mean(r)) for method, r in by_method.items()}
+            rows = [row for row in table if row["method"] in line_up]
+            if len(rows) > 1 and {row["method"] for row in rows} == line_up:
+                for row, rank in zip(rows, ranks(rows)):
+                    by_method.setdefault(row["method"], []).append((rank - 1) / (len(rows) - 1))
+        for method, relative in by_method.items():
+            result.setdefault(method, {})[source] = float(np.mean(relative))
     return result
 
 
 def overall_table(entries: Sequence[Entry]) -> str:
-    """Return a table of the average relative rank of each method over sources of data; a method needs RANKED_SOURCES of them.
+    """Return a table of the average relative rank of each method over the sources of data that its line-up shares.
 
-    If no method has so many, return a text that names the sources so far.
+    The methods of a line-up read the same labels; see `relative_ranks`. A line-up needs RANKED_SOURCES common sources. If no
+    line-up has so many, return a text that names the sources so far.
     """
-    by_labels, lines = relative_ranks(entries), []
-    for labels, by_source in sorted(by_labels.items()):
-        by_method: dict[str, dict[str, float]] = {}
-        for source, of_source in by_source.items():
-            for method, relative in of_source.items():
-                by_method.setdefault(method, {})[source] = relative
+    tables, lines = tables_by_source(entries), []
+    for labels, by_source in sorted(tables.items()):
+        by_method = relative_ranks(by_source)
         for method, relative in sorted(by_method.items(), key=lambda item: (np.mean(list(item[1].values())), item[0])):
             if len(relative) >= RANKED_SOURCES:
-                each = ", ".join(f"{source} {value:.2f}" for source, value in sorted(relative.items()))
-                average = f"{np.mean(list(relative.values())):.2f}"
-                lines.append(["train {}, val {}".format(*labels), method, average, len(relative), each])
-    heads = ["labels read", "method", "average relative rank", "n, sources", "relative rank on each source"]
+                each = ", ".join(f"{source} {value:.2f}" for source, value in relative.items())
+                values = list(relative.values())
+                spread = f"{min(values):.2f} to {max(values):.2f}"
+                lines.append(
+                    ["train {}, val {}".format(*labels), method, f"{np.mean(values):.2f}", spread, len(values), each]
+                )
+    heads = [
+        "labels read", "method", "average relative rank", "range over sources", "n, common sources",
+        "relative rank on each source",
+    ]  # fmt: skip
     if lines:
         return markdown(heads, lines)
-    sources = sorted({source for by_source in by_labels.values() for source in by_source})
+    sources = sorted({source for by_source in tables.values() for source in by_source})
     return (
-        f"There are too few sources: no method is ranked on {RANKED_SOURCES} of them yet, so there is no ranking over data sets. "
-        f"Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
+        f"There are too few sources: no line-up of methods has {RANKED_SOURCES} in common yet, so there is no ranking over data "
+        f"sets. Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
     )
 
 

@@ -150,9 +150,45 @@ def test_the_tables_have_means_differences_holm_and_ranks(tmp_path, capsys):
 
     mean_of_sets = f"{100 * np.mean([tests['reweight'][s] - tests['erm'][s] for s in range(10)]):.1f}"
     summary = every.summary_table(tmp_path)
-    cells = " | ".join([f"{mean_of_sets}, {mean_of_sets} (2, 0)"] * 2)
-    assert f"| ReWeight | train | {cells} | – | 0.0, 0.0 |" in summary
-    assert "| poly | none |" in summary and "| ERM | none |  |  |  | 0.0, 0.0 |" in summary
+    cells = " | ".join([f"{mean_of_sets}, {mean_of_sets} to {mean_of_sets} (1, 0)"] * 4)  # law's class is rare
+    assert f"| ReWeight | train | {cells} | – | 0.0, 0.0 to 0.0 |" in summary
+    assert "| poly | none |" in summary and "| ERM | none |  |  |  |  |  | 0.0, 0.0 to 0.0 |" in summary
+
+
+def test_means_are_by_source_first_and_have_the_range_over_data_sets():
+    by_set = {"dominoes": 0.1, "corrupted_5": 0.3, "law": 0.6}  # the first two are made of CIFAR-10
+    assert every.mean_by_source(by_set) == pytest.approx(0.4)
+    assert every.mean_and_range(by_set) == "40.0, 10.0 to 60.0"
+
+
+@pytest.mark.parametrize(
+    ("trained", "best", "at_edge"),
+    [((-4, -3, -2), -3, False), ((-4, -3, -2, -1, 0), 0, True), ((-6, -5, -4, -3, -2), -6, True), ((-4, -3, -2, -1), -2, False)],
+)  # fmt: skip
+def test_a_cell_is_marked_if_most_seeds_end_at_the_edge_of_the_window(tmp_path, trained, best, at_edge):
+    rows = rows_at(lambda e: 0.9 - 0.01 * abs(e - best), trained)
+    assert every.ends_at_edge(rows, DATA["dominoes"], "erm", "worst group") is at_edge
+    assert ("‡" in every.data_table(rows, "dominoes").split("val's classes")[1].split(" | ")[3]) is at_edge
+
+
+def test_pairs_of_methods_are_tested_within_a_data_set_by_holm(tmp_path):
+    rng = np.random.default_rng(1)
+    gain = {"groupdro": 0.08, "reweight": 0.0, "dfr": 0.05, "undersample": 0.001}
+    tests = {m: np.round(0.5 + gain[m] + 0.01 * rng.standard_normal(10), 6) for m in gain}
+    rows = [
+        row(method, e, seed, 0.5 + 0.1 * (e == -3), value if e == -3 else 0.0, balanced=(0.5 + 0.1 * (e == -3), 0.5))
+        for method, values in ({"erm": tests["reweight"]} | tests).items() for seed, value in enumerate(values)
+        for e in (-4, -3, -2)
+    ]  # fmt: skip
+    kept_results.add(every.STUDY, tmp_path, rows, packed=True)
+    lines = [line.strip("| ").split(" | ") for line in every.balanced_table(tmp_path).splitlines()[2:]]
+    by_groups = [line for line in lines if line[1] == "val's groups"]
+    p_values = sorted(stats.ttest_rel(tests["groupdro"], tests[m]).pvalue for m in ("reweight", "undersample"))
+    assert sorted(line[2] for line in by_groups) == ["GroupDRO minus ReWeight", "GroupDRO minus undersampling"]
+    expected = sorted(f"{p:.1g}" for p in (3 * p_values[0], max(3 * p_values[0], 2 * p_values[1])))
+    assert sorted(line[4] for line in by_groups) == expected
+    difference = paired_difference(dict(enumerate(tests["dfr"])), dict(enumerate(tests["reweight"])), 0, 1).percent()
+    assert f"| Dominoes | 150 | {difference} |" in every.dfr_table(tmp_path)
 
 
 def test_the_variance_shares_are_those_of_the_kept_values(tmp_path):
@@ -169,9 +205,11 @@ def test_the_variance_shares_are_those_of_the_kept_values(tmp_path):
                 }
                 rows.append(made)
     kept_results.add(every.STUDY, tmp_path, rows, packed=True)
-    line = every.variance_table(tmp_path).splitlines()[-1].split(" | ")
-    assert line[:3] == ["| Dominoes", "4", f"{100 * np.std([0.0, 0.1, 0.2, 0.3] * 36, ddof=1):.1f}"]
-    assert line[3].startswith("100%") and all(cell.startswith("0%") for cell in line[4:])
+    before, after = (line.strip("| ").split(" | ") for line in every.variance_table(tmp_path).splitlines()[-2:])
+    assert before[:4] == ["Dominoes", "before", "4", f"{100 * np.std([0.0, 0.1, 0.2, 0.3] * 36, ddof=1):.1f}"]
+    assert before[4].startswith("100%") and all(cell.startswith("0%") for cell in before[5:])
+    assert after[:2] == ["after", "4"] and after[3].startswith("100%") and after[4] == "–"
+    assert all(cell.startswith("0%") for cell in after[5:])
 
 
 def test_a_wrong_name_is_one_line(tmp_path):

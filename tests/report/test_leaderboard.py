@@ -291,15 +291,31 @@ def test_a_method_is_ranked_over_sources_among_equal_labels_with_ties_averaged()
     for data in ("two", "three", "four"):
         rows += five(data, falling)
     text = leaderboard.overall_table(rows)
-    assert "too few sources: no method is ranked on 5 of them yet" in text and "four, one, three, two" in text
+    assert "too few sources: no line-up of methods has 5 in common yet" in text and "four, one, three, two" in text
     lines = cells_of(leaderboard.overall_table([*rows, *five("five", falling)]))
-    assert [line[1:4] for line in lines] == [
-        ["a", "0.10", "5"], ["b", "0.30", "5"], ["c", "0.50", "5"], ["d", "0.70", "5"], ["e", "0.90", "5"],
+    assert [line[1:5] for line in lines] == [
+        ["a", "0.10", "0.00 to 0.50", "5"], ["b", "0.30", "0.25 to 0.50", "5"], ["c", "0.50", "0.50 to 0.50", "5"],
+        ["d", "0.70", "0.50 to 0.75", "5"], ["e", "0.90", "0.50 to 1.00", "5"],
     ]  # fmt: skip
-    assert lines[0][4] == "five 0.00, four 0.00, one 0.50, three 0.00, two 0.00"
+    assert lines[0][5] == "five 0.00, four 0.00, one 0.50, three 0.00, two 0.00"
     assert {line[0] for line in lines} == {"train classes, val same"}
     # Tables of four methods do not count, and neither do methods on four sources.
     assert not cells_of(leaderboard.overall_table([r for r in rows if r["method"] != "e"]))
+
+
+def test_methods_are_ranked_only_on_sources_that_all_of_the_line_up_share():
+    """Method f is missing on the sixth source, where a is worst, and x is on one source only, where it is best."""
+    falling = (0.9, 0.8, 0.7, 0.6, 0.5)
+    rows = five("six", falling[::-1])
+    for data in ("one", "two", "three", "four", "five"):
+        rows += [*five(data, falling), row("f", 0.4, data=data)]
+    rows.append(row("x", 0.95, data="one"))
+    lines = cells_of(leaderboard.overall_table(rows))
+    assert [line[1:5] for line in lines] == [
+        [method, f"{rank / 5:.2f}", f"{rank / 5:.2f} to {rank / 5:.2f}", "5"] for rank, method in enumerate("abcdef")
+    ]
+    rows = [r for r in rows if not (r["method"] == "e" and r["data"] == "five")]  # e is on "six" still, so on 5 sources
+    assert not cells_of(leaderboard.overall_table(rows)), "four common sources are too few"
 
 
 def test_data_sets_of_the_same_images_are_one_source():
