@@ -586,9 +586,15 @@ class Results:
         gains = scores[np.arange(len(scores)), places] - cluster_means(self.accuracy(THRESHOLDS), self.bases)
         return gains, [CANDIDATES[place] for place in places]
 
-    def p_after_choice(self, method: Method) -> float:
-        """Return the one-sided p-value of `method` minus THRESHOLDS that allows for the choice among CANDIDATES."""
+    def p_after_choice(self, method: Method, without: int | None = None) -> float:
+        """Return the two-sided p-value of `method` minus THRESHOLDS that allows for the choice among CANDIDATES.
+
+        Args:
+            without: the number of a base that is left out, in alphabetical order; None to use all bases.
+        """
         differences = self.by_base(CANDIDATES) - self.by_base([THRESHOLDS])
+        if without is not None:
+            differences = np.delete(differences, without, axis=0)
         return max_t_p(differences, CANDIDATES.index(method))
 
     def ranks(self) -> Ranks:
@@ -675,9 +681,11 @@ def outcome_text(folder: Path) -> str:
     times = Counter(chosen)
     usual, uses = times.most_common(1)[0]
     choices = "; ".join(f"{method}, for {counted(count, 'base')}" for method, count in times.most_common())
+    largest = int(np.abs(gains["c"]).argmax())
     single = results.tested == 1
     on_more = results.difference(usual, THRESHOLDS, ~single).points()
     same_network = results.difference(ADJUSTED, ADJUSTED._replace(at_val=True))
+    same = np.subtract(*results.by_base([ADJUSTED, ADJUSTED._replace(at_val=True)]).T)
     number = (
         f"{results.seeds.min()}"
         if results.seeds.min() == results.seeds.max()
@@ -691,13 +699,15 @@ def outcome_text(folder: Path) -> str:
         f"p-values are Holm's, two-sided; {len(results.tables)} tables of {len(names)} bases, {number} seeds of each.\n\n"
         f"The interval and the p-value of (c) do not allow for the choice: {uses} of {len(names)} bases chose {usual}, so (c) is "
         f"nearly the difference of the best of {len(CANDIDATES)} candidates, found with the test data of all bases. A permutation "
-        f"that flips the signs of bases, and takes the largest t of all candidates, allows for it: one-sided p = "
-        f"{results.p_after_choice(usual):.2g} for {usual}, before any correction for the five contrasts.\n\n"
+        f"that flips the signs of bases, and takes the largest |t| of all candidates, allows for it: p = "
+        f"{results.p_after_choice(usual):.2g} for {usual}, before any correction for the five contrasts. Without {names[largest]} it "
+        f"is {results.p_after_choice(usual, largest):.2g}, so what (c) shows depends on this base.\n\n"
         f"Not planned: the median over bases, and the mean without the base with the largest absolute difference, are, in "
         f"points, {'; '.join(without_largest(key) for key in 'abc')}. {counted(int(single.sum()), 'table')} of "
         f"{len(single)} {'has' if single.sum() == 1 else 'have'} a single test example of the smallest class; on the other tables, "
         f"{usual} gains {on_more} points over ERM with val's thresholds. On the same network, logit adjustment after "
-        f"training gains {same_network.points()} points over val's thresholds.\n"
+        f"training gains {same_network.points()} points over val's thresholds, and without {names[largest]} "
+        f"{clustered(np.delete(same, largest), [name for name in names if name != names[largest]]).points()}.\n"
     )
 
 

@@ -111,10 +111,10 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
 
 
 def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float:
-    """Return the one-sided p-value that the mean of a candidate is above 0, allowing for its choice among all candidates.
+    """Return the two-sided p-value that the mean of a candidate differs from 0, allowing for its choice among all candidates.
 
     Each draw flips the signs of whole rows, so it keeps the dependence between candidates. The p-value is the share of draws
-    in which the largest t of all candidates is at least the candidate's own t (Westfall and Young 1993). The actual
+    in which the largest |t| of all candidates is at least the candidate's own |t| (Westfall and Young 1993). The actual
     signs count as one more draw. The null hypothesis is that every row is as likely as its negative. The draws have a fixed seed.
 
     Args:
@@ -124,7 +124,7 @@ def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float
     norms = np.sqrt((differences**2).sum(0))  # flips keep them, so t rises with the mean divided by the norm
     scaled = np.divide(differences, norms, out=np.zeros_like(differences), where=norms > 0)
     signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(draws, len(scaled)))
-    reached = (signs @ scaled).max(1) >= scaled[:, candidate].sum() - 1e-9
+    reached = np.abs(signs @ scaled).max(1) >= abs(scaled[:, candidate].sum()) - 1e-9
     return float((1 + reached.sum()) / (1 + draws))
 
 
