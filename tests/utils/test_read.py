@@ -28,6 +28,7 @@ OTHER_READERS = {
     "report/run_index.py": "code of this package",
     "report/page/__init__.py": "style and scripts of the page, and figures that the same command has drawn",
     "deploy/export.py": "a file that the same function has just written",
+    "report/plot_style.py": "a figure that the same function has just written",
     "data/download.py": "an archive whose published checksum is compared",
     "data/sets/digits.py": "a file of scikit-learn",
     "data/images/decode.py": "an open image in memory",
