@@ -488,8 +488,8 @@ COMMANDS = {
     "reproduce leads_along_training": Command(
         "Compare the two losses at equal shares of training after interpolation, on every pair of classes of a data set.",
         "imbalance.experiments.leads_along_training:leads_along_training",
-        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
-         flag("--roles", "which class of a pair has 250 training images, while the other has 25: as_listed is the first class, swapped the second (default: as_listed)",
+        (flag("--data", "data sets, out of cifar and fashion", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+         flag("--roles", "which class of a pair has 250 training images, while the other has 25: as_listed is the first class, swapped the second",
               type=comma_list(valid=("as_listed", "swapped")), default=["as_listed"], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
@@ -511,7 +511,7 @@ COMMANDS = {
     "reproduce early_stopping": Command(
         "Compare the two losses if val chooses the epoch and the learning rate, on every pair of classes of a data set.",
         "imbalance.experiments.early_stopping:early_stopping",
-        (flag("--data", "data sets, out of cifar and fashion (default: cifar)", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
+        (flag("--data", "data sets, out of cifar and fashion", type=comma_list(valid=("cifar", "fashion")), default=["cifar"], metavar="NAME,…"),
          TRAIN, RESULTS, SEEDS, WORK_DIR, JOBS),
         overrides=True,
     ),

@@ -82,6 +82,11 @@ def auprc(scores: Array, positive: Array) -> float:
 
 def checked_scores(scores: Array, positive: Array) -> tuple[Array, Array]:
     """Return the arguments of `auroc` as arrays of floats and of bools, or raise `BadInput`."""
+    scores = as_array("scores", scores, 1)
+    if (
+        scores.dtype.kind in "iu"
+    ):  # floats round integers above 2**53 to the same value; their places have the same order
+        scores = np.unique(scores, return_inverse=True)[1]
     scores = as_floats("scores", scores, 1)
     return scores, as_bools("positive", positive, len(scores))
 

@@ -18,6 +18,7 @@ Runs that diverged, were interrupted or are incomplete are counted beside each m
 """
 
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -88,6 +89,9 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
         values = {
             metric: mean([_number(run.get(f"test/{metric}")) for run in runs], *bounds(metric)) for metric in metrics
         }
+        not_done = [f"{n} {status}" for status, n in counts.items() if status != "done"]
+        # A metric can have no value in a run that is done, such as MCC if all predictions are one class.
+        without_value = [f"{metric}: {n} without a value" for metric in metrics if (n := missing_values(runs, metric))]
         seconds = mean([_number(run["seconds"]) for run in runs if run["status"] == "done"], low=0)
         rule = selection_rule(runs[0])
         table.append(
@@ -98,11 +102,16 @@ def summarise(groups: dict[Key, list[Row]], metrics: Sequence[str]) -> list[dict
                 "selection: labels it reads": f"{rule['name']}: {rule['labels']}",
                 **values,
                 "n": counts["done"],
-                "left out": ", ".join(f"{n} {status}" for status, n in counts.items() if status != "done") or "–",
+                "left out": ", ".join([*not_done, *without_value]) or "–",
                 "seconds": seconds,
             }
         )
     return table
+
+
+def missing_values(runs: Sequence[Row], metric: str) -> int:
+    """Return the number of runs that are done, and have no value of a test metric."""
+    return sum(run["status"] == "done" and math.isnan(_number(run.get(f"test/{metric}"))) for run in runs)
 
 
 def summarise_groups(groups: dict[Key, list[Row]], work_dir: Path) -> list[dict[str, Any]]:

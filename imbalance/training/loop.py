@@ -111,6 +111,11 @@ def run(
     """
     changes = {} if overrides is None else overrides
     if data is not None and isinstance(changes, Mapping):
+        if ignored := [str(key) for key in changes if str(key) == "data" or str(key).startswith("data.")]:
+            raise BadInput(
+                f"overrides: {', '.join(ignored)} given beside data=, which replaces all of config.data; pass what prepares a data frame "
+                "as a keyword argument, such as val_fraction=0.3, and leave the rest out"
+            )
         changes = {**changes, "data": {"name": "in_memory"}}
     resolved, default = resolve(config, changes)
     dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))

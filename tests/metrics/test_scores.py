@@ -165,3 +165,10 @@ def test_scores_of_a_run_take_little_memory():
         assert tracemalloc.get_traced_memory()[1] < 3.5 * logits.nbytes  # the log-odds in float64 are twice the logits
     finally:
         tracemalloc.stop()
+
+
+def test_integer_scores_that_floats_would_round_to_ties_are_ranked():
+    values, positive = np.array([2**60, 2**60 + 1, 2**60 + 2, 2**60 + 1]), np.array([False, True, True, False])
+    places = np.array([0, 1, 2, 1])  # in the same order
+    assert scores.auroc(values, positive) == published.roc_auc_score(positive, places) == 0.875
+    assert scores.auprc(values, positive) == pytest.approx(published.average_precision_score(positive, places))

@@ -134,6 +134,17 @@ def test_a_table_that_cannot_be_written_is_one_line(output, words, work_dir, tmp
         write(work_dir=str(work_dir), output=str(tmp_path / output))
 
 
+def test_runs_that_are_done_and_have_no_value_of_a_metric_are_counted():
+    row = {"name": "a", "overrides": "", "status": "done", "seconds": 1.0, "test/mcc": 0.5}
+    rows = [
+        row,
+        {**row, "test/mcc": None},
+        {**row, "test/mcc": float("nan")},
+        {**row, "status": "diverged", "test/mcc": None},
+    ]
+    assert [report.missing_values(rows, metric) for metric in ("mcc", "f1")] == [2, 3]
+
+
 def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_path):
     groups = report.by_setting(collect(work_dir))
     table = report.as_text(report.summarise(groups, ["balanced_accuracy"]))
@@ -144,6 +155,8 @@ def test_tables_have_means_over_what_is_done_and_count_the_rest(work_dir, tmp_pa
     assert by_rate[own]["n"] == "3" and by_rate[own]["left out"] == "–"
     assert by_rate["0.5"]["balanced_accuracy"] == "90.0" and by_rate["0.5"]["n"] == "1"
     assert by_rate["0.5"]["left out"] == "1 diverged, 1 incomplete"
+    for row in report.summarise(groups, ["mcc"]):  # these runs have no mcc
+        assert row["left out"].endswith(f"mcc: {row['n']} without a value")
     assert all(line.count("|") == len(table[0]) + 1 for line in report.markdown(table).splitlines())
     assert r"digits\_ce" in report.latex(table) and r"70.0 $\pm$ 24.8" in report.latex(table)
     report.write_table(tmp_path, "results", report.summarise(groups, ["balanced_accuracy"]))

@@ -246,3 +246,12 @@ def test_a_missing_attribute_is_no_group(value):
     frame = {"x": np.arange(12.0), "p": np.array([value, "u", "v"] * 4, dtype=object), "y": np.array(["s", "t"] * 6)}
     with pytest.raises(BadInput, match="p has no value in 4 of 12 rows; give these rows a value of their own"):
         imbalance.run("arrays_erm", data=frame, target="y", attributes=("p",))
+
+
+@pytest.mark.parametrize(
+    "overrides", [{"data.val_fraction": 0.3, "data.attributes": ("s",)}, {"data": {"name": "digits"}}]
+)
+def test_overrides_that_the_passed_data_would_ignore_are_refused(tmp_path, overrides):
+    with pytest.raises(BadInput, match=f"overrides: {', '.join(overrides)} given beside data="):
+        imbalance.run("arrays_erm", overrides, data=parts(n=30), directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
