@@ -82,7 +82,7 @@ def deferred(plan: "Plan") -> dict[str, Any]:
 
 
 class Plan(NamedTuple):
-    """What decides the length of training of an arm on a table.
+    """The properties of a table and an arm that decide how long the arm trains.
 
     counts: the numbers of training examples of the classes.
     rate: the learning rate.
@@ -275,9 +275,8 @@ def logits_of(run: Run, dataset: Any) -> dict[str, np.ndarray] | None:
     except FileNotFoundError:
         return None
     for split, arrays in saved.items():
-        assert np.array_equal(arrays["indices"], getattr(dataset, split).indices.numpy()), (
-            f"{run.directory}: other data"
-        )
+        if not np.array_equal(arrays["indices"], getattr(dataset, split).indices.numpy()):
+            raise BadInput(f"{run.directory}: its {split} has other rows than the table; remove this directory")
     return {split: arrays["logits"].astype(np.float64) for split, arrays in saved.items()}
 
 

@@ -83,7 +83,7 @@ def early_stopped(row: Row) -> int | None:
 
 
 class Choice(NamedTuple):
-    """What val chooses for a loss on a pair of classes.
+    """The choice of val for a loss on a pair of classes, and the test results there.
 
     rate: the learning rate.
     epochs: (S,) epochs at which the runs are compared, in the order of the seeds.
@@ -124,7 +124,7 @@ Pair = tuple[str, str]  # the class with more images, then the one with fewer
 def choices(
     rows: Iterable[Row], exponent: float, epoch_of: Callable[[Row], int | None]
 ) -> dict[Pair, dict[str, Choice | None]]:
-    """Return what val chooses on each pair of classes, by loss.
+    """Return the choices of val on each pair of classes, by loss.
 
     Args:
         rows: the rows of one data set, all with the same seeds.

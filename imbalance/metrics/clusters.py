@@ -52,7 +52,6 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
             of a pair, are averaged.
         pairs: the numbers of the two classes of each of the P unordered pairs.
     """
-    from scipy import stats
 
     by_pair = differences.reshape(len(pairs), -1).mean(1)
     by_seed = differences.reshape(-1, differences.shape[-1]).mean(0)
@@ -64,9 +63,23 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
     error = float(np.sqrt(of_classes + of_seeds))
     spread = of_classes**2 / (classes - 1) + of_seeds**2 / (seeds - 1)
     freedom = min(classes - 1, error**4 / spread) if spread else classes - 1
+    return student(value, error, freedom, differences.size)
+
+
+def student(value: float, error: float, freedom: float, count: int) -> Contrast:
+    """Return a mean with the interval and the two-sided p-value of Student's t.
+
+    Args:
+        value: the mean.
+        error: its standard error; without any, the p-value is 0, or 1 for a mean of 0.
+        freedom: degrees of freedom.
+        count: number of values that the mean is over.
+    """
+    from scipy import stats
+
     half = error * float(stats.t.ppf(0.975, freedom))
     p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
-    return Contrast(value, value - half, value + half, p, differences.size)
+    return Contrast(value, value - half, value + half, p, count)
 
 
 def contrast_over_classes(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contrast:
@@ -78,13 +91,10 @@ def contrast_over_classes(values: np.ndarray, pairs: Sequence[tuple[int, int]]) 
         values: (P,), such as results of a single seed.
         pairs: the numbers of the two classes of each of the P unordered pairs.
     """
-    from scipy import stats
 
     value, error = float(values.mean()), float(np.sqrt(dyadic_variance(values, pairs)))
     freedom = len({number for pair in pairs for number in pair}) - 1
-    half = error * float(stats.t.ppf(0.975, freedom))
-    p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
-    return Contrast(value, value - half, value + half, p, len(values))
+    return student(value, error, freedom, len(values))
 
 
 def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
@@ -97,7 +107,6 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
         differences: (N,) one value for each table or other unit; nan for a unit without the value, which is left out.
         clusters: the name of the cluster of each unit.
     """
-    from scipy import stats
 
     means = cluster_means(differences, clusters)
     means = means[~np.isnan(means)]
@@ -105,9 +114,7 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
     if len(means) < 2:
         return Contrast(value, np.nan, np.nan, np.nan, count)
     error, freedom = float(means.std(ddof=1) / np.sqrt(len(means))), len(means) - 1
-    half = error * float(stats.t.ppf(0.975, freedom))
-    p = float(2 * stats.t.sf(abs(value) / error, freedom)) if error else float(value == 0)
-    return Contrast(value, value - half, value + half, p, count)
+    return student(value, error, freedom, count)
 
 
 def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float:
@@ -143,12 +150,11 @@ def cluster_means(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
 def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> float:
     """Return the variance of the mean of P values, one value for each pair of K classes.
 
-    Values of pairs with a common class are dependent.
-
-    The products of the residuals of all pairs that share a class are summed (Aronow, Samii and Assenova, Political
-    Analysis 2015). This sum is too small by the factor 1 − (2K − 3) / P,
-    because the residuals are differences from the measured mean, not from the true one. Division by the factor removes the bias if `pairs` has all K (K − 1) / 2 pairs, both for independent pairs and for sums of two class
-    effects. A negative sum counts as 0. The result is nan if all pairs share a class, as they do for three classes.
+    Values of pairs with a common class are dependent. So the products of the residuals of all pairs that share a class are
+    summed (Aronow, Samii and Assenova, Political Analysis 2015). This sum is too small by the factor 1 − (2K − 3) / P, because
+    the residuals are differences from the measured mean, not from the true one. Division by the factor removes the bias if
+    `pairs` has all K (K − 1) / 2 pairs, both for independent pairs and for sums of two class effects. A negative sum counts
+    as 0. The result is nan if all pairs share a class, as they do for three classes.
 
     Args:
         values: (P,).
