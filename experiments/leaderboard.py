@@ -19,7 +19,7 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import choose, every_method, keel_tables, keel_tables_runs, protocol, subpopbench
+from imbalance.experiments import choose, every_method_runs, keel_tables, keel_tables_runs, protocol, subpopbench
 from imbalance.experiments.keel_tables_runs import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
@@ -264,25 +264,27 @@ def every_method_budget(method: str) -> Entry:
     """Return the cell "budget" of a method whose two stages share the epochs of the comparison; {} for other methods."""
     if method != "jtt":
         return {}
-    return {"budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}"}
+    return {"budget": f"{every_method_runs.EPOCHS} epochs, batches of {every_method_runs.BATCH}"}
 
 
 def every_method_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each data set, rule and method of the comparison of every method on real data."""
-    rows = kept_results.read(every_method.STUDY, folder)
-    for name, data in every_method.DATA.items():
-        for labels, rule in every_method.rules_of(data).items():
-            for method in every_method.methods_for(data):
+    rows = kept_results.read(every_method_runs.STUDY, folder)
+    for name, data in every_method_runs.DATA.items():
+        for labels, rule in every_method_runs.rules_of(data).items():
+            for method in every_method_runs.methods_for(data):
                 of_method = [row for row in rows if row["set"] == name and row["method"] == method]
-                exponents = every_method.window(of_method, data, method, rule)
+                exponents = every_method_runs.window(of_method, data, method, rule)
                 tried = [row for row in of_method if int(row["exponent"]) in exponents]
                 if not tried:
                     continue
-                values = every_method.run_values(data, method, data.rates)
-                config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
+                values = every_method_runs.run_values(data, method, data.rates)
+                config = flatten(make_run(every_method_runs.CONFIG, values, 0, "runs").config.to_dict())
                 ends = sorted({10.0**exponent for exponent in (exponents[0], exponents[-1])})
                 fitted = (
-                    leaderboard.FITTED_TO_VAL if every_method.EVERY[method].overrides.get("head.name") == "dfr" else ""
+                    leaderboard.FITTED_TO_VAL
+                    if every_method_runs.EVERY[method].overrides.get("head.name") == "dfr"
+                    else ""
                 )
                 read = "groups" if fitted and data.by == "group" else labels
                 about = {
@@ -302,7 +304,11 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),
                 }
                 yield entry(
-                    every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
+                    every_method_runs.STUDY,
+                    tried,
+                    every_method_runs.outcome(of_method, data, method, rule),
+                    about,
+                    config,
                 )
 
 
