@@ -69,8 +69,8 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     }
     assert pairs.rate_of(rows, "fashion", method) == 0.003
     assert r"**0.003: 80.0 (100)** |" in pairs.tuning_table(rows, ["fashion"])
-    ends = [r | {"lr": "0.03"} if r["lr"] == "0.003" else r for r in rows]
-    assert r"**0.03: 80.0 (100)**\* |" in pairs.tuning_table(ends, ["fashion"]), "the largest rate that was tried"
+    ends = [r | {"lr": "0.1"} if r["lr"] == "0.003" else r for r in rows]
+    assert r"**0.1: 80.0 (100)**\* |" in pairs.tuning_table(ends, ["fashion"]), "the largest rate that was tried"
 
     found = pairs.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
