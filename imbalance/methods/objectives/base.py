@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from imbalance.config.schema import Natural, NonNegative
 from imbalance.config.tags import Tags
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import count_attributes
 from imbalance.methods.batch import Batch, Inputs, Loss
 
 Environments = Literal["group", "attribute"]
+ENVIRONMENTS_BY_ATTRIBUTE = "config.objective.environments: 'attribute'"
 
 
 class Objective(nn.Module):
@@ -227,10 +229,4 @@ def count_environments(environments: Environments, num_classes: int, num_groups:
     """
     if environments == "group":
         return num_groups
-    if num_groups <= num_classes or num_groups % num_classes:
-        raise BadInput(
-            "config.objective.environments: 'attribute' needs a group for each combination of a class and an attribute, "
-            f"so the number of groups must be a multiple of the number of classes, at least twice it; this data set has "
-            f"{num_classes} classes and {num_groups} groups; use 'group'"
-        )
-    return num_groups // num_classes
+    return count_attributes(ENVIRONMENTS_BY_ATTRIBUTE, num_classes, num_groups, "use 'group'")
