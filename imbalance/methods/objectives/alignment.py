@@ -28,6 +28,7 @@ class Alignment(Objective):
     def __init__(self, num_classes: int, num_groups: int, *, environments: Environments, penalty: NonNegative):
         super().__init__()
         self.count, self.penalty = count_environments(environments, num_classes, num_groups), penalty
+        self.num_groups = num_groups
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, features: Tensor) -> Tensor:
         environments = groups % self.count  # see `count_environments`
