@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import NonNegative, Positive, checked
+from imbalance.config.schema import NonNegative, Positives, checked
 from imbalance.config.tags import Tags
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Environments, Objective, count_environments
@@ -97,7 +97,7 @@ class MaximumMeanDiscrepancy(Alignment):
         *,
         environments: Environments,
         penalty: NonNegative,
-        gammas: tuple[Positive, ...],
+        gammas: Positives,
     ):
         super().__init__(num_classes, num_groups, environments=environments, penalty=penalty)
         self.gammas = gammas
