@@ -86,7 +86,8 @@ def truncated(
     Args:
         by: "class" to count the examples of classes, "group" to count those of groups.
         exponent: 0 for equal weights, 1 for classes or groups of equal total weight before the cut.
-        ceiling: the largest weight, as a multiple of the mean weight.
+        ceiling: the largest weight before rescaling, as a multiple of the mean weight. Rescaling to mean 1 then raises all
+            weights alike.
     """
     return mean_one(importance(labels, by=by, exponent=exponent).clamp(max=ceiling))
 

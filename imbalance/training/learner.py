@@ -23,13 +23,14 @@ from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import check_combinations
 from imbalance.methods.batch import Inputs
 from imbalance.methods.context import FirstRun, GroupAssignment, RunContext, read_first_run
 from imbalance.methods.group_inference.registry import GROUPS, with_environments
 from imbalance.methods.heads.registry import HEADS
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.mixing import MIXINGS, Mix
-from imbalance.methods.objectives.base import Objective, as_objective
+from imbalance.methods.mixing import MIXINGS, Mix, check_lisa_groups
+from imbalance.methods.objectives.base import ENVIRONMENTS_BY_ATTRIBUTE, Objective, as_objective
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
@@ -269,6 +270,7 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
     check_views_and_columns(config, objective)
+    check_attributes(config, context)
 
     if full_batches and not getattr(loss, "is_convex", False):
         raise BadInput(
@@ -499,6 +501,15 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
             f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
             "the number of training examples, as every micro-batch needs an example"
         )
+
+
+def check_attributes(config: Experiment, context: RunContext) -> None:
+    """Raise `BadInput` if the objective or the mixing needs attributes, and the groups of train are not class × attribute."""
+    targets, groups, num_classes, num_groups = context.targets, context.groups, context.num_classes, context.num_groups
+    if config.objective.get("environments") == "attribute":
+        check_combinations(ENVIRONMENTS_BY_ATTRIBUTE, targets, groups, num_groups // num_classes, "use 'group'")
+    if config.mix.name == "lisa":
+        check_lisa_groups(targets, groups, num_classes, num_groups)
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
