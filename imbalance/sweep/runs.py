@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import config_file, config_name_and_overrides, resolve
-from imbalance.errors import BadInput, Busy, Diverged
+from imbalance.errors import BadInput, Busy, Damaged, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
@@ -58,8 +58,8 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
 
 def is_done(directory: Path) -> bool:
-    """Return whether the run in a run directory is done."""
-    with contextlib.suppress(FileNotFoundError):
+    """Return whether the run in a run directory is done; a run whose summary.json is damaged is not, and trains again."""
+    with contextlib.suppress(FileNotFoundError, Damaged):
         return summary_of(directory)["status"] == "done"
     return False
 
@@ -114,7 +114,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
         jobs: number of worker processes.
     """
     runs, summaries = [run for batch in batches for run in batch], {}
-    done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
+    done_before = {run.directory for run in runs if is_done(run.directory)}
     lowest = bounds(runs[0].config.score)[0]
     with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}

@@ -15,7 +15,7 @@ from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, wilson
 from imbalance.report import plots, report
-from imbalance.report.collect import collect, columns, write, write_csv, write_parquet
+from imbalance.report.collect import collect, columns, separate_repeated, write, write_csv, write_parquet
 from imbalance.report.settings import default_metrics
 from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
@@ -56,14 +56,20 @@ def work_dir(tmp_path):
     return folder
 
 
-def test_two_runs_of_one_name_and_seed_are_told(work_dir, tmp_path, capsys):
-    """The means of two work_dirs would count them as two seeds."""
+def test_two_runs_of_one_name_and_seed_are_two_settings(work_dir):
+    """The means of two work_dirs counted them as two seeds."""
     rows = collect(work_dir)
-    assert report.repeated_seeds(rows) == ""
-    other = {**rows[0], "run": f"again/{rows[0]['run']}"}
-    assert f"{rows[0]['run']} and again/{rows[0]['run']} have the same config name" in report.repeated_seeds(
-        [*rows, other]
-    )
+    assert separate_repeated(rows) == (rows, "")
+    again = [{**row, "run": f"again/{row['run']}"} for row in rows if row["overrides"] == "default"][1:]
+    separated, warning = separate_repeated([*rows, *again])
+    groups = report.by_setting(separated)
+    sizes = {("digits_ce", "default"): 3, ("digits_ce", "optim.lr=0.5"): 3, ("again/digits_ce", "default"): 2}
+    assert {key: len(runs) for key, runs in groups.items()} == sizes
+    assert f"{again[0]['run'].removeprefix('again/')} and {again[0]['run']} have the same config name" in warning
+
+    copy = {**rows[0], "run": f"{rows[0]['run']} (copy)"}  # in the same folder
+    groups = report.by_setting(separate_repeated([*rows, copy])[0])
+    assert [len(runs) for runs in groups.values()] == [1, 1, 1, 3, 1]
 
 
 def test_metrics_that_no_run_has_are_refused():
