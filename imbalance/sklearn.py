@@ -28,7 +28,7 @@ from imbalance.data.tables.values import as_categories, check_unmasked
 from imbalance.deploy.load import build_network
 from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
-from imbalance.metrics.warnings import corrected_twice
+from imbalance.metrics.warnings import corrected_twice, equal_views
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.package import __version__
@@ -171,6 +171,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         seed = int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31 - 1)
         config = self._config(seed)
         dataset, self.encoding_ = self._dataset(columns, targets, groups, seed)
+        for line in filter(None, (corrected_twice(config), equal_views(config, dataset))):
+            warnings.warn(line, stacklevel=3)
         before = random_state()
         try:
             run = train_in_memory(config, dataset)
@@ -247,8 +249,6 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             items += [f"{key.removeprefix(f'{section}.')!r}: <{fits}>" for key, fits in error.values.items()
                       if key.startswith(f"{section}.")]  # fmt: skip
             raise BadInput(f"{section}: a value is missing; give {section}={{{', '.join(items)}}}") from None
-        if line := corrected_twice(config):
-            warnings.warn(line, stacklevel=3)
         readers = {
             f"callbacks.select={config.callbacks.select!r}": config.callbacks.select == "best",
             f"callbacks.patience={config.callbacks.patience}": config.callbacks.patience > 0,
@@ -284,7 +284,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         encoding = fit_features(columns, train, chosen.numeric, chosen.categorical, MISSING)
         inputs = transform(columns, encoding)
         for note in (*chosen.notes, *encoding_notes(columns, train, encoding, inputs.shape[1])[1:]):
-            warnings.warn(f"X: {note}", stacklevel=3)
+            warnings.warn(f"X: {note}", stacklevel=4)
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)

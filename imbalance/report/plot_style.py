@@ -1,6 +1,7 @@
 """Set the style of all figures, and save them as PNG and PDF."""
 
 import logging
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +48,11 @@ def label(text: str) -> str:
     """Escape a name for matplotlib, which reads `$` as a formula and hides labels that begin with an underscore."""
     text = text.replace("$", r"\$")
     return "\N{ZERO WIDTH SPACE}" + text if text.startswith("_") else text
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return a name for matplotlib as `label` does, in lines of at most `width` characters, so that long names fit."""
+    return label("\n".join(textwrap.wrap(text, width, break_on_hyphens=False)))
 
 
 def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
