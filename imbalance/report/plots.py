@@ -137,17 +137,20 @@ def rates(settings: Settings) -> "Figure | None":
     if not by_name:
         return None
     figure, axis = subplots(1, 1, 7.2, 3.6)
+    from matplotlib.lines import Line2D  # after `subplots`, which says if matplotlib is missing
+
     handles = []
     for i, runs in enumerate(by_name.values()):
         colour, marker = PALETTE[i % len(PALETTE)], "osD^v<>"[i % 7]
-        line = {"color": colour, "linewidth": 1.2, "linestyle": ("-", "--", ":")[i // len(PALETTE) % 3]}
-        handles += axis.plot([], [], marker=marker, markersize=4, **line)
+        line: dict[str, Any] = {"color": colour, "linewidth": 1.2, "linestyle": ("-", "--", ":")[i // len(PALETTE) % 3]}
+        handles.append(Line2D([], [], marker=marker, markersize=4, **line))
         done = [(run["config.optim.lr"], 100 * run["score"]) for run in runs if run["score"] is not None]
         axis.plot(*zip(*done), marker, color=colour, markersize=4, alpha=0.7) if done else None
         means = [(rate, np.mean([s for r, s in done if r == rate])) for rate in sorted({r for r, _ in done})]
         axis.plot(*zip(*means), **line) if means else None
         lost = [run["config.optim.lr"] for run in runs if run["status"] == "diverged"]
-        axis.plot(lost, [0.03] * len(lost), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
+        if lost:  # markers of no points would have a place outside the axes, for which the layout would make room
+            axis.plot(lost, [0.03] * len(lost), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
     axis.set(xscale="log", xlabel="learning rate (× diverged)", ylabel="score on val, %")
     legend_below(figure, handles, list(by_name))
     return figure
