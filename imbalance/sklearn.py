@@ -288,7 +288,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)
-        return check_population(dataset), encoding
+        return check_population(dataset, "X, y"), encoding
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, with the version of this program."""

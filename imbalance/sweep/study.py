@@ -50,6 +50,7 @@ class Search(NamedTuple):
     sampler: str  # "random" or "tpe"
     trials: int  # total number of points of this space in the study
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
+    seed: int = 0  # seed of the sampler
 
     def has(self, point: Point) -> bool:
         """Return whether `point` (config, overrides and seed) lies in the search space."""

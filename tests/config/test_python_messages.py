@@ -2,11 +2,16 @@
 
 import numpy as np
 import pytest
+import torch
 
 import imbalance
 from imbalance.config.override_flags import in_python
+from imbalance.data import as_dataset
 from imbalance.errors import BadInput
+from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.methods.standalone import example_weights
 from imbalance.sklearn import ImbalanceClassifier
+from imbalance.theory.oracle import margin_direction
 
 
 @pytest.mark.parametrize(
@@ -60,3 +65,28 @@ def test_values_are_written_as_python_writes_them_and_whole_commands_stay():
     )
     command = "type imbalance train --config=runs/config.json --config.work_dir=elsewhere"
     assert in_python(command) == command
+
+
+def test_plain_functions_name_their_arguments_and_a_run_its_keys(tmp_path):
+    """Their messages began with config.data, config.weights.values and config.objective.positives."""
+    targets = torch.tensor([0, 1, 1])
+    with pytest.raises(BadInput, match="^values: 1 values given; these data have 2 classes; .* because by='class'$"):
+        example_weights("given", targets, by="class", values=(1.0,))
+    with pytest.raises(BadInput, match="^inputs: no linear classifier separates"):
+        margin_direction(np.array([[0.0], [1.0], [0.0], [1.0]]), np.array([0, 0, 1, 1]))
+    with pytest.raises(BadInput, match="^positives: "):
+        OBJECTIVES["smooth_ap"](2, positives=(2,), share=0.5, temperature=0.1)  # pyright: ignore[reportCallIssue]
+    for changes, start in (
+        ({"weights": {"name": "given", "by": "class", "values": (1.0,)}}, "config.weights.values: 1 values given"),
+        ({"objective": {"name": "smooth_ap", "positives": (20,), "share": 0.5, "temperature": 0.1}}, "config.objective.positives: "),
+    ):
+        with pytest.raises(BadInput, match=f"^{start}"):
+            imbalance.run("digits_ce", changes, directory=tmp_path / start[:14])
+
+
+def test_data_from_python_are_named_data():
+    inputs, targets = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
+    splits = {name: (inputs, targets) for name in ("train", "val", "test")}
+    dataset = as_dataset(splits, (" cat", "dog "))
+    with pytest.raises(BadInput, match="^data: class ' cat' is empty, or begins or ends with a space; rename it$"):
+        imbalance.run("digits_ce", data=dataset)
