@@ -16,7 +16,9 @@ from imbalance.errors import BadInput
 from imbalance.report.saved_runs import evaluations_of, metric, summary_of
 from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
+from imbalance.training.logging import run_log
 from imbalance.utils import workers
+from imbalance.utils.files import missing_folders
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -108,6 +110,23 @@ def test_only_runs_that_were_done_are_counted_as_before_this_command(tmp_path, c
     summaries = run_all([done, interrupted, diverged, damaged, new], 1, 1)
     assert [summary["status"] for summary in summaries] == ["done"] * 5
     assert "5 of 5 runs done (1 before this command)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_refused_run_removes_the_folders_that_another_process_made_for_runs(tmp_path, monkeypatch):
+    """With several workers, the folders that one worker made and another worker left last remained."""
+    work_dir = tmp_path / "new" / "runs"
+    run = make_run("folder_erm", {"data.folder": "nowhere"}, 0, str(work_dir))
+    monkeypatch.setattr(run_log, "NEW_FOLDERS", set(missing_folders(run.directory)))
+    run.directory.parent.mkdir(parents=True)  # by another worker
+    with pytest.raises(BadInput, match="nowhere"):
+        train_quietly([run])
+    assert not any(tmp_path.iterdir())
+    work_dir.mkdir(parents=True)  # by the user
+    monkeypatch.setattr(run_log, "NEW_FOLDERS", set())
+    run.directory.parent.mkdir(parents=True)
+    with pytest.raises(BadInput, match="nowhere"):
+        train_quietly([run])
+    assert work_dir.is_dir() and not any(work_dir.iterdir())
 
 
 def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
