@@ -19,8 +19,8 @@ import numpy as np
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.schema import flatten
-from imbalance.experiments import choose, every_method, keel_tables, protocol, subpopbench
-from imbalance.experiments.keel_tables import OUTSIDERS
+from imbalance.experiments import choose, every_method_runs, keel_tables, keel_tables_runs, protocol, subpopbench
+from imbalance.experiments.keel_tables_runs import OUTSIDERS
 from imbalance.experiments.subpopbench_settings import DATA, METHODS, RETRAINED, data_set_of, has_head, point
 from imbalance.metrics.selection import KEPT
 from imbalance.metrics.variance import variance_components
@@ -264,25 +264,27 @@ def every_method_budget(method: str) -> Entry:
     """Return the cell "budget" of a method whose two stages share the epochs of the comparison; {} for other methods."""
     if method != "jtt":
         return {}
-    return {"budget": f"{every_method.EPOCHS} epochs, batches of {every_method.BATCH}"}
+    return {"budget": f"{every_method_runs.EPOCHS} epochs, batches of {every_method_runs.BATCH}"}
 
 
 def every_method_entries(folder: Path) -> Iterator[Entry]:
     """Yield a row for each data set, rule and method of the comparison of every method on real data."""
-    rows = kept_results.read(every_method.STUDY, folder)
-    for name, data in every_method.DATA.items():
-        for labels, rule in every_method.rules_of(data).items():
-            for method in every_method.methods_for(data):
+    rows = kept_results.read(every_method_runs.STUDY, folder)
+    for name, data in every_method_runs.DATA.items():
+        for labels, rule in every_method_runs.rules_of(data).items():
+            for method in every_method_runs.methods_for(data):
                 of_method = [row for row in rows if row["set"] == name and row["method"] == method]
-                exponents = every_method.window(of_method, data, method, rule)
+                exponents = every_method_runs.window(of_method, data, method, rule)
                 tried = [row for row in of_method if int(row["exponent"]) in exponents]
                 if not tried:
                     continue
-                values = every_method.run_values(data, method, data.rates)
-                config = flatten(make_run(every_method.CONFIG, values, 0, "runs").config.to_dict())
+                values = every_method_runs.run_values(data, method, data.rates)
+                config = flatten(make_run(every_method_runs.CONFIG, values, 0, "runs").config.to_dict())
                 ends = sorted({10.0**exponent for exponent in (exponents[0], exponents[-1])})
                 fitted = (
-                    leaderboard.FITTED_TO_VAL if every_method.EVERY[method].overrides.get("head.name") == "dfr" else ""
+                    leaderboard.FITTED_TO_VAL
+                    if every_method_runs.EVERY[method].overrides.get("head.name") == "dfr"
+                    else ""
                 )
                 read = "groups" if fitted and data.by == "group" else labels
                 about = {
@@ -302,7 +304,11 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),
                 }
                 yield entry(
-                    every_method.STUDY, tried, every_method.outcome(of_method, data, method, rule), about, config
+                    every_method_runs.STUDY,
+                    tried,
+                    every_method_runs.outcome(of_method, data, method, rule),
+                    about,
+                    config,
                 )
 
 
@@ -312,31 +318,31 @@ def keel_entries(folder: Path) -> Iterator[Entry]:
     A seed's value is the mean over base data sets; see `keel_tables`. Only tables and seeds that every other table has, too,
     are used. ERM has a second row, with thresholds from val, because it is the baseline of the study.
     """
-    rows = kept_results.read(keel_tables.STUDY, folder)
+    rows = kept_results.read(keel_tables_runs.STUDY, folder)
     seeds = keel_tables.common_seeds(rows)
     if not seeds:
         return
     rows = [row for row in rows if int(row["seed"]) in seeds]
     by_seed = {seed: keel_tables.Results([row for row in rows if int(row["seed"]) == seed]) for seed in sorted(seeds)}
-    rates = keel_tables.tuned_rates(kept_results.read(keel_tables.RATE_STUDY, folder))
+    rates = keel_tables_runs.tuned_rates(kept_results.read(keel_tables_runs.RATE_STUDY, folder))
     about = {
         "data": f"keel ({counted(len({row['table'] for row in rows}), 'table')})", "metric": "balanced accuracy",
-        "budget": f"about {keel_tables.STEPS} steps, batches of {keel_tables.BATCH}",
+        "budget": f"about {keel_tables_runs.STEPS} steps, batches of {keel_tables_runs.BATCH}",
         "draws": str(len(seeds)),
         "test examples": str(sum(int(size) for row in rows for size in row["test counts"].split("|")) // len(seeds)),
-        **Tuning(f"best of {len(keel_tables.RATES)} learning rates on val of {len(keel_tables.TUNED_ON)} tables", "classes").cells,
+        **Tuning(f"best of {len(keel_tables_runs.RATES)} learning rates on val of {len(keel_tables_runs.TUNED_ON)} tables", "classes").cells,
     }  # fmt: skip
     for method in (*keel_tables.BY_LARGEST, keel_tables.THRESHOLDS):
         if method.arm in OUTSIDERS:
             continue
         values = {seed: results.mean("balanced accuracy", method) for seed, results in by_seed.items()}
         config = keel_tables.example_config(method, rates[method.arm])
-        settings = {"settings": keel_tables.settings_text(config), "config": keel_tables.CONFIG}
+        settings = {"settings": keel_tables.settings_text(config), "config": keel_tables_runs.CONFIG}
         column = f"{method.arm}: {'right at val' if method.at_val else 'right'}"
         own = [
             {key: value for key, value in row.items() if ": " not in key or key == column} for row in rows
         ]  # for the digest
-        yield entry(keel_tables.STUDY, own, values, {**about, **settings}, config)
+        yield entry(keel_tables_runs.STUDY, own, values, {**about, **settings}, config)
 
 
 SOURCES = (

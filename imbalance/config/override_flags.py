@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from imbalance.errors import BadInput
 
 PREFIX = "--config."
-FLAG = re.compile(r"--config\.([\w.<>]+)(?:=(<[^<>]*>|…|[^\s;,)?]+(?:,[^\s;,)?]+)*))?")  # key, and value if there is one
+FLAG = re.compile(
+    r"--config\.([\w.<>]+)(?:=(<[^<>]*>|…|[^\s;,)?]+(?:,[^\s;,)?]+)*))?"
+)  # key, and value if there is one
 FLAGS = re.compile(rf"(?P<shell>(?:imbalance [a-z]+|main\.py)(?: --\S+)+)|{FLAG.pattern}(?: {FLAG.pattern})*")
 
 

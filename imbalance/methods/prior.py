@@ -115,7 +115,9 @@ def training_prior(
 
 
 def class_shares(
-    prior: str | Sequence[float] | Array | Tensor, natural: Sequence[float] | Array | Tensor, names: str = "'natural', 'uniform'"
+    prior: str | Sequence[float] | Array | Tensor,
+    natural: Sequence[float] | Array | Tensor,
+    names: str = "'natural', 'uniform'",
 ) -> Tensor:
     """Return `prior` as (K,) float64 class shares.
 
@@ -159,7 +161,9 @@ def checked_shares(key: str, values: Any, num_classes: int | None, needed: str) 
         raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
         given = ", ".join(f"{share:g}" for share in shares.tolist())
-        raise BadInput(f"{key}: {given} given; class shares must be at least 0 and sum to 1, as counts / counts.sum() does")
+        raise BadInput(
+            f"{key}: {given} given; class shares must be at least 0 and sum to 1, as counts / counts.sum() does"
+        )
     return shares / shares.sum()
 
 
@@ -178,7 +182,9 @@ def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
     """
     for name, shares in (("target", target), ("prior", prior)):
         if not isinstance(shares, Tensor):
-            raise BadInput(f"{name}: {short_repr(shares)} given; a tensor (K,) is needed, such as torch.tensor([0.9, 0.1])")
+            raise BadInput(
+                f"{name}: {short_repr(shares)} given; a tensor (K,) is needed, such as torch.tensor([0.9, 0.1])"
+            )
     if target.shape != prior.shape or target.ndim != 1 or not ((target >= 0) & (prior >= 0)).all():
         raise BadInput(
             f"target, prior: shares of shapes {tuple(target.shape)} and {tuple(prior.shape)} given; give two vectors with a share from "

@@ -66,7 +66,10 @@ def legend_below(figure: "Figure", handles: Sequence[Any], names: Sequence[str],
     longest = max(map(len, names))
     columns = max(1, min(len(names), int(width / (CHARACTER * longest + HANDLE))))
     texts = [wrapped(name, int((width / columns - HANDLE) / CHARACTER)) for name in names]
-    lines = [max(text.count("\n") + 1 for text in texts[i::-(-len(texts) // columns)]) for i in range(-(-len(texts) // columns))]
+    lines = [
+        max(text.count("\n") + 1 for text in texts[i :: -(-len(texts) // columns)])
+        for i in range(-(-len(texts) // columns))
+    ]
     figure.set_size_inches(width, height + 0.16 * sum(lines))
     figure.legend(handles, texts, loc="outside lower center", ncols=columns, **options)
 

@@ -123,7 +123,9 @@ def run(
         resolved, default = resolve(config, changes)
     except MissingKeys as error:
         raise incomplete_section(error, changes) from None
-    dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table), "data")
+    dataset = (
+        None if data is None and not table else check_population(given_dataset(data, resolved.seed, table), "data")
+    )
     if directory is not None:
         directory = checked_directory(directory)
     elif dataset is not None and (isinstance(data, Mapping | Dataset) or table.get("split")):

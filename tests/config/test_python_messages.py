@@ -78,7 +78,10 @@ def test_plain_functions_name_their_arguments_and_a_run_its_keys(tmp_path):
         OBJECTIVES["smooth_ap"](2, positives=(2,), share=0.5, temperature=0.1)  # pyright: ignore[reportCallIssue]
     for changes, start in (
         ({"weights": {"name": "given", "by": "class", "values": (1.0,)}}, "config.weights.values: 1 values given"),
-        ({"objective": {"name": "smooth_ap", "positives": (20,), "share": 0.5, "temperature": 0.1}}, "config.objective.positives: "),
+        (
+            {"objective": {"name": "smooth_ap", "positives": (20,), "share": 0.5, "temperature": 0.1}},
+            "config.objective.positives: ",
+        ),
     ):
         with pytest.raises(BadInput, match=f"^{start}"):
             imbalance.run("digits_ce", changes, directory=tmp_path / start[:14])
@@ -86,7 +89,7 @@ def test_plain_functions_name_their_arguments_and_a_run_its_keys(tmp_path):
 
 def test_data_from_python_are_named_data():
     inputs, targets = np.eye(4, dtype=np.float32), np.array([0, 1, 0, 1])
-    splits = {name: (inputs, targets) for name in ("train", "val", "test")}
+    splits = dict.fromkeys(("train", "val", "test"), (inputs, targets))
     dataset = as_dataset(splits, (" cat", "dog "))
     with pytest.raises(BadInput, match="^data: class ' cat' is empty, or begins or ends with a space; rename it$"):
         imbalance.run("digits_ce", data=dataset)

@@ -1,124 +1,16 @@
-"""The comparison of every method on real data: windows of learning rates, the choice on val, rows and tables."""
-
-import json
+"""The tables of the comparison of every method on real data."""
 
 import numpy as np
 import pytest
+from helpers.every_method import row, rows_at
 from scipy import stats
 
 from imbalance.cli.main import arguments_of
 from imbalance.errors import BadInput
 from imbalance.experiments import every_method as every
-from imbalance.experiments.every_method import DATA, EVERY, Data
+from imbalance.experiments.every_method_runs import DATA, ends_at_edge
 from imbalance.metrics.intervals import mean, paired_difference
 from imbalance.report import kept_results
-from imbalance.sweep.runs import make_run, train_quietly
-
-DIGITS = dict(
-    name="colored_digits", train_per_group=(60, 20, 20, 60), saturation=0.5, val_fraction=0.1, test_fraction=0.3
-)
-
-
-def row(method, exponent, seed, val, test, name="dominoes", status="done", balanced=(0.5, 0.5)) -> dict[str, str]:
-    """Return a row with made-up results: the values of both rules on val and test."""
-    scores = {
-        "worst group: val": val, "worst group: worst group": test, "balanced: val": balanced[0], "balanced: worst group": balanced[1],
-        "balanced: balanced": balanced[1],
-    }  # fmt: skip
-    about = dict(
-        name="drawn_erm", overrides=f"{name}{method}{exponent}", data=str(seed), set=name, method=method, status=status
-    )
-    cells = {key: str(value) for key, value in scores.items()} if status == "done" else dict.fromkeys(scores, "")
-    return {**about, "seed": str(seed), "exponent": str(exponent), **cells}
-
-
-def rows_at(val_of_exponent, exponents, seeds=4, method="erm") -> list[dict[str, str]]:
-    return [row(method, e, seed, val_of_exponent(e), 0.5) for e in exponents for seed in range(seeds)]
-
-
-@pytest.mark.parametrize(
-    ("best", "trained", "expected"),
-    [
-        (-3, (-4, -3, -2), (-4, -3, -2)),  # the best rate is in the middle
-        (-2, (-4, -3, -2), (-3, -2, -1)),  # at the upper end, so the window moves up
-        (-2, (-4, -3, -2, -1), (-3, -2, -1)),  # and stays there
-        (-1, (-4, -3, -2, -1), (-2, -1, 0)),
-        (0, (-4, -3, -2, -1, 0), (-2, -1, 0)),  # two moves at most
-        (-6, (-6, -5, -4, -3, -2), (-6, -5, -4)),
-        (None, (), (-4, -3, -2)),  # nothing is trained yet
-    ],
-)
-def test_the_window_moves_towards_the_rate_that_most_seeds_choose(best, trained, expected):
-    rows = rows_at(lambda e: 0.9 - 0.01 * abs(e - best), trained) if trained else []
-    assert tuple(every.window(rows, DATA["dominoes"], "erm", "worst group")) == expected
-
-
-def test_the_window_stays_if_only_half_of_the_seeds_choose_an_end():
-    rows = [
-        row("erm", e, seed, 0.5 + 0.1 * (e == (-4 if seed < 2 else -3)), 0.5) for e in (-4, -3, -2) for seed in range(4)
-    ]
-    assert tuple(every.window(rows, DATA["dominoes"], "erm", "worst group")) == (-4, -3, -2)
-
-
-def test_each_seed_chooses_its_own_rate_by_each_rule_and_never_a_diverged_run():
-    rows = [
-        row("erm", -4, 0, 0.6, 0.11, balanced=(0.9, 0.21)), row("erm", -3, 0, 0.7, 0.12, balanced=(0.8, 0.22)),
-        row("erm", -2, 0, 0, 0, status="diverged"), row("erm", -4, 1, 0.7, 0.13, balanced=(0.7, 0.23)),
-        row("erm", -3, 1, 0.7, 0.14, balanced=(0.8, 0.24)), row("erm", -2, 1, 0.1, 0.15, balanced=(0.1, 0.25)),
-    ]  # fmt: skip
-    assert every.outcome(rows, DATA["dominoes"], "erm", "worst group") == {0: 0.12, 1: 0.13}
-    assert every.outcome(rows, DATA["dominoes"], "erm", "balanced") == {0: 0.21, 1: 0.24}
-
-
-def test_a_row_has_the_test_scores_at_the_best_epoch_on_val_and_one_run_repeats_its_stack(tmp_path, monkeypatch):
-    values = {
-        "data.source": DIGITS, "data.train_counts": (40, 8, 8, 40), "data.val_counts": (8,), "data.test_counts": (15,),
-        "data.standardise": False,
-    }  # fmt: skip
-    monkeypatch.setitem(DATA, "tiny", Data("tiny", "columns", values))
-    runs = {
-        (method, seed): make_run(every.CONFIG, {**every.run_values(DATA["tiny"], method, -2), "trainer.epochs": 6}, seed, str(tmp_path))
-        for method in ("erm", "reweight") for seed in (0, 1)
-    }  # fmt: skip
-    train_quietly(list(runs.values()))
-    keys = {run.directory: ("tiny", method, -2) for (method, _), run in runs.items()}
-    for run in runs.values():
-        lines = [json.loads(line) for line in (run.directory / "metrics.jsonl").read_text().splitlines()]
-        lines = [line for line in lines if "val/worst_group_accuracy" in line]
-        made = every.to_row(run.directory, keys)
-        for rule, metric in every.SCORES.items():
-            best = max(lines, key=lambda line, m=metric: (line[f"val/{m}"], -line["epoch"]))
-            assert made[f"{rule}: epoch"] == str(best["epoch"])
-            assert made[f"{rule}: val"] == kept_results.text(best[f"val/{metric}"])
-            for score, name in every.SCORES.items():
-                assert made[f"{rule}: {score}"] == kept_results.text(best[f"test/{name}"])
-        assert made["last: balanced"] == kept_results.text(lines[-1]["test/balanced_accuracy"])
-        assert made["representation"] == "columns" and made["train counts"] == "40|8|8|40"
-
-
-def test_all_methods_of_all_data_sets_have_valid_configs():
-    for data in DATA.values():
-        for method in every.methods_for(data):
-            make_run(every.CONFIG, every.run_values(data, method, data.rates), 0, "runs")
-    assert set(every.methods_for(DATA["dominoes"])) == set(EVERY) - set(every.NEEDS_FEATURES)
-    assert {"lisa", "irm", "reweight_class"}.isdisjoint(every.methods_for(DATA["cifar10lt_100"]))
-    assert set(every.methods_for(DATA["law"])) == set(EVERY)
-
-
-@pytest.mark.parametrize(
-    ("method", "labels"),
-    [("erm", "none"), ("jtt", "none"), ("bsoftmax", "none"), ("reweight", "train"), ("reweight_class", "none"), ("groupdro", "train"),
-     ("undersample", "train"), ("dfr", "val"), ("lisa", "train")],
-)  # fmt: skip
-def test_a_table_says_which_groups_a_method_reads(method, labels):
-    assert every.labels_read(DATA["law"], method) == labels
-
-
-def test_conflicting_images_have_the_stated_share():
-    for percent in (5, 2, 1, 0.5):
-        counts = DATA[f"corrupted_{percent}"].values["data.train_counts"]
-        assert sum(counts[1::2]) == 50 * percent and sum(counts) == 5000 and min(counts) > 0
-    assert DATA["cifar10lt_100"].values["data.train_counts"][::9] == (1000, 10)
 
 
 def test_the_tables_have_means_differences_holm_and_ranks(tmp_path, capsys):
@@ -167,7 +59,7 @@ def test_means_are_by_source_first_and_have_the_range_over_data_sets():
 )  # fmt: skip
 def test_a_cell_is_marked_if_most_seeds_end_at_the_edge_of_the_window(tmp_path, trained, best, at_edge):
     rows = rows_at(lambda e: 0.9 - 0.01 * abs(e - best), trained)
-    assert every.ends_at_edge(rows, DATA["dominoes"], "erm", "worst group") is at_edge
+    assert ends_at_edge(rows, DATA["dominoes"], "erm", "worst group") is at_edge
     assert ("‡" in every.data_table(rows, "dominoes").split("val's classes")[1].split(" | ")[3]) is at_edge
 
 

@@ -13,7 +13,7 @@ from imbalance.config.registries import registries
 from imbalance.config.resolve import resolve
 from imbalance.errors import BadInput
 from imbalance.experiments import every_method_data as data
-from imbalance.experiments.every_method import DATA
+from imbalance.experiments.every_method_runs import DATA
 
 PAGE = "Subject: Win\nX-Spam: yes\nContent-Type: text/html\n\n<style>p {}</style><p>A&amp;B</p>\n\tnow"
 PARTS = (

@@ -324,7 +324,9 @@ def test_shares_that_are_none_are_refused():
         log_ratio(class_shares("uniform", natural), natural)
 
 
-@pytest.mark.parametrize("natural", [[90, 10], np.array([90, 10]), "natural", None, 0.5, [], [[0.9, 0.1]], torch.tensor([9, 1])])
+@pytest.mark.parametrize(
+    "natural", [[90, 10], np.array([90, 10]), "natural", None, 0.5, [], [[0.9, 0.1]], torch.tensor([9, 1])]
+)
 def test_shares_of_training_that_are_no_shares_are_refused_with_what_to_pass(natural):
     """Counts came back as if they were shares, and other kinds raised errors of torch."""
     for prior in ("natural", "uniform", [0.5, 0.5]):

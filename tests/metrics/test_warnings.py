@@ -122,7 +122,10 @@ def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
 def test_views_that_are_equal_get_a_warning(config, dataset, objective):
     config.objective = {"name": objective}
     (line,) = data_warnings(config, dataset)
-    assert f"{objective!r} compares 2 views" in line and "the views are equal before mixing and dropout; use another" in line
+    assert (
+        f"{objective!r} compares 2 views" in line
+        and "the views are equal before mixing and dropout; use another" in line
+    )
     assert not data_warnings(config, replace(dataset, augmentations=("flip",)))
 
 

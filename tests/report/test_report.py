@@ -309,9 +309,7 @@ def test_long_names_fit_in_every_figure_and_stay_different(tmp_path):
             for seed in range(2):
                 run = f"{name}/{overrides}/seed={seed}"
                 (tmp_path / run).mkdir(parents=True)
-                lines = [
-                    json.dumps({"epoch": e, **{f"val/group_accuracy/{g}": e / 2 for g in groups}}) for e in (1, 2)
-                ]
+                lines = [json.dumps({"epoch": e, **{f"val/group_accuracy/{g}": e / 2 for g in groups}}) for e in (1, 2)]
                 (tmp_path / run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
                 score = {"score": method / 20 + seed / 100, "test/balanced_accuracy": 0.5 + seed / 100}
                 rows.append({"run": run, "status": "done", "seed": seed, "config.optim.lr": rate, **score})

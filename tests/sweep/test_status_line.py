@@ -64,7 +64,9 @@ def test_a_trial_that_ends_before_the_first_look_is_of_this_command_and_a_lost_o
     worker.set_result(None)
     monkeypatch.setattr(launch, "open_study", lambda location: None)
     states = ("done", "done", "lost")
-    monkeypatch.setattr(launch.studies, "points_of", lambda _: [(point, SimpleNamespace(s=s, value=0.5)) for s in states])
+    monkeypatch.setattr(
+        launch.studies, "points_of", lambda _: [(point, SimpleNamespace(s=s, value=0.5)) for s in states]
+    )
     monkeypatch.setattr(launch.studies, "status", lambda trial: trial.s)
     monkeypatch.setattr(StatusLine, "show", lambda line, text, done, last: shown.append(text))
     launch.show_status(None, [worker], jobs=1, done_before=1, left=2)

@@ -48,7 +48,9 @@ class ArrowTable(Mapping[str, np.ndarray | Categories]):
             column = factorise(map(composed, values))
             return Categories(column.codes[codes.astype(np.int32)], column.values)
         values = column.to_numpy()
-        return durations_in_seconds(values if values.dtype.kind in "iufbm" else np.array(column.to_pylist(), dtype=object))
+        return durations_in_seconds(
+            values if values.dtype.kind in "iufbm" else np.array(column.to_pylist(), dtype=object)
+        )
 
     @property
     def num_rows(self) -> int:

@@ -59,7 +59,9 @@ def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collecti
         if name not in columns.categorical and is_numeric(columns, name, missing):
             numeric.append(name)
             if code := columns.codes.get(name) or first_code(columns, name):
-                notes.append(f"column {name!r} has codes such as {code}, which are read as numbers; to keep the codes, {keep}")
+                notes.append(
+                    f"column {name!r} has codes such as {code}, which are read as numbers; to keep the codes, {keep}"
+                )
             continue
         column = category_values(columns, name, missing)
         values, counts = column.values, column.counts()

@@ -71,7 +71,9 @@ class Categories:
 
 def durations_in_seconds(values: np.ndarray) -> np.ndarray:
     """Return the durations of a column as float64 seconds, nan for missing ones; a column of another kind stays unchanged."""
-    if values.dtype.kind == "O" and timedelta in (kinds := {type(value) for value in values.flat if not is_null(value)}):
+    if values.dtype.kind == "O" and timedelta in (
+        kinds := {type(value) for value in values.flat if not is_null(value)}
+    ):
         values = values.astype("timedelta64[us]") if kinds == {timedelta} else values
     return values / np.timedelta64(1, "s") if values.dtype.kind == "m" else values
 
@@ -106,7 +108,9 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     if values.dtype.kind == "O":
         return factorise(map(value_text, values.tolist()))
     if values.dtype.kind == "M":
-        values = values.astype("datetime64[us]")  # Python's dates have no nanoseconds, so NumPy would list these as integers
+        values = values.astype(
+            "datetime64[us]"
+        )  # Python's dates have no nanoseconds, so NumPy would list these as integers
     distinct, codes = np.unique(values, return_inverse=True)
     new = factorise(map(value_text, distinct.tolist()))
     return Categories(new.codes[codes.reshape(-1)], new.values)

@@ -214,9 +214,7 @@ class PartialAUC(Ranking):
         super().__init__(num_classes, positives=positives, share=share)
         bounded, value = ("level", level) if estimator == "cvar" else ("step", step)
         if value > 1:
-            raise BadInput(
-                f"{bounded}: {value:g} given; it must be at most 1 if estimator={estimator!r}"
-            )
+            raise BadInput(f"{bounded}: {value:g} given; it must be at most 1 if estimator={estimator!r}")
         self.margin, self.estimator, self.level, self.step = margin, estimator, level, step
         self.register_buffer("states", torch.zeros(len(targets), dtype=torch.float64))
 

@@ -31,6 +31,7 @@ from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
 
+
 class RunLog:
     """Files and console output of one run. Only the main process writes them; on other processes nothing is written."""
 

@@ -66,7 +66,9 @@ def test_codes_with_leading_zeros_are_told_by_column(tmp_path, has_pyarrow, monk
     assert kept.preprocessing["features"]["categorical"][0]["values"] == ["00123", "10001"]
     assert not [note for note in kept.notes if "codes" in note]
     told = choose_inputs(frame_columns(extra), list(extra), ()).notes  # pyright: ignore[reportArgumentType]
-    assert [note.partition(";")[0] for note in told] == ["column 'zip' has codes such as 00123, which are read as numbers"]
+    assert [note.partition(";")[0] for note in told] == [
+        "column 'zip' has codes such as 00123, which are read as numbers"
+    ]
 
 
 def test_durations_are_seconds_in_every_kind_of_table(tmp_path):
