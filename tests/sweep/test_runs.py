@@ -66,7 +66,7 @@ def test_rows_are_added_while_the_same_workers_go_on(pause, sizes, tmp_path, mon
     pools, added = [], []
 
     class Pool:
-        def __init__(self, jobs: int):
+        def __init__(self, jobs: int, **_: object):
             pools.append(jobs)
 
         def __enter__(self):
