@@ -80,9 +80,13 @@ def equal_views(config: Experiment, dataset: Dataset) -> str:
 
 
 def corrected_twice(config: Experiment) -> str:
-    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else ""."""
+    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else "".
+
+    A loss with the factor τ = 0 of its offsets, or the β = 0 of its weights, corrects nothing.
+    """
     registry = registries()
-    if not tags_of(look_up(registry["loss"], config.loss.name)).balances:
+    corrects = tags_of(look_up(registry["loss"], config.loss.name)).balances
+    if not corrects or 0 in (config.loss.get("tau"), config.loss.get("beta")):
         return ""
     for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
         name = getattr(config, section).name

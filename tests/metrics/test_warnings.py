@@ -129,6 +129,22 @@ def test_views_that_are_equal_get_a_warning(config, dataset, objective):
     assert not data_warnings(config, replace(dataset, augmentations=("flip",)))
 
 
+@pytest.mark.parametrize(("loss", "warns"), [
+    (dict(name="smoothed", label_smoothing=0.1, gamma=0.0, tau=1.0), True),  # balanced softmax with smoothing
+    (dict(name="smoothed", label_smoothing=0.1, gamma=0.0, tau=0.0), False),
+    (dict(name="vs", gamma=0.0, tau=1.0), True),  # logit adjustment
+    (dict(name="vs", gamma=0.3, tau=0.0), False),
+    (dict(name="logit_adjusted", tau=0.0), False),  # cross-entropy
+    (dict(name="class_balanced", beta=0.0, gamma=0.0), False),  # cross-entropy
+    (dict(name="class_balanced", beta=0.99, gamma=0.0), True),
+])  # fmt: skip
+def test_the_values_of_a_loss_decide_whether_it_corrects(config, dataset, loss, warns):
+    config.loss = loss
+    config.sampler = dict(name="balanced", by="class")
+    lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+    assert len(lines) == warns
+
+
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])
 def test_the_exponential_part_of_poly_gets_a_warning_where_its_gradient_overflows_float16(config, dataset, alpha):
     config.loss = dict(name="poly", alpha=alpha, left="exponential")
