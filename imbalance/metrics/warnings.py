@@ -80,20 +80,25 @@ def equal_views(config: Experiment, dataset: Dataset) -> str:
 
 
 def corrected_twice(config: Experiment) -> str:
-    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else "".
+    """Return a warning if a loss or a head corrects the class imbalance, and another section does too; else "".
 
-    A loss with the factor τ = 0 of its offsets, or the β = 0 of its weights, corrects nothing.
+    A section with the factor τ = 0 of its offsets, or with β = 0 or the exponent 0 of its weights, corrects nothing.
     """
-    registry = registries()
-    corrects = tags_of(look_up(registry["loss"], config.loss.name)).balances
-    if not corrects or 0 in (config.loss.get("tau"), config.loss.get("beta")):
-        return ""
-    for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
-        name = getattr(config, section).name
-        if tags_of(look_up(registry[section], name)).balances:
+
+    def corrects(section: str) -> bool:
+        values = getattr(config, section)
+        tags = tags_of(look_up(registries()[section], values.name))
+        return tags.balances and 0 not in (values.get("tau"), values.get("beta"), values.get("exponent"))
+
+    # The section that a warning advises to change comes last. A sampler with weights is refused before.
+    pairs = [("loss", "weights"), ("loss", "sampler"), ("loss", "head"), ("weights", "head"), ("sampler", "head")]
+    neutral = {"weights": "uniform", "sampler": "shuffle", "head": "none"}
+    for section, other in pairs:
+        if corrects(section) and corrects(other):
             return (
-                f"config.loss.name={config.loss.name!r} and config.{section}.name={name!r} both correct the imbalance, so it is "
-                f"corrected twice; use config.{section}.name={other!r}, or another loss"
+                f"config.{section}.name={getattr(config, section).name!r} and config.{other}.name={getattr(config, other).name!r} "
+                f"both correct the imbalance, so it is corrected twice; use config.{other}.name={neutral[other]!r}, or another "
+                f"config.{section}.name"
             )
     return ""
 

@@ -118,6 +118,23 @@ def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
     assert len(lines) == (warns is not None) and all(warns in line for line in lines)
 
 
+@pytest.mark.parametrize(("changes", "warns"), [
+    ({"weights": dict(name="importance", by="class", exponent=1.0)}, "config.weights.name='importance' and"),
+    ({"sampler": dict(name="balanced", by="class")}, "config.sampler.name='balanced' and"),
+    ({"loss": dict(name="balanced_softmax")}, "config.loss.name='balanced_softmax' and"),
+    ({}, None),
+])  # fmt: skip
+def test_logit_adjustment_after_training_that_corrects_the_imbalance_gets_a_warning(config, dataset, changes, warns):
+    sections = {"loss": dict(name="cross_entropy"), "weights": dict(name="uniform"), "sampler": dict(name="shuffle")}
+    for section, values in (sections | changes).items():
+        config[section] = values
+    for tau in (1.0, 0.0):
+        config.head = dict(name="logit_adjusted", tau=tau)
+        lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+        assert len(lines) == (warns is not None and tau > 0)
+        assert all(warns in line and "use config.head.name='none'" in line for line in lines)
+
+
 @pytest.mark.parametrize("objective", [name for name in OBJECTIVES if getattr(OBJECTIVES[name], "views", 1) > 1])
 def test_views_that_are_equal_get_a_warning(config, dataset, objective):
     config.objective = {"name": objective}

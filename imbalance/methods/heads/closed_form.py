@@ -29,7 +29,7 @@ def adjusted_prior(training_prior: Tensor, natural: Tensor, section: Section) ->
     return prior / prior.sum()
 
 
-@tagged(prior=adjusted_prior)
+@tagged(prior=adjusted_prior, balances=True)
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> nn.Module:
     """Subtract τ log π_j from the logit of each class j (Menon et al., ICLR 2021, equation 9).
 
