@@ -498,6 +498,34 @@ def test_a_wrong_batch_size_is_one_line(digits_model, size):
         digits_model.predict(ARRAY, size)
 
 
+def test_logits_and_features_take_arrays_and_refuse_what_is_no_batch(digits_model, people):
+    expected = digits_model.logits(torch.from_numpy(ARRAY).float())
+    assert digits_model.logits(ARRAY).equal(expected)  # pyright: ignore[reportArgumentType]
+    table = imbalance.load(people[0], "cpu")
+    for model, batch, words in (
+        (digits_model, torch.zeros(2, 8, 8), r"inputs of float32 of shape \(2, 8, 8\) given; this network takes floats"),
+        (digits_model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "inputs of uint8"),
+        (digits_model, "a.png", "given; this model takes arrays"),
+        (table, {"age": ["1"], "work": ["a"]}, "dict given; give a batch that `batches` yields"),
+    ):
+        for method in (model.logits, model.features):
+            with pytest.raises(BadInput, match=words):
+                method(batch)
+
+
+def test_the_methods_of_tables_take_frames_and_paths_and_refuse_other_kinds(people, digits_model):
+    table, rows = imbalance.load(people[0], "cpu"), {"age": ["1", "2"], "work": ["a", "new"]}
+    assert table.unfamiliar_values(rows)[0].startswith("work: 1 of 2 rows")  # pyright: ignore[reportArgumentType]
+    assert torch.cat(list(table.encoded_parts(rows))).equal(table.encode_columns(rows))  # pyright: ignore[reportArgumentType]
+    assert list(table.read_columns(str(people[1])).values) == list(table.read_columns(people[1]).values)
+    with pytest.raises(BadInput, match="^file: 3 given; the path of a file is needed$"):
+        table.read_columns(3)  # pyright: ignore[reportArgumentType]
+    for model in (table, digits_model):
+        for method in (model.as_texts, model.empty_texts):
+            with pytest.raises(BadInput, match="^texts given; this model takes"):
+                method(["a text"])
+
+
 @pytest.mark.parametrize("path", [None, 3, b"run", "a\0b", []])
 def test_what_is_no_path_is_one_line(digits_model, path):
     with pytest.raises(BadInput, match="^run_directory: .* given; the path of a run directory is needed$"):
