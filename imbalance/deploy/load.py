@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels, loaded
 from imbalance.data.images.normalise import pixel_normaliser
-from imbalance.data.sets.image_folder import images_in
+from imbalance.data.sets.image_folder import images_in, unread_note
 from imbalance.data.sets.text import text_columns
 from imbalance.data.tables.columns import NAMELESS, Columns, array_columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import check_table, transform, transform_parts, unfamiliar_values
@@ -304,7 +304,10 @@ class TrainedModel:
             return
         examples = self.as_table(examples)
         if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
-            folder, examples = examples, images_in(Path(examples))
+            folder, unread = Path(examples), []
+            examples = images_in(folder, unread)
+            for line in unread_note(folder, unread):
+                warnings.warn(line, stacklevel=2)
             if not examples:
                 raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
