@@ -30,6 +30,8 @@ from imbalance.sweep.status_line import QUIET, StatusLine, status_text
 from imbalance.utils import workers
 from imbalance.utils.output import counted
 
+SAVE_EVERY = 30.0  # seconds between two writes of a table of results
+
 
 class Run(NamedTuple):
     """A validated config and its run directory."""
@@ -106,12 +108,16 @@ def run_all(runs: Sequence[Run], jobs: int, stacked: int) -> list[Summary]:
     return [summaries[run.directory] for run in runs]
 
 
-def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summary]:
+def run_batches(
+    batches: Sequence[Sequence[Run]], jobs: int, on_finish: Callable[[Sequence[Run]], None] = lambda runs: None
+) -> dict[Path, Summary]:
     """Train batches of runs in worker processes, and return the summary of each run by its run directory.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.
         jobs: number of worker processes.
+        on_finish: function that this process calls with the runs of a batch when they are finished, while other batches
+            go on.
     """
     runs, summaries = [run for batch in batches for run in batch], {}
     done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
@@ -147,6 +153,7 @@ def run_batches(batches: Sequence[Sequence[Run]], jobs: int) -> dict[Path, Summa
                     }
                     continue
                 summaries |= {run.directory: summary for run, summary in zip(batch, new)}
+                on_finish(batch)
 
 
 def run_and_keep(
@@ -159,7 +166,7 @@ def run_and_keep(
 ) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
-    Rows are added after every few batches, so that a stop loses little. If the code has uncommitted changes, raise
+    Rows are added every SAVE_EVERY seconds, so that a stop loses little. If the code has uncommitted changes, raise
     `BadInput` before training. Also raise it if a run that was finished earlier has code that cannot be checked out.
 
     Args:
@@ -182,16 +189,29 @@ def run_and_keep(
     kept = {tuple(row[column] for column in identity) for row in kept_results.read(table, folder)}
     missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
     missing = [batch for batch in missing if batch]
-    if missing:
-        clean_commit()  # refuse before training, rather than after it
-    batches_per_save = 6 * jobs
-    for i in range(0, len(missing), batches_per_save):
-        now = missing[i : i + batches_per_save]
-        run_batches(now, jobs)
-        rows = list(filter(None, (to_row(run.directory) for batch in now for run in batch)))
+    if not missing:
+        return
+    clean_commit()  # refuse before training, rather than after it
+    finished: list[Run] = []
+    saved = time.monotonic()
+
+    def save() -> None:
+        rows = list(filter(None, (to_row(run.directory) for run in finished)))
         for row in rows:  # a run that was finished earlier may have code that was never committed
             kept_results.check_row(row)
         kept_results.add(table, folder, rows, packed=True)
+        finished.clear()
+
+    def on_finish(runs: Sequence[Run]) -> None:
+        nonlocal saved
+        finished.extend(runs)
+        if time.monotonic() - saved >= SAVE_EVERY:
+            save()
+            saved = time.monotonic()
+
+    # One call for all batches, because a call starts new processes, which takes longer than a short run.
+    run_batches(missing, jobs, on_finish)
+    save()
 
 
 def train_later(run: Run, busy: bool) -> list[Summary]:

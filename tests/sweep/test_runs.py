@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from math import isnan
 
 import numpy as np
@@ -13,7 +14,9 @@ from helpers.surroundings import surroundings
 from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
+from imbalance.report import kept_results
 from imbalance.report.saved_runs import evaluations_of, metric
+from imbalance.sweep import runs as sweep_runs
 from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
 from imbalance.utils import workers
@@ -53,6 +56,40 @@ def test_convolutions_are_stacked_on_a_gpu_and_never_on_a_cpu(model, on_gpu, mon
     batches = make_batches(runs, jobs=1, stacked=16)
     assert batches == ([runs] if on_gpu or model == "mlp" else [[run] for run in runs])
     assert make_batches(runs, jobs=1, stacked=1) == [[run] for run in runs]
+
+
+@pytest.mark.parametrize(("pause", "sizes"), [(0.0, [1, 1, 1, 1, 1, 1, 1, 1, 0]), (3600.0, [8])])
+def test_rows_are_added_while_the_same_workers_go_on(pause, sizes, tmp_path, monkeypatch):
+    """New workers take seconds to start, so a table with many short runs starts them once."""
+    pools, added = [], []
+
+    class Pool:
+        def __init__(self, jobs: int):
+            pools.append(jobs)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            pass
+
+        def submit(self, function, runs) -> Future:
+            (done := Future()).set_result([{"status": "done", "score": 0.5} for _ in runs])
+            return done
+
+    def add(table, folder, rows, packed):
+        added.append([row["seed"] for row in rows])
+
+    monkeypatch.setattr(sweep_runs, "worker_pool", Pool)
+    monkeypatch.setattr(sweep_runs, "SAVE_EVERY", pause, raising=False)
+    monkeypatch.setattr(kept_results, "add", add)
+    monkeypatch.setattr(kept_results, "check_row", lambda row: None)
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
+    batches = [[make_run("digits_poly", {}, seed, str(tmp_path))] for seed in range(8)]
+    to_row = lambda directory: {"seed": directory.name}  # noqa: E731
+    sweep_runs.run_and_keep(batches, 1, "table", tmp_path, ("name", "overrides", "seed"), to_row)
+    assert pools == [1] and [len(rows) for rows in added] == sizes
+    assert sorted(row for rows in added for row in rows) == [f"seed={seed}" for seed in range(8)]
 
 
 def test_batches_are_in_the_order_of_the_runs(tmp_path):
