@@ -154,6 +154,10 @@ def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tens
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
     if not shares.ndim:
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}")
+    if shares.ndim > 1:
+        raise BadInput(
+            f"{key}: shares of shape {tuple(shares.shape)} given; give shape ({num_classes},), a share for each class"
+        )
     if shares.shape != (num_classes,):
         raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:

@@ -35,8 +35,8 @@ from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
-from imbalance.models.artifact import prepared_as_in_run
 from imbalance.models.adapters import ADAPTERS
+from imbalance.models.artifact import prepared_as_in_run
 from imbalance.models.depth import layers_above
 from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of

@@ -465,8 +465,10 @@ def test_a_run_starts_only_from_a_run_with_the_same_tokenizer():
 def test_images_are_normalised_as_in_the_run_that_a_run_starts_from(tmp_path):
     def images(low, high):
         rng = np.random.default_rng(low)
-        part = lambda: (rng.integers(low, high, (12, 3, 4, 4), dtype=np.uint8), np.arange(12) % 2)
-        return {name: part() for name in ("train", "val", "test")}
+        targets = np.arange(12) % 2
+        return {
+            name: (rng.integers(low, high, (12, 3, 4, 4), dtype=np.uint8), targets) for name in ("train", "val", "test")
+        }
 
     short, dark = {"trainer.epochs": 1}, images(0, 60)
     first = imbalance.run("arrays_erm", short, data=images(150, 255), directory=tmp_path / "first").directory
@@ -551,7 +553,11 @@ def test_logits_and_features_take_arrays_and_refuse_what_is_no_batch(digits_mode
     assert digits_model.logits(ARRAY).equal(expected)  # pyright: ignore[reportArgumentType]
     table = imbalance.load(people[0], "cpu")
     for model, batch, words in (
-        (digits_model, torch.zeros(2, 8, 8), r"inputs of float32 of shape \(2, 8, 8\) given; this network takes floats"),
+        (
+            digits_model,
+            torch.zeros(2, 8, 8),
+            r"inputs of float32 of shape \(2, 8, 8\) given; this network takes floats",
+        ),
         (digits_model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "inputs of uint8"),
         (digits_model, "a.png", "given; this model takes arrays"),
         (table, {"age": ["1"], "work": ["a"]}, "dict given; give a batch that `batches` yields"),

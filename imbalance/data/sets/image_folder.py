@@ -97,7 +97,10 @@ def list_folder(
         tuple(classes),
         tuple(classes),
         problems,
-        notes=(*(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)), *unread_note(root, unread)),
+        notes=(
+            *(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
+            *unread_note(root, unread),
+        ),
         **image_keys,
     )
 

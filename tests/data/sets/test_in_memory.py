@@ -90,7 +90,10 @@ def changed(change):
             "row 7 of the inputs .* too large for float32",
         ),
         (
-            {name: (torch.zeros(12, 8, 9, 3, dtype=torch.uint8), torch.arange(12) % 3) for name in ("train", "val", "test")},
+            {
+                name: (torch.zeros(12, 8, 9, 3, dtype=torch.uint8), torch.arange(12) % 3)
+                for name in ("train", "val", "test")
+            },
             r"data\['train'\]: .*shape \(12, 8, 9, 3\), whose last axis seems to be the channels",
         ),
         ({}, "data: an empty mapping given; a Dataset"),
