@@ -45,7 +45,7 @@ def launch(
         raise BadInput(
             f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
         )
-    left = studies.count_left(location, search)
+    ended, left = studies.count_ended_and_left(location, search)
     jobs = min(jobs, left)
     if not jobs:
         return
@@ -56,7 +56,7 @@ def launch(
         return
     with worker_pool(jobs, processes) as pool:
         workers = [pool.submit(work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
-        show_status(location, workers, jobs, left)
+        show_status(location, workers, jobs, ended, left)
         for worker in workers:
             worker.result()  # raises what the worker raised
 
@@ -90,15 +90,16 @@ def train_in_study(
     return [Path(studies.result(trial)["run_directory"]) for trial in of_points]
 
 
-def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, left: int) -> None:
+def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, done_before: int, left: int) -> None:
     """Show how many trials are done, every few seconds, until the workers have ended.
 
     Args:
         workers: futures of the worker processes.
         jobs: number of workers, by which the remaining time is estimated.
+        done_before: number of trials that had ended before the workers began.
         left: number of trials to train, also of those that a search has yet to add.
     """
-    study, done_before, lowest, pending = open_study(location), None, None, set(workers)
+    study, lowest, pending = open_study(location), None, set(workers)
     with StatusLine() as line:
         while True:
             if any(worker.done() and worker.exception() for worker in workers):
@@ -112,8 +113,7 @@ def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, l
                 if studies.status(trial) in ("done", "diverged"):
                     setting = ", ".join(f"{key}={value}" for key, value in point.items() if key != "seed")
                     scores.setdefault(setting, []).append(math.nan if trial.value is None else trial.value)
-            done = sum(trial.state.is_finished() for _, trial in trials)
-            done_before = done if done_before is None else done_before
+            done = sum(studies.has_ended(trial) for _, trial in trials)
             total = max(len(trials), done_before + left)
             running = min(jobs, total - done) if pending else 0
             text = status_text(total, done, done_before, running, scores, line.seconds, lowest or 0.0)

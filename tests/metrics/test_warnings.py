@@ -11,6 +11,7 @@ from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
 from imbalance.methods.losses import Poly
+from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.training.loop import train
 
@@ -115,6 +116,17 @@ def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
     config.sampler = dict(name=sampler, **({"by": "class"} if sampler == "balanced" else {}))
     lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
     assert len(lines) == (warns is not None) and all(warns in line for line in lines)
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if getattr(OBJECTIVES[name], "views", 1) > 1])
+def test_views_that_are_equal_get_a_warning(config, dataset, objective):
+    config.objective = {"name": objective}
+    (line,) = data_warnings(config, dataset)
+    assert (
+        f"{objective!r} compares 2 views" in line
+        and "the views are equal before mixing and dropout; use another" in line
+    )
+    assert not data_warnings(config, replace(dataset, augmentations=("flip",)))
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])

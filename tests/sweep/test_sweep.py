@@ -92,9 +92,33 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1 for rate in rates)
 
 
-def test_a_search_is_by_the_sampler_that_was_asked_for(place):
-    assert type(studies.open_study(place, "tpe").sampler) is optuna.samplers.TPESampler
-    assert type(studies.open_study(place, "random").sampler) is optuna.samplers.RandomSampler
+def test_a_search_is_by_the_sampler_that_was_asked_for():
+    assert type(workers.make_sampler("tpe", 0)) is optuna.samplers.TPESampler
+    assert type(workers.make_sampler("random", 2**63 - 1)) is optuna.samplers.RandomSampler
+
+
+def test_a_search_draws_the_same_values_again_also_in_parts_and_by_two_workers(place):
+    """The sampler had no seed, so no search could be repeated."""
+    space = {"config": [CONFIG], "optim.lr": {"low": 1e-3, "high": 1.0, "log": True}, "seed": [0]}
+
+    def rates(name: str, steps: list[int], seed: int, both: bool = False) -> list[float]:
+        location = place._replace(name=name)
+        for trials_of_step in steps:
+            search = Search("random", trials_of_step, space, seed)
+            with watcher(location, search, 2) as one, watcher(location, search, 2) as two:
+                for i in range(100):  # workers take turns
+                    worker = (one, two)[i % 2 if both else 0]
+                    if not worker.take():
+                        break
+                    for taken in worker.held:
+                        worker._end(taken, optuna.trial.TrialState.COMPLETE, 0.5, status="done")
+                    worker.held = []
+        return [trial.params["optim.lr"] for trial in trials(location)]
+
+    whole = rates("whole", [6], 0)
+    assert len(set(whole)) == 6
+    assert rates("in_parts", [2, 3, 6], 0) == rates("by_two", [6], 0, both=True) == whole
+    assert not set(rates("other", [6], 1)) & set(whole)
 
 
 def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place, monkeypatch):
