@@ -157,6 +157,10 @@ def checked_shares(key: str, values: Any, num_classes: int | None, needed: str) 
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
     if not shares.ndim or (num_classes is None and (shares.ndim > 1 or not len(shares))):
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}")
+    if num_classes is not None and shares.ndim > 1:
+        raise BadInput(
+            f"{key}: shares of shape {tuple(shares.shape)} given; give shape ({num_classes},), a share for each class"
+        )
     if num_classes is not None and shares.shape != (num_classes,):
         raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:

@@ -37,6 +37,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.models.adapters import ADAPTERS
+from imbalance.models.artifact import prepared_as_in_run
 from imbalance.models.depth import layers_above
 from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
@@ -200,7 +201,7 @@ def make_source(
         first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
-    dataset = dataset or load_dataset(config, accelerator)
+    dataset = prepared_as_in_run(config.model, dataset or load_dataset(config, accelerator))
     identity = digest(dataset) if accelerator.is_main_process else {}
     data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
     dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset

@@ -306,6 +306,7 @@ def test_shares_that_are_none_are_refused():
     for given, words in (
         ("even", "'even' given; it must be 'natural', 'uniform' or 3 class shares"),
         ([0.5, 0.5], "2 class shares given; give 3"),
+        ([[0.5, 0.3, 0.2]], r"shares of shape \(1, 3\) given; give shape \(3,\)"),
         ([0.9, 0.9, -0.8], "at least 0 and sum to 1"),
         ([0.5, 0.5, 0.5], "at least 0 and sum to 1"),
         ([float("nan")] * 3, "at least 0 and sum to 1"),

@@ -2,15 +2,16 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import keyword_annotations, suggestion
+from imbalance.config.schema import keyword_annotations, short_repr, suggestion
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
@@ -67,7 +68,12 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
             raise BadInput(f"imbalance.run: unknown argument {name!r}{suggestion(name, valid)}")
     if not is_table(data):
         raise BadInput(f"data: {describe(data)} given with {', '.join(table)}; these arguments need a data frame")
-    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(map(is_table, data.values())):
+    tables = [is_table(value) for value in data.values()] if isinstance(data, Mapping) else []
+    if isinstance(data, Mapping) and tables and all(tables) and ("train" not in data or set(data) - set(SPLITS)):
+        raise BadInput(
+            f"data: {describe(data)} given; give each data frame under the name of its split: {', '.join(SPLITS)}; train is needed"
+        )
+    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(tables):
         other = next(value for value in data.values() if not is_table(value))
         raise BadInput(
             f"data: {describe(data)} given with {', '.join(table)}, which need a data frame for each split, not a "
@@ -212,7 +218,7 @@ def frame_dataset(
 
     Args:
         frame: a data frame of pandas, polars or pyarrow, or a mapping from names to columns; or a mapping with such a
-            table for each of "train", "val" and "test".
+            table for each of "train", "val" and "test". A split that the mapping lacks is drawn from the rows of train.
         seed: the seed of the draws of val and test.
         classes: the values of the column `target`, in the order of the classes; by default all values, in alphabetical
             order or, if all are numbers, in numerical order.
@@ -223,18 +229,33 @@ def frame_dataset(
     Raises:
         BadInput: an argument does not fit the frame, or the frame has a problem.
     """
-    if isinstance(frame, Mapping) and set(frame) == set(SPLITS) and all(map(is_table, frame.values())):
+    target, split = column_name("target", target), column_name("split", split or "")
+    attributes, numeric, categorical, missing = (
+        texts(name, values)
+        for name, values in (
+            ("attributes", attributes),
+            ("numeric", numeric),
+            ("categorical", categorical),
+            ("missing", missing),
+        )
+    )
+    if isinstance(classes, str):
+        raise BadInput(f"classes: {classes!r} given; give the classes as a tuple of texts, such as ('low', 'high')")
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if fraction is not None and (not is_number(fraction) or not 0 <= fraction < 1):
+            raise BadInput(f"{name}: {short_repr(fraction)} given; give a number from 0 on and below 1")
+    if isinstance(frame, Mapping) and frame and all(map(is_table, frame.values())):
         if split:
             raise BadInput(f"split: {split!r} given; leave it out, because data has a table for each split")
-        parts = [frame_columns(frame[name]) for name in SPLITS]
+        present = [name for name in SPLITS if name in frame]
+        parts = [frame_columns(frame[name]) for name in present]
         columns, split = join_columns(parts), "split"
         while split in columns.values:
             split += "_"
-        names = np.repeat(np.array(SPLITS, dtype=object), [len(part) for part in parts])
+        names = np.repeat(np.array(present, dtype=object), [len(part) for part in parts])
         columns = Columns(columns.source, {**columns.values, split: names})
     else:
         columns = frame_columns(frame)
-    attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
     labels = columns.categories(target)
     unlabelled = np.flatnonzero(labels.each(lambda label: label in ("", "nan")).astype(bool))
     if len(unlabelled):
@@ -249,7 +270,7 @@ def frame_dataset(
                 f"{columns.where(int(empty.argmax()))}: {attribute} has no value in {empty.sum():,} of {len(columns):,} rows; give "
                 "these rows a value of their own, such as 'unknown', or leave them out"
             )
-    classes = tuple(map(str, classes)) or label_order(labels.values)
+    classes = texts("classes", classes) or label_order(labels.values)
     existing = set(columns.categories(split).values) if split else set()
     fractions: dict[str, Any] = {
         name: (0.0 if part in existing else default) if fraction is None else fraction
@@ -263,9 +284,9 @@ def frame_dataset(
         return columns_dataset(
             columns,
             seed,
-            numeric=tuple(numeric),
-            categorical=tuple(categorical),
-            missing=tuple(missing),
+            numeric=numeric,
+            categorical=categorical,
+            missing=missing,
             target=target,
             classes=classes,
             attributes=attributes,
@@ -277,6 +298,33 @@ def frame_dataset(
         raise BadInput(
             str(error).replace("config.data.", "").replace(": imbalance data verify lists them", "")
         ) from None
+
+
+def column_name(argument: str, name: Any) -> str:
+    """Return the name of a column as text; raise `BadInput`, which names the argument, unless it is a single value."""
+    if not isinstance(name, Hashable) or name is None:
+        raise BadInput(f"{argument}: {short_repr(name)} given; give the name of one column")
+    return str(name)
+
+
+def texts(argument: str, values: Any) -> tuple[str, ...]:
+    """Return the texts that a program gives for an argument; a single text or number counts as a tuple of one.
+
+    A number, such as -999 for a missing value, becomes its text.
+
+    Raises:
+        BadInput: `values` is something else; the message names the argument.
+    """
+    values = (values,) if isinstance(values, str) or is_number(values) else values
+    items = tuple(values) if isinstance(values, Iterable) and not isinstance(values, bytes | Mapping) else (None,)
+    if not all(isinstance(item, str | bool | np.bool_ | tuple) or is_number(item) for item in items):
+        raise BadInput(f"{argument}: {short_repr(values)} given; give a tuple of texts")
+    return tuple(map(str, items))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether `value` is a number of Python or NumPy, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
 def refuse_stream(data: Any) -> None:
@@ -468,6 +516,11 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
         raise BadInput(
             f"data[{name!r}]: inputs are {dtype} of shape {tuple(inputs.shape)}; floats (N, …), or uint8 images (N, C, H, W), "
             "are needed"
+        )
+    if inputs.dtype == torch.uint8 and inputs.shape[1] not in (1, 3) and inputs.shape[3] in (1, 3):
+        raise BadInput(
+            f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}, whose last axis seems to be the channels; give uint8 images "
+            "as (N, C, H, W), such as x.transpose(0, 3, 1, 2) of a NumPy array x"
         )
     if 0 in inputs.shape[1:]:
         raise BadInput(

@@ -15,7 +15,13 @@ from imbalance.data.population import SPLITS
 from imbalance.data.splits import stratified_split
 from imbalance.data.tables.arrow import SUFFIXES, ArrowTable, open_arrow
 from imbalance.data.tables.csv_columns import read_csv_columns
-from imbalance.data.tables.values import Categories, as_categories, durations_in_seconds, factorise
+from imbalance.data.tables.values import (
+    Categories,
+    as_categories,
+    durations_in_seconds,
+    factorise,
+    rows_from_lists,
+)
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
@@ -177,7 +183,7 @@ def frame_columns(frame: Any) -> Columns:
         try:
             if str(getattr(frame[name], "dtype", "")).startswith("Struct"):  # polars; NumPy would join the fields
                 raise ValueError("it has several fields; make each field a column of its own, as frame.unnest does")
-            values[str(name)] = unmasked(frame[name])
+            values[str(name)] = rows_from_lists(unmasked(frame[name]))
         except (
             Exception
         ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
@@ -258,7 +264,7 @@ def parquet_arrays(path: Path) -> tuple[dict[str, np.ndarray], frozenset[str]]:
             raise BadInput(
                 f"{path}: column {name!r} has the type {column.type}; write each of its fields as a column of its own"
             )
-        values = column.to_numpy()
+        values = rows_from_lists(column.to_numpy())
         arrays[name] = values if values.dtype.kind in "iufbm" else np.array(column.to_pylist(), dtype=object)
     return arrays, frozenset(name for name, column in zip(arrays, content.columns) if holds_categories(column))
 

@@ -90,6 +90,19 @@ def composed(text: str) -> str:
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
+def rows_from_lists(values: np.ndarray) -> np.ndarray:
+    """Return (N,) lists of numbers, all of length D, as an (N, D) array; return other values unchanged."""
+    if values.dtype != object or values.ndim != 1 or not len(values):
+        return values
+    if not all(isinstance(value, list | tuple | np.ndarray) for value in values):
+        return values
+    try:
+        array = np.stack([np.asarray(value) for value in values])
+    except ValueError:  # the lists differ in length
+        return values
+    return array if array.ndim == 2 and array.dtype.kind in "iuf" else values
+
+
 def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
     """Return (N,) or (N, 1) values as texts: whole numbers without a decimal point, and "" for None, nan, NA and NaT.
 

@@ -121,6 +121,13 @@ def changed(change):
             changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))),
             "row 7 of the inputs .* too large for float32",
         ),
+        (
+            {
+                name: (torch.zeros(12, 8, 9, 3, dtype=torch.uint8), torch.arange(12) % 3)
+                for name in ("train", "val", "test")
+            },
+            r"data\['train'\]: .*shape \(12, 8, 9, 3\), whose last axis seems to be the channels",
+        ),
         ({}, "data: an empty mapping given; a Dataset"),
         (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),
         (changed(lambda d: d.update(test=3)), r"data\['test'\]: int given; a tuple or a map-style torch data set"),
