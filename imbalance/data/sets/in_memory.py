@@ -253,7 +253,7 @@ def frame_dataset(
         while split in columns.values:
             split += "_"
         names = np.repeat(np.array(present, dtype=object), [len(part) for part in parts])
-        columns = Columns(columns.source, {**columns.values, split: names})
+        columns = replace(columns, values={**columns.values, split: names})
     else:
         columns = frame_columns(frame)
     labels = columns.categories(target)

@@ -233,6 +233,13 @@ def test_whole_numbers_are_one_category_in_all_splits_of_any_type():
     assert torch.equal(data.val.groups, data.train.groups) and torch.equal(data.val.inputs, data.train.inputs)
 
 
+def test_a_typed_category_stays_one_if_each_split_has_a_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"code": pandas.Categorical([3, 7] * 4), "y": [0, 1] * 4})
+    data = frame_dataset({"train": frame, "val": frame, "test": frame}, 0, target="y")
+    assert data.train.inputs.tolist() == [[1, 0], [0, 1]] * 4
+
+
 def test_masked_values_of_a_frame_are_missing_values():
     columns = {
         "age": np.arange(8),
