@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def launch(
     launcher: str,
     slurm: Sequence[str],
     processes: int = 1,
+    wanted: Callable[[studies.Point], bool] = lambda point: True,
 ) -> None:
     """Start workers that train the study's trials, and wait until no trial is left.
 
@@ -39,6 +40,7 @@ def launch(
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
         processes: number of processes that train each trial together; with more than one, no trials are stacked.
+        wanted: whether this command asked for a point of the study; the status leaves out finished trials of other points.
     """
     stacked = stacked if processes == 1 else 1
     if slurm and launcher != "slurm":
@@ -56,7 +58,7 @@ def launch(
         return
     with worker_pool(jobs, processes) as pool:
         workers = [pool.submit(work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
-        show_status(location, workers, jobs, left)
+        show_status(location, workers, jobs, left, wanted)
         for worker in workers:
             worker.result()  # raises what the worker raised
 
@@ -79,7 +81,8 @@ def train_in_study(
         BadInput: trials are unfinished or crashed.
     """
     studies.add(location, points)
-    launch(location, None, jobs, stacked, launcher, slurm)
+    keys = {studies.key_of(point) for point in points}
+    launch(location, None, jobs, stacked, launcher, slurm, wanted=lambda point: studies.key_of(point) in keys)
     trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(location))}
     of_points = [trials[studies.canonical(point)] for point in points]
     unfinished = sum(studies.status(trial) not in ("done", "diverged") for trial in of_points)
@@ -90,21 +93,32 @@ def train_in_study(
     return [Path(studies.result(trial)["run_directory"]) for trial in of_points]
 
 
-def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, left: int) -> None:
+def show_status(
+    location: StudyLocation,
+    workers: Sequence[Future],
+    jobs: int,
+    left: int,
+    wanted: Callable[[studies.Point], bool],
+) -> None:
     """Show how many trials are done, every few seconds, until the workers have ended.
 
     Args:
         workers: futures of the worker processes.
         jobs: number of workers, by which the remaining time is estimated.
         left: number of trials to train, also of those that a search has yet to add.
+        wanted: whether this command asked for a point. Workers train every unfinished trial of the study, so of the
+            other trials only those are left out that were finished before this command.
     """
-    study, done_before, lowest, pending = open_study(location), None, None, set(workers)
+    study, done_before, lowest, pending, others = open_study(location), None, None, set(workers), None
     with StatusLine() as line:
         while True:
             if any(worker.done() and worker.exception() for worker in workers):
                 return  # `launch` raises the exception
             began = time.monotonic()
             trials = studies.points_of(study)
+            if others is None:
+                others = {trial.number for point, trial in trials if trial.state.is_finished() and not wanted(point)}
+            trials = [(point, trial) for point, trial in trials if trial.number not in others]
             scores: dict[str, list[float]] = {}
             for point, trial in trials:
                 if lowest is None:

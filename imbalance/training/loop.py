@@ -56,6 +56,7 @@ from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
+from imbalance.utils.seeds import own_torch_state
 
 # The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
 REDUCED_STEPS, REDUCED_BYTES = 100, 2**26
@@ -75,6 +76,7 @@ class Result(NamedTuple):
     directory: Path
 
 
+@own_torch_state()
 def run(
     config: str | Path | Mapping[str, Any] | Experiment,
     overrides: Mapping[str, Any] | None = None,
@@ -130,6 +132,7 @@ def run(
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
 
+@own_torch_state()
 def train(
     config: Mapping[str, Any] | ConfigDict | Experiment,
     directory: str | Path | None = None,
@@ -180,6 +183,7 @@ def checked_directory(directory: str | Path) -> Path:
     return Path(text)
 
 
+@own_torch_state()
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights loaded.
 

@@ -193,10 +193,12 @@ def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
 def test_carried_runs_that_are_nowhere_else_are_never_replaced(runs, tmp_path):
     """A second work_dir, whose runs are others or have other results, must not take the place of the first one's files."""
     work_dir, carried = runs[0].directory.parents[2], tmp_path / "carried"
-    (file,) = carried_runs.write_runs(work_dir, carried)
+    first, names = tmp_path / "first", [run.directory.relative_to(work_dir) for run in runs]
+    for name in names:
+        shutil.copytree(work_dir / name, first / name)
+    (file,) = carried_runs.write_runs(first, carried)
     content = file.read_bytes()
     other = tmp_path / "other"
-    names = [run.directory.relative_to(work_dir) for run in runs]
     shutil.copytree(runs[0].directory, other / names[0])
     with pytest.raises(BadInput, match=f"runs-1-of-1.tar.gz has .*, which --work_dir={other} lacks; name another"):
         carried_runs.write_runs(other, carried)

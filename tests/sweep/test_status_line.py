@@ -46,14 +46,14 @@ def test_the_status_tells_runs_of_this_command_from_those_done_before(monkeypatc
             worker.set_result(None)
         done = [True, len(readings) > 1, len(readings) > 1, False]
         point = {"config": "digits_ce", "score": "val/accuracy"}
-        return [(point, SimpleNamespace(state=State(it), value=0.5)) for it in done]
+        return [(point, SimpleNamespace(state=State(it), value=0.5, number=i)) for i, it in enumerate(done)]
 
     monkeypatch.setattr(launch, "INTERVAL", 0.01)
     monkeypatch.setattr(launch, "open_study", lambda location: None)
     monkeypatch.setattr(launch.studies, "points_of", points_of)
     monkeypatch.setattr(launch.studies, "status", lambda trial: "done" if trial.state.is_finished() else "waiting")
     monkeypatch.setattr(StatusLine, "show", lambda line, text, done, last: shown.append(text))
-    launch.show_status(None, [worker], jobs=2, left=3)
+    launch.show_status(None, [worker], jobs=2, left=3, wanted=lambda point: True)
     assert shown[0] == "1 of 4 runs done (1 before this command), 2 running"
     assert shown[-1].startswith("3 of 4 runs done (1 before this command)") and "runs a minute" in shown[-1]
 

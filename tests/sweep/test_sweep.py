@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
 from contextlib import contextmanager
 from math import isnan, nan
 from pathlib import Path
@@ -23,6 +24,7 @@ from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
 from imbalance.sweep import worker as workers
+from imbalance.sweep.launch import show_status
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Search
@@ -51,6 +53,26 @@ def watcher(place, search=None, number=1, stacked=16):
 
 def trials(place):
     return studies.open_study(place).get_trials()
+
+
+def test_status_of_a_command_leaves_out_the_trials_of_an_earlier_command(place, capsys):
+    """The study of a second grid also has the trials of the first; "2 of 3 runs done" would count a run nobody asked for."""
+    first, second = (studies.grid(AXES | {"optim.lr": [rate], "seed": [0]}) for rate in (0.05, 0.1))
+    studies.add(place, first)
+    work(place)
+    studies.add(place, second)
+    keys = {studies.key_of(point) for point in second}
+    done = Future()
+    done.set_result(None)
+
+    def last_line(left):
+        show_status(place, [done], 1, left, lambda point: studies.key_of(point) in keys)
+        return capsys.readouterr().err.splitlines()[-1]
+
+    assert last_line(1) == "0 of 1 runs done"
+    work(place)
+    capsys.readouterr()
+    assert last_line(0) == "1 of 1 runs done (1 before this command)"
 
 
 def test_a_grid_is_run_once_a_diverged_trial_is_recorded_and_a_larger_grid_adds_trials(place):
