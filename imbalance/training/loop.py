@@ -45,7 +45,7 @@ from imbalance.training.finish import finish, first_results, load_selected, writ
 from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
-from imbalance.training.logging.run_log import RunLog, check_directory_config
+from imbalance.training.logging.run_log import RunLog, check_directory_config, check_writable
 from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
@@ -444,9 +444,10 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
 
 
 def dry_run(config: Experiment, directory: Path) -> None:
-    """Raise any error that a run of `config` in `directory` would raise before its first step, and write no file."""
+    """Raise any error that a run of `config` in `directory` would raise before its first step, and leave no file."""
     accelerator = start_accelerator(config)
     trackers.check(config)
+    from_main(accelerator, lambda: check_writable(directory))
     check_directory_config(config, directory)
     # Of a two-stage method only the first run is checked, because the second needs the results of the first.
     first = first_run(config)
