@@ -10,7 +10,9 @@ and the second has 25; with the roles `swapped` the second class has 250 and the
 A run reaches a share s of training after interpolation at the first evaluated epoch of which at least the share s of the epochs
 so far came after the first epoch that predicted the whole training set correctly. There the two losses are compared. For each
 pair and loss, val chooses the learning rate: the best mean over seeds of balanced accuracy at that epoch, among the
-learning rates at which every seed reaches the share. So the choice reads neither test nor any other pair.
+learning rates at which every seed reaches the share. So the choice reads neither test nor any other pair. The losses are also
+compared at the last epoch, among learning rates at which every seed interpolates, because at an equal share they have trained for
+different numbers of epochs.
 """
 
 import itertools
@@ -71,6 +73,11 @@ def epoch_of_share(row: Row, share: float) -> int | None:
         return None
     first = int(row["interpolation epoch"])
     return next((epoch for epoch in path(row, "test") if (epoch - first + 1) / epoch >= share), None)
+
+
+def last_if_interpolates(row: Row) -> int | None:
+    """Return the last epoch; None if the run diverged or never predicted the whole training set correctly."""
+    return max(path(row, "test"), default=None) if row["interpolation epoch"] else None
 
 
 def early_stopped(row: Row) -> int | None:
@@ -193,6 +200,7 @@ def leads(
 
 COMPARED_AT: dict[str, Callable[[Row], int | None]] = {
     **{f"{share:.0%} of training after interpolation": lambda row, s=share: epoch_of_share(row, s) for share in SHARES},
+    f"epoch {EPOCHS}": last_if_interpolates,
     "the best epoch on val (early-stopped)": early_stopped,
     "early-stopped, at the learning rates that both losses have": lambda row: (
         early_stopped(row) if float(row["lr"]) in SHARED_RATES else None

@@ -456,7 +456,7 @@ def outcome(cell: Cell) -> str:
     shape = cell.rows.shape
     return (
         f"(a) At threshold 0, poly with IW^1 is {a.points(2)} points above the hard margin ({verdict('a')}). (b) With thresholds from "
-        f"val {b.points(2)} points are left ({verdict('b')}); the other {threshold.points(2)} are threshold. (c) Tuned on val, poly is "
+        f"val {b.points(2)} points are left ({verdict('b')}); the other {threshold.points(2)} are threshold. (c) Tuned on val, with thresholds from val, poly is "
         f"{c.points(2)} points above ridge regression ({verdict('c')}). Holm's p-values are {corrected['a']:.2g}, {corrected['b']:.2g} and "
         f"{corrected['c']:.2g}; {shape[0]} pairs × {shape[1]} role orders × {shape[2]} seeds"
         + (f", {cell.unsolved} problems unsolved. " if cell.unsolved else ". ")

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +36,8 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0, lt=2**63)]  # torch's integers have 64 bits
 Count = Annotated[int, Field(ge=1, lt=2**63)]
 Repeats = Annotated[int, Field(ge=1, le=10_000_000)]  # number of epochs or steps, bounded so that a run can end
+Positives = Annotated[tuple[Positive, ...], Field(min_length=1)]
+Counts = Annotated[tuple[Count, ...], Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1)]
 By = Literal["class", "group"]
 
@@ -201,6 +203,21 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
     return bind(table, section, **provided)()
 
 
+@contextmanager
+def config_messages(section: str) -> Iterator[None]:
+    """Return a context manager in which a `BadInput` about an argument names the key of the config: "config.<section>.<key>".
+
+    Functions and classes that a config names are also called without a config, so their messages begin with the argument.
+    """
+    try:
+        yield
+    except BadInput as error:
+        key, _, text = str(error).partition(": ")
+        if type(error) is not BadInput or not key.isidentifier():
+            raise
+        raise BadInput(f"config.{section}{f'.{key}' * (key != section)}: {text}") from error.__cause__
+
+
 @functools.cache
 def keyword_annotations(function: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of the keyword-only parameters of `function`, by name.
@@ -297,6 +314,9 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
         annotations: annotations by key.
     """
     for key, annotation in annotations.items():
+        parts = get_args(annotation) if get_origin(annotation) is tuple else ()
+        if parts and ... not in parts and isinstance(values[key], tuple) and len(values[key]) != len(parts):
+            raise BadInput(f"{prefix}{key}: {short_repr(values[key])} given; it should have {len(parts)} values")
         try:
             adapter(annotation).validate_python(values[key], strict=True)
         except ValidationError as error:
@@ -304,6 +324,7 @@ def check_values(prefix: str, values: Mapping[str, Any], annotations: Mapping[st
             first = max(error.errors(), key=lambda problem: len(problem["loc"]))
             index = "".join(f"[{i}]" for i in first["loc"] if isinstance(i, int))
             rule = re.sub(r"^\w+ should", "should", first["msg"])  # "Input should …", "String should …"
+            rule = rule.replace("item after validation, not 0", "value")
             for word, meaning in PLAIN_WORDS.items():
                 rule = rule.replace(f"a valid {word}", meaning)
             raise BadInput(f"{prefix}{key}{index}: {short_repr(first['input'])} given; it {rule}") from None

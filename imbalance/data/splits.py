@@ -226,7 +226,19 @@ class Dataset:
 
         The draw is stratified by class and not by group, because the methods that need held-out examples know no
         training groups.
+
+        Raises:
+            BadInput: the fraction is not from 0 to below 1, or a class would have no training example left.
         """
+        if not 0 <= fraction < 1:
+            raise BadInput(f"fraction: {fraction} given; a number from 0 to below 1 is needed")
+        counts = self.class_counts(self.train).numpy()
+        if (lost := (counts > 0) & (np.floor(counts * fraction + 0.5) == counts)).any():
+            label = int(lost.argmax())
+            raise BadInput(
+                f"fraction: {fraction} given, which leaves no training example of class {self.class_names[label]!r}, which "
+                f"has {int(counts[label])}; give a smaller fraction (config.head.fraction)"
+            )
         rng = np.random.default_rng(derived_seed(seed, "held out"))
         rest, held_out = stratified_split(self.train.targets.numpy(), fraction, rng)
         train, held_out = (self.train.subset(torch.from_numpy(rows)) for rows in (rest, held_out))

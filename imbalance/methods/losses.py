@@ -142,6 +142,7 @@ class Adjusted(nn.Module):
 
 
 @checked
+@tagged(balances=True)
 class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 
@@ -427,11 +428,12 @@ def class_balanced_factors(class_counts: Tensor, beta: float) -> Tensor:
     return factors / factors.mean()
 
 
-def checked_counts(counts: Any) -> Tensor:
+def checked_counts(counts: Any, name: str = "class_counts") -> Tensor:
     """Return numbers of examples as a float64 tensor.
 
     Args:
         counts: (K,) or (G,): a tensor, an array or a sequence.
+        name: the name of the argument, for messages: "class_counts" or "group_counts".
 
     Raises:
         BadInput: the counts are not whole numbers from 0 on, or all are 0.
@@ -443,7 +445,7 @@ def checked_counts(counts: Any) -> Tensor:
     whole = values.ndim == 1 and bool((values.isfinite() & (values >= 0) & (values == values.floor())).all())
     if not whole or not values.any():
         raise BadInput(
-            f"class_counts: {short_repr(counts)} given; the number of training examples of each class is needed"
+            f"{name}: {short_repr(counts)} given; the number of training examples of each {name.removesuffix('_counts')} is needed"
         )
     return values
 

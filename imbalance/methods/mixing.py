@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from imbalance.config.schema import AtLeastOne, NonNegative, Positive, Probability
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import check_combinations, count_attributes
 
 
 class Mix(NamedTuple):
@@ -193,18 +194,20 @@ def lisa(
     Raises:
         BadInput: the groups are not the combinations of a class and an attribute.
     """
-    if num_groups <= num_classes or num_groups % num_classes:
-        raise BadInput(
-            "config.mix.name: 'lisa' needs a group for each combination of a class and an attribute, so the number of "
-            f"groups must be a multiple of the number of classes, at least twice it; this data set has {num_classes} "
-            f"classes and {num_groups} groups; use 'mixup' or 'remix'"
-        )
+    check_lisa_groups(targets, groups, num_classes, num_groups)
     attributes = groups % (num_groups // num_classes)
     equal, unequal = (targets, attributes) if coin(generator) < same_label else (attributes, targets)
     suitable = (equal[:, None] == equal) & (unequal[:, None] != unequal)
     partners = (torch.rand(suitable.shape, generator=generator) * suitable).argmax(1)
     partners = torch.where(suitable.any(1), partners, torch.arange(len(targets)))
     return Mix(partners, beta(alpha, len(targets), generator))
+
+
+def check_lisa_groups(targets: Tensor, groups: Tensor, num_classes: int, num_groups: int) -> None:
+    """Raise `BadInput` unless the (N,) groups are the combinations of a class and an attribute."""
+    subject, instead = "config.mix.name: 'lisa'", "use 'mixup' or 'remix'"
+    num_attributes = count_attributes(subject, num_classes, num_groups, instead)
+    check_combinations(subject, targets, groups, num_attributes, instead)
 
 
 def coin(generator: Generator) -> float:
@@ -216,7 +219,12 @@ def beta(alpha: float, size: int, generator: Generator) -> Tensor:
     """Draw `size` numbers from Beta(α, α).
 
     torch can draw them from its global generator only, so `generator` draws a seed for NumPy.
+
+    Raises:
+        BadInput: α is not above 0 and finite.
     """
+    if not 0 < alpha < math.inf:
+        raise BadInput(f"alpha: {alpha} given; a finite number above 0 is needed")
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 

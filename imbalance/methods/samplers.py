@@ -211,7 +211,8 @@ def linear_chance(labels: Labels, epoch: int, epochs: int, *, by: By) -> Tensor:
 
 def sigmoid_chance(labels: Labels, epoch: int, epochs: int, *, by: By, steepness: float) -> Tensor:
     """Return the (N,) probabilities with which the sampler `annealed_sigmoid` keeps each example in an epoch."""
-    exponent = 1 / (1 + math.exp(steepness * (elapsed(epoch, epochs) - 0.5)))
+    rise = min(steepness * (elapsed(epoch, epochs) - 0.5), 700.0)  # math.exp raises above 709
+    exponent = 1 / (1 + math.exp(rise))
     return balanced_chance(labels, epoch, epochs, by=by) ** exponent
 
 

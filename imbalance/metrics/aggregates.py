@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.errors import BadInput
 from imbalance.metrics.intervals import LEVEL
 
 RESAMPLES = 2000
@@ -30,11 +31,11 @@ class Estimate(NamedTuple):
 def interquartile_mean(scores: np.ndarray) -> np.ndarray:
     """Return the mean of the middle half of the scores of all runs, (…, tasks, seeds) → (…).
 
-    The interquartile mean is more robust than the mean and less noisy than the median.
+    The interquartile mean is more robust than the mean and less noisy than the median. It is nan if a score is nan.
     """
-    runs = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)
+    runs = np.sort(scores.reshape(*scores.shape[:-2], -1), axis=-1)  # nan comes last, as if it were the best score
     cut = runs.shape[-1] // 4
-    return runs[..., cut : runs.shape[-1] - cut].mean(-1)
+    return np.where(np.isnan(runs[..., -1]), np.nan, runs[..., cut : runs.shape[-1] - cut].mean(-1))
 
 
 def bootstrap(
@@ -59,7 +60,13 @@ def bootstrap(
             initialisation; False to draw the seeds of each method independently.
         low, high: the bounds of the statistic, such as 0 and 1, at which the interval is cut off.
         seed: the seed of the bootstrap.
+
+    Raises:
+        BadInput: `paired` is True, and the methods have different numbers of tasks or seeds.
     """
+    if paired and len({each.shape for each in scores}) > 1:
+        shapes = " and ".join(str(each.shape) for each in scores)
+        raise BadInput(f"scores: arrays of shapes {shapes} given; paired methods must have the same tasks and seeds")
     rng = np.random.default_rng(seed)
 
     def draw_seeds(method_scores: np.ndarray) -> np.ndarray:
@@ -101,5 +108,5 @@ def improvement(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def profile(scores: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """Return, for each threshold, the share of runs whose score is above the threshold."""
+    """Return, for each threshold, the share of runs whose score is above the threshold; nan is above no threshold."""
     return (scores.reshape(-1, 1) > thresholds).mean(0)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.errors import BadInput
 from imbalance.metrics.intervals import LEVEL
 
 
@@ -27,11 +28,19 @@ def average_ranks(scores: np.ndarray) -> Ranks:
     Args:
         scores: (N, k) score of each of at least three methods on each data set; higher is better. The data sets must be
             independent, so take one row for several variants of a data set.
+
+    Raises:
+        BadInput: there are fewer than three methods, or a score is nan.
     """
     from scipy import stats
 
+    if scores.ndim != 2 or scores.shape[1] < 3 or np.isnan(scores).any():
+        raise BadInput(
+            f"scores: an array of shape {scores.shape} given; (N, k) numbers of 3 or more methods are needed"
+        )
     ranks = stats.rankdata(-scores, axis=1)
-    p = float(stats.friedmanchisquare(*scores.T).pvalue)
+    tied = bool((scores == scores[:, :1]).all())  # Friedman's statistic is 0/0
+    p = 1.0 if tied else float(stats.friedmanchisquare(*scores.T).pvalue)
     return Ranks(ranks.mean(0), p, critical_difference(scores.shape[1], len(scores)))
 
 

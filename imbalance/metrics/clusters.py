@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from imbalance.errors import BadInput
 from imbalance.metrics.intervals import decimals, half_text
 
 
@@ -51,8 +52,11 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
         differences: (P, …, S), one value for each pair of classes and each seed; dimensions in between, such as the two orders
             of a pair, are averaged.
         pairs: the numbers of the two classes of each of the P unordered pairs.
-    """
 
+    Raises:
+        BadInput: `pairs` are not P pairs of different classes.
+    """
+    check_pairs(pairs, len(differences))
     by_pair = differences.reshape(len(pairs), -1).mean(1)
     by_seed = differences.reshape(-1, differences.shape[-1]).mean(0)
     seeds, classes = len(by_seed), len({number for pair in pairs for number in pair})
@@ -90,11 +94,19 @@ def contrast_over_classes(values: np.ndarray, pairs: Sequence[tuple[int, int]]) 
     Args:
         values: (P,), such as results of a single seed.
         pairs: the numbers of the two classes of each of the P unordered pairs.
-    """
 
+    Raises:
+        BadInput: `pairs` are not P pairs of different classes.
+    """
     value, error = float(values.mean()), float(np.sqrt(dyadic_variance(values, pairs)))
     freedom = len({number for pair in pairs for number in pair}) - 1
     return student(value, error, freedom, len(values))
+
+
+def check_pairs(pairs: Sequence[tuple[int, int]], count: int) -> None:
+    """Raise `BadInput` unless there are `count` pairs, each of two different classes."""
+    if len(pairs) != count or any(len(pair) != 2 or pair[0] == pair[1] for pair in pairs):
+        raise BadInput(f"pairs: {len(pairs)} pairs given; {count} pairs of two different classes are needed")
 
 
 def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
@@ -127,7 +139,16 @@ def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float
     Args:
         differences: (N, M), one row for each independent unit, such as a base data set, and one column for each candidate.
         candidate: the number of the candidate's column.
+
+    Raises:
+        BadInput: a difference is nan, or there is no such column.
     """
+    if differences.ndim != 2 or not np.isfinite(differences).all():
+        raise BadInput(
+            "differences: a value is missing; (N, M) finite numbers are needed, so leave out incomplete rows"
+        )
+    if not 0 <= candidate < differences.shape[1]:
+        raise BadInput(f"candidate: {candidate} given; a column from 0 to {differences.shape[1] - 1} is needed")
     norms = np.sqrt((differences**2).sum(0))  # flips keep them, so t rises with the mean divided by the norm
     scaled = np.divide(differences, norms, out=np.zeros_like(differences), where=norms > 0)
     signs = np.random.default_rng(0).choice((-1.0, 1.0), size=(draws, len(scaled)))
@@ -160,6 +181,7 @@ def dyadic_variance(values: np.ndarray, pairs: Sequence[tuple[int, int]]) -> flo
         values: (P,).
         pairs: the numbers of the two classes of each of the P unordered pairs.
     """
+    check_pairs(pairs, len(values))
     numbers = np.array(pairs)
     shared = (numbers[:, None, :, None] == numbers[None, :, None, :]).any((2, 3))  # (P, P)
     if shared.all():
@@ -195,6 +217,8 @@ def ahead_and_behind(differences: np.ndarray) -> tuple[int, int]:
 def t_test(differences: np.ndarray) -> np.ndarray:
     """Return the p-values of two-sided t-tests that the mean of each row is 0; 0 if all values of a row are equal, but not 0.
 
+    The p-value of a row with nan is nan.
+
     Args:
         differences: (P, S), with at least two columns.
     """
@@ -202,5 +226,7 @@ def t_test(differences: np.ndarray) -> np.ndarray:
 
     seeds = differences.shape[1]
     centre, spread = differences.mean(1), differences.std(1, ddof=1) / np.sqrt(seeds)
-    t = np.divide(centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread > 0)
+    t = np.divide(
+        centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread != 0
+    )  # nan / nan
     return 2 * stats.t.sf(np.abs(t), seeds - 1)

@@ -1,11 +1,12 @@
 """Compute 95 % intervals: over seeds, of differences between methods, and over test examples."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from imbalance.config.metric_names import in_percent
+from imbalance.errors import BadInput
 
 LEVEL = 0.95
 SMALL = 10  # examples; the accuracy of a group with fewer examples is unreliable
@@ -186,9 +187,24 @@ def wilson(right: int, n: int) -> Interval:
     Args:
         right: the number of right predictions.
         n: the number of examples.
+
+    Raises:
+        BadInput: `right` is not from 0 to `n`.
     """
+    check_counts(right, n)
     low, high = wilson_ends(right, n)
     return Interval(float(low), float(high))
+
+
+def check_counts(right: Any, totals: Any) -> None:
+    """Raise `BadInput` unless there is a number of right predictions for each number of examples, from 0 to that number."""
+    right_counts, total_counts = np.asarray(right), np.asarray(totals)
+    if right_counts.shape != total_counts.shape:
+        raise BadInput(
+            f"right, totals: arrays of shapes {right_counts.shape} and {total_counts.shape} given; they must be equal"
+        )
+    if not ((right_counts >= 0) & (right_counts <= total_counts)).all():
+        raise BadInput("right: a number of right predictions is below 0, or larger than the number of examples")
 
 
 def wilson_ends(right: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
@@ -198,7 +214,7 @@ def wilson_ends(right: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarra
     squared = special.ndtri((1 + LEVEL) / 2) ** 2
     right, n = np.asarray(right, np.float64), np.asarray(n, np.float64)
     centre = (right + squared / 2) / (n + squared)
-    half = np.sqrt(squared * (right * (n - right) / n + squared / 4)) / (n + squared)
+    half = np.sqrt(squared * (right * (n - right) / np.maximum(n, 1) + squared / 4)) / (n + squared)
     # Rounding leaves an end that is exactly 0 or 1 a little beside it.
     return np.where(right == 0, 0.0, centre - half), np.where(right == n, 1.0, centre + half)
 
@@ -220,9 +236,13 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
     Args:
         right: (G,) numbers of right predictions of each group.
         totals: (G,) numbers of examples of each group. A group without examples does not count.
+
+    Raises:
+        BadInput: a number of right predictions is not from 0 to the number of examples.
     """
     from scipy import special
 
+    check_counts(right, totals)
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     right_counts, total_counts = right_counts[total_counts > 0], total_counts[total_counts > 0]
     if not len(total_counts):
@@ -252,13 +272,19 @@ def mean_over_examples(
         combinations: None if no groups overlap. If groups overlap, the (C, G) mask that `count_combinations` returns, and
             `right` and `totals` are the (C,) numbers that it returns.
         shares: None for the plain mean, or (G,) non-negative weights of the groups in a weighted mean.
+
+    Raises:
+        BadInput: a number of right predictions is not from 0 to the number of examples.
     """
     from scipy import special
 
+    check_counts(right, totals)
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     mask = np.eye(len(total_counts), dtype=bool) if combinations is None else combinations
     group_totals = total_counts @ mask.astype(np.int64)
     present = group_totals > 0
+    if not present.any():
+        return Interval(np.nan, np.nan)
     parts = np.ones(present.sum()) if shares is None else np.asarray(shares)[present]
     # The mean of the group accuracies is a sum over examples, in which those of a combination have the same weight.
     weights = (mask[:, present] / group_totals[present] * parts).sum(axis=1) / (parts.sum() or 1)

@@ -44,11 +44,19 @@ def variance_components(
         within: the name of the residual, which is the difference between values with equal labels of all factors.
 
     Raises:
-        BadInput: the design cannot separate the components, for example because each level of a factor has one level of the next.
+        BadInput: the design cannot separate the components, for example because each level of a factor has one level of the next;
+            or the arguments do not fit together.
     """
     from scipy import stats
 
     y = np.asarray(values, dtype=np.float64)
+    if within in factors or not factors:
+        raise BadInput(f"within: {within!r} given; factors must be given, and the residual needs a name of its own")
+    for name, labels in factors.items():
+        if len(labels) != len(y):
+            raise BadInput(f"factors: {len(labels)} labels of {name!r} given; {len(y)} are needed, one for each value")
+    if not len(y) or not np.isfinite(y).all():
+        raise BadInput("values: finite numbers are needed; leave out results that are missing, with their labels")
     y = y - y.mean()  # the estimates do not depend on the mean, and rounding does
     levels, counts = [], []  # level numbers of each value, and the number of values of each level
     codes = np.zeros(len(y), dtype=int)

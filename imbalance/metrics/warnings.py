@@ -55,15 +55,7 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
                 f"val/{metrics[0]} depends on {len(few)} {kind if len(few) == 1 else kinds} with fewer than {FEW} val examples: "
                 f"{listed}"
             )
-    views = getattr(look_up(OBJECTIVES, config.objective.name), "views", 1)
-    if views > 1 and not dataset.augmentations:
-        warnings.append(
-            f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set "
-            "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
-            "config.data.augment"
-        )
-    if line := corrected_twice(config):
-        warnings.append(line)
+    warnings += filter(None, (equal_views(config, dataset), corrected_twice(config)))
     loss = config.loss
     if config.trainer.mixed_precision == "fp16" and loss.name == "poly" and loss.left == "exponential":
         # The slope α·exp(α(1 − m)) of the loss is the largest float16 number at this margin m.
@@ -75,10 +67,26 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     return warnings
 
 
+def equal_views(config: Experiment, dataset: Dataset) -> str:
+    """Return a warning if the objective compares augmented views, and the data set has no augmentation; else ""."""
+    views = getattr(look_up(OBJECTIVES, config.objective.name), "views", 1)
+    if views == 1 or dataset.augmentations:
+        return ""
+    return (
+        f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set has no "
+        "augmentation, so the views are equal before mixing and dropout; use another objective, or image files with names in "
+        "config.data.augment"
+    )
+
+
 def corrected_twice(config: Experiment) -> str:
-    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else ""."""
+    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else "".
+
+    A loss with the factor τ = 0 of its offsets, or the β = 0 of its weights, corrects nothing.
+    """
     registry = registries()
-    if not tags_of(look_up(registry["loss"], config.loss.name)).balances:
+    corrects = tags_of(look_up(registry["loss"], config.loss.name)).balances
+    if not corrects or 0 in (config.loss.get("tau"), config.loss.get("beta")):
         return ""
     for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
         name = getattr(config, section).name

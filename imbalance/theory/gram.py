@@ -37,6 +37,24 @@ class Linear(NamedTuple):
         return products @ (signs * self.coefficients) + self.bias
 
 
+def check_arguments(gram: np.ndarray, signs: np.ndarray, weights: np.ndarray | None = None, **positive: float) -> None:
+    """Raise `BadInput` unless the arguments are as the functions of this module describe them.
+
+    Args:
+        positive: numbers that must be above 0, by the name of the argument.
+    """
+    n = len(signs)
+    if not (np.isin(signs, (-1, 1)).all() and (signs == 1).any() and (signs == -1).any()):
+        raise BadInput("signs: 1 for class 1 and -1 for class 0 are needed, with an example of each class")
+    if gram.shape != (n, n) or not np.isfinite(gram).all():
+        raise BadInput(f"gram: an array of shape {gram.shape} given; finite inner products ({n}, {n}) are needed")
+    if weights is not None and not (weights.shape == (n,) and (weights > 0).all() and np.isfinite(weights).all()):
+        raise BadInput(f"weights: {n} finite numbers above 0 are needed, one for each example")
+    for name, value in positive.items():
+        if not 0 < value < np.inf:
+            raise BadInput(f"{name}: {value} given; a number above 0 is needed")
+
+
 def hard_margin(gram: np.ndarray, signs: np.ndarray, bias: bool = True) -> Linear:
     """Return the classifier with the shortest v for which every margin is at least 1.
 
@@ -46,8 +64,9 @@ def hard_margin(gram: np.ndarray, signs: np.ndarray, bias: bool = True) -> Linea
     `oracle.margin_direction`.
 
     Raises:
-        BadInput: no linear classifier separates the classes.
+        BadInput: no linear classifier separates the classes, or an argument is not as described.
     """
+    check_arguments(gram, signs)
     if bias:
         from sklearn.svm import SVC
 
@@ -82,7 +101,11 @@ def poly_limit(
         weights: (n,) positive importance weights w.
         alpha: the exponent α of the tail.
         start: a classifier with positive margins; None for the one that `hard_margin` returns.
+
+    Raises:
+        BadInput: no linear classifier separates the classes, or an argument is not as described.
     """
+    check_arguments(gram, signs, weights=weights, alpha=alpha)
     start = start or hard_margin(gram, signs, bias)
     margins = start.margins(gram, signs)
     # Scale the start so that its length is the best one, which saves most of the Newton steps.
@@ -112,8 +135,13 @@ def ridge(
 
     Args:
         weights: (n,) positive importance weights w.
+        penalty: the factor of |v|²/2; above 0.
         start: a classifier near the solution; None for zeros.
+
+    Raises:
+        BadInput: an argument is not as described, or Newton's method does not converge.
     """
+    check_arguments(gram, signs, weights=weights, penalty=penalty)
 
     def loss(m: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         wrong = 1 / (1 + np.exp(np.minimum(m, 700)))

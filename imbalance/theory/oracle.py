@@ -95,7 +95,12 @@ def direction_of(weight: Tensor, bias: Tensor) -> np.ndarray:
     Args:
         weight: (2, d), the rows w₀ and w₁.
         bias: (2,), b₀ and b₁.
+
+    Raises:
+        BadInput: the layer has another number of classes than two, or both rows are equal.
     """
+    if len(weight) != 2 or len(bias) != 2:
+        raise BadInput(f"weight, bias: a layer of {len(weight)} classes given; a layer of two classes is needed")
     w, b = (parameter.detach().double().cpu().numpy() for parameter in (weight, bias))
     return _unit(np.append(w[1] - w[0], b[1] - b[0]))
 
@@ -139,8 +144,8 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
     residual = system @ solution - goal
     if residual_norm < 1e-9:
         raise BadInput(
-            "config.data: no linear classifier separates the two classes; a limit direction exists for separable classes "
-            "only, so use another data set"
+            "inputs: no linear classifier separates the two classes; a limit direction exists for separable classes only, so "
+            "pass other inputs"
         )
     return -residual[:d] / residual[d]
 

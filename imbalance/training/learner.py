@@ -17,19 +17,20 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run, takes_full_batches
 from imbalance.config.metric_names import check_labels
-from imbalance.config.schema import bind, build, look_up, required_arguments
+from imbalance.config.schema import bind, build, config_messages, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import check_combinations
 from imbalance.methods.batch import Inputs
 from imbalance.methods.context import FirstRun, GroupAssignment, RunContext, read_first_run
 from imbalance.methods.group_inference.registry import GROUPS, with_environments
 from imbalance.methods.heads.registry import HEADS
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.mixing import MIXINGS, Mix
-from imbalance.methods.objectives.base import Objective, as_objective
+from imbalance.methods.mixing import MIXINGS, Mix, check_lisa_groups
+from imbalance.methods.objectives.base import ENVIRONMENTS_BY_ATTRIBUTE, Objective, as_objective
 from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
@@ -264,11 +265,13 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
+    with config_messages("objective"):
+        reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
     needed = "an Objective, or a function of losses, weights and groups"
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
     check_views_and_columns(config, objective)
+    check_attributes(config, context)
 
     if full_batches and not getattr(loss, "is_convex", False):
         raise BadInput(
@@ -452,7 +455,7 @@ def make_weights(
     weigh: Callable[..., Tensor] = bind(WEIGHTS, config.weights, **vars(context))
 
     def checked(**values: int) -> Tensor:
-        with own_errors(config, "weights"):
+        with own_errors(config, "weights"), config_messages("weights"):
             weights = weigh(**values)
         check_weights(config, weights, len(context.targets))
         return weights.to(device, dtype)
@@ -499,6 +502,15 @@ def check_data(config: Experiment, dataset: Dataset) -> None:
             f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
             "the number of training examples, as every micro-batch needs an example"
         )
+
+
+def check_attributes(config: Experiment, context: RunContext) -> None:
+    """Raise `BadInput` if the objective or the mixing needs attributes, and the groups of train are not class × attribute."""
+    targets, groups, num_classes, num_groups = context.targets, context.groups, context.num_classes, context.num_groups
+    if config.objective.get("environments") == "attribute":
+        check_combinations(ENVIRONMENTS_BY_ATTRIBUTE, targets, groups, num_groups // num_classes, "use 'group'")
+    if config.mix.name == "lisa":
+        check_lisa_groups(targets, groups, num_classes, num_groups)
 
 
 def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:

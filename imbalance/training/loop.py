@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
+from imbalance.config.override_flags import overrides_in_python, python_messages
 from imbalance.config.resolve import resolve, run_directory
-from imbalance.config.schema import short_repr
+from imbalance.config.schema import MissingKeys, short_repr
 from imbalance.data import Dataset, given_dataset
 from imbalance.data.identity import digest
 from imbalance.data.population import check_population
@@ -76,6 +77,7 @@ class Result(NamedTuple):
     directory: Path
 
 
+@python_messages()
 @own_torch_state()
 def run(
     config: str | Path | Mapping[str, Any] | Experiment,
@@ -119,8 +121,13 @@ def run(
                 "as a keyword argument, such as val_fraction=0.3, and leave the rest out"
             )
         changes = {**changes, "data": {"name": "in_memory"}}
-    resolved, default = resolve(config, changes)
-    dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
+    try:
+        resolved, default = resolve(config, changes)
+    except MissingKeys as error:
+        raise incomplete_section(error, changes) from None
+    dataset = (
+        None if data is None and not table else check_population(given_dataset(data, resolved.seed, table), "data")
+    )
     if directory is not None:
         directory = checked_directory(directory)
     elif dataset is not None and (isinstance(data, Mapping | Dataset) or table.get("split")):
@@ -130,6 +137,23 @@ def run(
         directory = default
     summary = train(resolved, directory, dataset)
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
+
+
+def incomplete_section(error: MissingKeys, changes: Mapping[str, Any]) -> BadInput:
+    """Return the error for a mapping in `changes` that replaces a section and lacks keys; `error` if there is no such one.
+
+    A user of a mapping such as `{"trainer": {"epochs": 2}}` wants to change its keys, and not to remove all others.
+    """
+    section = next(iter(error.values)).rpartition(".")[0]
+    values = changes.get(section)
+    if not isinstance(values, Mapping | ConfigDict):
+        return error
+    kept = {f"{section}.{key}": repr(value) for key, value in values.items()}
+    missing = {key: f"<{fits}>" for key, fits in error.values.items()} if "name" in values else {}
+    return BadInput(
+        f"overrides: {section!r} replaces the whole section, which lacks {len(error.values)} of its keys, such as "
+        f"{next(iter(error.values))}; to change some keys, pass {overrides_in_python(kept | missing)}"
+    )
 
 
 @own_torch_state()

@@ -7,8 +7,8 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from conftest import CONFIG_FILES, ROOT

@@ -13,8 +13,14 @@ import imbalance
 from imbalance.config import resolve as resolving
 from imbalance.config.experiment import Experiment, validate
 from imbalance.config.resolve import resolve, run_directory
+from imbalance.config.schema import check_values, keyword_annotations
+from imbalance.data import DATASETS
 from imbalance.errors import BadInput
+from imbalance.methods.group_inference.registry import GROUPS
+from imbalance.methods.heads.registry import HEADS
+from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.training.loop import train
+from imbalance.training.optim import OPTIMIZERS
 
 
 def test_values_of_other_types_are_the_same_config(config):
@@ -153,3 +159,21 @@ def test_a_share_out_of_range_is_named_by_its_own_rule():
         resolve("gaussian_erm", changes)
     with pytest.raises(BadInput, match="config.head.target: 'even' given; it should be 'natural' or 'uniform'"):
         resolve("gaussian_erm", {**changes, "head.target": "even"})
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "key", "value", "rule"),
+    [
+        (OPTIMIZERS, "adam", "betas", (0.9,), "should have 2 values"),
+        (OPTIMIZERS, "adam", "betas", (0.9, 0.9, 0.9), "should have 2 values"),
+        (HEADS, "dfr", "inverse_penalties", (), "should have at least 1 value"),
+        (OBJECTIVES, "mmd", "gammas", (), "should have at least 1 value"),
+        (GROUPS, "spare", "clusters", (), "should have at least 1 value"),
+        (DATASETS, "drawn", "val_counts", (), "should have at least 1 value"),
+    ],
+)
+def test_a_tuple_with_too_few_or_too_many_values_is_refused(table, name, key, value, rule):
+    """A run with an empty tuple ended in an error of torch or NumPy, and pydantic said `it Field required`."""
+    annotation = keyword_annotations(table[name])[key]
+    with pytest.raises(BadInput, match=rf"^{key}: \(.*\) given; it {rule}$"):
+        check_values("", {key: value}, {key: annotation})

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from imbalance.data import as_dataset
 from imbalance.data.splits import Dataset, Split, draw_per_class, imbalanced_counts, stratified_split
 from imbalance.errors import BadInput
 
@@ -85,3 +86,23 @@ def test_the_attribute_of_a_group_follows_from_its_name(classes, groups, expecte
     assert crossed == (expected and ((0, 0, 1, 1), expected))
     both = Split(torch.zeros(8, 1), torch.tensor([0, 0, 1, 1] * 2), torch.arange(8) // 2, torch.arange(8))
     assert Dataset(both, both, both, classes, groups).crossed_groups is None  # a group has both classes
+
+
+@pytest.mark.parametrize("fraction", [-0.1, 1.0, 1.5, float("nan")])
+def test_no_fraction_to_hold_out_is_refused(fraction):
+    with pytest.raises(BadInput, match="^fraction: .* given; a number from 0 to below 1 is needed$"):
+        long_tail().hold_out(fraction, seed=0)
+
+
+@pytest.mark.parametrize("fraction", [0.5, 0.9999])
+def test_every_class_keeps_a_training_example(fraction):
+    with pytest.raises(BadInput, match=r"leaves no training example of class '.', which has [0-9]+; give a smaller"):
+        long_tail().hold_out(fraction, seed=0)
+    held = long_tail().hold_out(0.4, seed=0)
+    assert torch.bincount(held.train.targets).tolist() == [6, 1] and len(held.held_out) == 4
+
+
+def long_tail():
+    """Return a data set with ten training examples of class 0 and one of class 1."""
+    targets = (np.arange(11) == 10).astype(int)
+    return as_dataset(dict.fromkeys(("train", "val", "test"), (np.ones((11, 1), np.float32), targets)))

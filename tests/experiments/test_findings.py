@@ -69,8 +69,8 @@ def test_the_pairs_table_is_what_a_loop_makes_of_the_rows(tmp_path):
     }
     assert pairs.rate_of(rows, "fashion", method) == 0.003
     assert r"**0.003: 80.0 (100)** |" in pairs.tuning_table(rows, ["fashion"])
-    ends = [r | {"lr": "0.03"} if r["lr"] == "0.003" else r for r in rows]
-    assert r"**0.03: 80.0 (100)**\* |" in pairs.tuning_table(ends, ["fashion"]), "the largest rate that was tried"
+    ends = [r | {"lr": "0.1"} if r["lr"] == "0.003" else r for r in rows]
+    assert r"**0.1: 80.0 (100)**\* |" in pairs.tuning_table(ends, ["fashion"]), "the largest rate that was tried"
 
     found = pairs.scores_by_data(pairs.by_method(rows, ["fashion", "cifar"]))
     assert list(found) == ["fashion"]
@@ -128,7 +128,9 @@ def test_a_method_that_never_interpolates_gets_the_rate_at_which_most_runs_do():
 def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        sweep_runs, "run_batches", lambda batches, jobs: asked.extend(run for batch in batches for run in batch)
+        sweep_runs,
+        "run_batches",
+        lambda batches, jobs, on_finish: asked.extend(run for batch in batches for run in batch),
     )
     monkeypatch.setattr(results, "row_of", lambda directory: None)
     monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
@@ -140,7 +142,7 @@ def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
 
 
 def test_a_run_that_was_finished_with_uncommitted_code_is_not_kept_by_an_experiment(tmp_path, monkeypatch):
-    monkeypatch.setattr(sweep_runs, "run_batches", lambda batches, jobs: None)
+    monkeypatch.setattr(sweep_runs, "run_batches", lambda batches, jobs, on_finish: on_finish(batches[0]))
     monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
     finished = row(("ce", 1.0), "bag+coat", 0, 0.003, 0.9) | {"commit": "0123456789+"}
     settings = pairs.Settings(str(tmp_path), tmp_path, {}, 1)

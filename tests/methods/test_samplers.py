@@ -129,6 +129,13 @@ def test_annealing_goes_from_undersampled_to_all(section, halfway):
         assert len(draw(section, epochs - 1, epochs=epochs)) == 200
 
 
+def test_a_steep_sigmoid_is_a_step():
+    """`math.exp` raises above 709."""
+    section = dict(name="annealed_sigmoid", by="group", steepness=1e6)
+    sizes = [len(draw(section, epoch, epochs=5)) for epoch in range(5)]
+    assert max(sizes[:2]) < 100 and sizes[3:] == [200, 200]
+
+
 def test_what_annealing_keeps_it_never_drops():
     kept = [set(draw(dict(name="annealed_linear", by="group"), epoch).tolist()) for epoch in range(10)]
     assert all(a <= b for a, b in pairwise(kept))

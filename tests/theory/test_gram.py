@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.optimize import minimize
 from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from imbalance.errors import BadInput
 from imbalance.theory import gram
-from imbalance.theory.oracle import angle, margin_direction, poly_direction
+from imbalance.theory.oracle import angle, direction_of, margin_direction, poly_direction
 
 rng = np.random.default_rng(0)
 TARGETS = np.repeat([0, 1], (30, 6))
@@ -95,3 +96,49 @@ def test_classes_that_no_classifier_separates_are_refused(bias):
     inputs = np.repeat(INPUTS[:18], 2, axis=0)
     with pytest.raises(BadInput, match="no linear classifier separates"):
         gram.hard_margin(inputs @ inputs.T, np.tile([1.0, -1.0], 18), bias)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda products, signs: gram.ridge(products, (signs + 1) / 2, np.ones(4), 1.0),
+            "^signs: 1 for class 1 and -1 for class 0",
+        ),
+        (lambda products, signs: gram.hard_margin(products, np.ones(4)), "^signs: .* with an example of each class$"),
+        (
+            lambda products, signs: gram.ridge(products, signs, np.ones(4), 0.0),
+            "^penalty: 0.0 given; a number above 0 is needed$",
+        ),
+        (
+            lambda products, signs: gram.poly_limit(products, signs, np.ones(4), -1.0),
+            "^alpha: -1.0 given; a number above 0 is needed$",
+        ),
+        (
+            lambda products, signs: gram.poly_limit(products, signs, np.arange(4.0), 1.0),
+            "^weights: 4 finite numbers above 0 are needed",
+        ),
+        (
+            lambda products, signs: gram.poly_limit(products, signs, np.ones(3), 1.0),
+            "^weights: 4 finite numbers above 0 are needed",
+        ),
+        (
+            lambda products, signs: gram.hard_margin(products[:, :2], signs),
+            r"^gram: an array of shape \(4, 2\) given; finite inner",
+        ),
+        (
+            lambda products, signs: gram.hard_margin(products * np.nan, signs),
+            r"^gram: an array of shape \(4, 4\) given; finite inner",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_one_line(call, words):
+    """Targets of 0 and 1 in place of signs gave a wrong classifier, and a penalty of 0 gave nan."""
+    inputs = np.array([[2.0, 1], [1, 2], [-1, -2], [-2, -1]])
+    with pytest.raises(BadInput, match=words):
+        call(inputs @ inputs.T, np.array([1, 1, -1, -1]))
+
+
+def test_a_layer_of_three_classes_has_no_direction():
+    with pytest.raises(BadInput, match="^weight, bias: a layer of 3 classes given"):
+        direction_of(torch.zeros(3, 2), torch.zeros(3))

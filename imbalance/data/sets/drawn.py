@@ -4,10 +4,11 @@ import functools
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from imbalance.config.schema import Natural
 from imbalance.data.sets.class_map import build_source
@@ -15,7 +16,7 @@ from imbalance.data.sets.features import column_statistics, feature_encoding, st
 from imbalance.data.splits import Dataset, Split, joined
 from imbalance.errors import BadInput
 
-Counts = tuple[Natural, ...]
+Counts = Annotated[tuple[Natural, ...], Field(min_length=1)]
 SOURCE_SEED = 0  # the other data set is the same at every seed of a run
 
 

@@ -1,6 +1,7 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 import warnings
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -91,9 +92,11 @@ def as_dataset(
             epoch to epoch. Inputs are floats, or uint8 images (N, C, H, W), which are normalised by the channel
             statistics of the training set. If a group has examples of several classes, the groups that you give are
             taken for the values of an attribute: the groups of the data set are the combinations of class and attribute.
-            If you give no groups, the classes are the groups.
-        class_names, group_names: the names, in the order of the labels. By default they are the labels as text; the
-            attribute `classes` of a torch data set gives the class names.
+            If you give no groups, the classes are the groups. Targets that are whole numbers are positions in
+            `class_names`, from 0. Without `class_names` every number from 0 to the largest must occur. Labels such as 1, 2,
+            3 are refused, unless they are text. Groups that are whole numbers may be any, from 0.
+        class_names, group_names: the names, in the order of the labels, each once. By default they are the labels as text;
+            the attribute `classes` of a torch data set gives the class names.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -112,6 +115,8 @@ def as_dataset(
     if any(is_table(examples[0]) for examples in raw.values()):
         raw, preprocessing, notes = encode_frames(raw)
     class_names = class_names or getattr(data["train"], "classes", None)
+    for key, names in (("class_names", class_names), ("group_names", group_names)):
+        check_distinct(key, names)
     raw, class_names = number_labels(raw, 1, class_names, "class_names")
     raw, group_names = number_labels(raw, 2, group_names, "group_names")
     examples = {name: read_split(name, raw[name]) for name in SPLITS}
@@ -122,7 +127,8 @@ def as_dataset(
                 f"data[{name!r}]: inputs have shape and type {shapes[name]}, and those of train {shapes['train']}; they must "
                 "be equal"
             )
-    class_names = label_names([targets for _, targets, _ in examples.values()], class_names, "class_names")
+    all_targets = torch.cat([targets for _, targets, _ in examples.values()])
+    class_names = label_names(all_targets, class_names, "class_names")
     without_groups = [name for name, (_, _, groups) in examples.items() if groups is None]
     if without_groups and len(without_groups) < len(SPLITS):
         raise BadInput(
@@ -134,15 +140,17 @@ def as_dataset(
         name: Split(inputs, targets, targets if groups is None else groups, torch.arange(len(targets)))
         for name, (inputs, targets, groups) in examples.items()
     }
-    group_names = label_names([split.groups for split in splits.values()], group_names, "group_names")
-    all_targets = torch.cat([split.targets for split in splits.values()]).numpy()
-    all_groups = torch.cat([split.groups for split in splits.values()]).numpy()
+    all_targets, all_groups = all_targets.numpy(), torch.cat([split.groups for split in splits.values()])
+    if group_names is None:
+        present, all_groups = torch.unique(all_groups, return_inverse=True)
+        group_names = tuple(map(str, present.tolist()))
+        splits = with_groups(splits, all_groups)
+    group_names, all_groups = label_names(all_groups, group_names, "group_names"), all_groups.numpy()
     pairs, crossed = np.unique(np.stack([all_targets, all_groups], axis=1), axis=0, return_inverse=True)
     if len(pairs) > len(np.unique(all_groups)):  # a group holds several classes: cross the groups with the classes
         all_groups = crossed.reshape(-1).astype(np.int64)
         group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
-        parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
-        splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
+        splits = with_groups(splits, torch.from_numpy(all_groups))
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     problems = population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names)
     if problems:  # not `raise_first`, whose message names a command that reads files
@@ -162,6 +170,28 @@ def as_dataset(
         preprocessing=preprocessing,
         notes=notes,
     )
+
+
+def with_groups(splits: Mapping[str, Split], groups: Tensor) -> dict[str, Split]:
+    """Return the splits with other groups.
+
+    Args:
+        splits: train, val and test by name.
+        groups: (N,) the groups of the examples of all three splits, one split after another.
+    """
+    parts = groups.split([len(split) for split in splits.values()])
+    return {name: replace(split, groups=part.clone()) for (name, split), part in zip(splits.items(), parts)}
+
+
+def check_distinct(key: str, names: Sequence[str] | None) -> None:
+    """Raise `BadInput` if a name of `names` is given twice.
+
+    Args:
+        key: "class_names" or "group_names", for the message.
+    """
+    for name, count in Counter(map(str, () if names is None else names)).items():
+        if count > 1:
+            raise BadInput(f"{key}: {name!r} is given {count} times; give each label a name of its own")
 
 
 def frame_dataset(
@@ -459,18 +489,27 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
     return inputs, targets, groups[0] if groups else None
 
 
-def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str) -> tuple[str, ...]:
+def label_names(labels: Tensor, names: Sequence[str] | None, key: str) -> tuple[str, ...]:
     """Return the names of all labels: `names` as text or, if `names` is None, "0", "1", … up to the largest label.
 
     Args:
         labels: the classes or groups of all splits.
         key: "class_names" or "group_names", for the message.
+
+    Raises:
+        BadInput: a label has no name; or `names` is None, and a number below the largest label does not occur.
     """
-    number = 1 + max((int(values.max()) for values in labels if len(values)), default=-1)
-    names = tuple(str(i) for i in range(number)) if names is None else tuple(map(str, names))
-    if len(names) < number:
-        raise BadInput(f"{key}: {len(names)} names given; the data has labels up to {number - 1} and needs {number}")
-    return names
+    present = torch.unique(labels).tolist()
+    largest, rule = max(present, default=-1), f"whole numbers are positions in {key}, from 0"
+    text = "give the labels as text to keep them as names, as labels.astype(str) of an array"
+    if names is None:
+        if largest >= len(present):
+            shown = ", ".join(map(str, present[:5])) + ", …" * (len(present) > 5)
+            raise BadInput(f"data: the targets are {shown}, but {rule}, and each must occur; {text}")
+        return tuple(map(str, present))
+    if len(names) <= largest:
+        raise BadInput(f"{key}: {len(names)} names given, and the data has the label {largest}; {rule}; {text}")
+    return tuple(map(str, names))
 
 
 def describe(value: Any) -> str:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.schema import Count, NonNegative, Positive, Repeats, Share
+from imbalance.config.schema import Counts, NonNegative, Positive, Repeats, Share
 from imbalance.config.tags import INFERRED_GROUP_METRICS, tagged
 from imbalance.data import Dataset
 from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
@@ -86,7 +86,7 @@ def spare(
     *,
     first_epochs: Repeats,
     lr: Positive,
-    clusters: tuple[Count, ...],
+    clusters: Counts,
     threshold: Share,
     power: NonNegative,
 ) -> GroupAssignment:

@@ -15,6 +15,7 @@ from imbalance.config.tags import INFERRED_GROUP_METRICS, Tags, tagged
 from imbalance.data import Dataset
 from imbalance.data.splits import Split, joined, stratified_split
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import check_combinations, count_attributes
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_baseline
 from imbalance.methods.margins import at_least_float32
@@ -24,19 +25,18 @@ from imbalance.utils.seeds import derived_seed, generator
 PARTS = 3  # of the training examples; each part gets its attributes from a network that is not trained on it
 
 
-def count_attributes(dataset: Dataset) -> int:
+def attributes_in_val(dataset: Dataset) -> int:
     """Return the number A of attributes; the attribute of an example of group g is g mod A.
 
     Raises:
         BadInput: the groups are not the combinations of a class and an attribute, or the data set evaluates new classes.
     """
-    classes, groups = dataset.num_classes, dataset.num_groups
-    if dataset.probe or groups <= classes or groups % classes:
-        raise BadInput(
-            "config.groups.name: 'ssa' given, which needs a group in val for each combination of a class and an attribute; this "
-            f"data set has {classes} classes and {groups} groups; use 'eiil', 'spare' or 'xrm', which need no attributes"
-        )
-    return groups // classes
+    subject, instead = "config.groups.name: 'ssa'", "use 'eiil', 'spare' or 'xrm', which need no attributes"
+    if dataset.probe:
+        raise BadInput(f"{subject} given, but the data set evaluates other classes than those of train; {instead}")
+    attributes = count_attributes(subject, dataset.num_classes, dataset.num_groups, instead)
+    check_combinations(subject, dataset.val.targets, dataset.val.groups, attributes, instead)
+    return attributes
 
 
 def attribute_data(dataset: Dataset, section: Mapping[str, Any], seed: int) -> Dataset:
@@ -49,7 +49,7 @@ def attribute_data(dataset: Dataset, section: Mapping[str, Any], seed: int) -> D
     Args:
         section: the section `config.objective` of the run, with `labelled_share`, the share of val that joins train.
     """
-    attributes = count_attributes(dataset)
+    attributes = attributes_in_val(dataset)
     rng = np.random.default_rng(derived_seed(seed, "labelled"))
     rest, labelled = stratified_split(dataset.val.groups.numpy(), section["labelled_share"], rng)
     if not len(labelled) or not len(rest):
@@ -251,7 +251,7 @@ def ssa(
         labelled_share: the share of val on which the networks train; the other examples select their epoch. 0.5 in the
             paper.
     """
-    attributes = count_attributes(dataset)
+    attributes = attributes_in_val(dataset)
     splits = {name: torch.zeros_like(getattr(dataset, name).targets) for name in ("train", "test")}
     parts = parts_of(len(dataset.train), seed)
 

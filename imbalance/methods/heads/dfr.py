@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
-from imbalance.config.schema import Positive, Repeats
+from imbalance.config.schema import Positives, Repeats
 from imbalance.config.tags import tagged
 from imbalance.data import Dataset
 from imbalance.errors import BadInput
@@ -20,7 +20,7 @@ def dfr(
     features: Callable[[str], Tensor],
     generator: Generator,
     *,
-    inverse_penalties: tuple[Positive, ...],
+    inverse_penalties: Positives,
     fits: Repeats,
 ) -> nn.Module:
     """Fit L1-penalised logistic regressions on group-balanced subsets of val, and average them.

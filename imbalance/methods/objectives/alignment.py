@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import NonNegative, Positive, checked
+from imbalance.config.schema import NonNegative, Positives, checked
 from imbalance.config.tags import Tags
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Environments, Objective, count_environments
@@ -28,6 +28,7 @@ class Alignment(Objective):
     def __init__(self, num_classes: int, num_groups: int, *, environments: Environments, penalty: NonNegative):
         super().__init__()
         self.count, self.penalty = count_environments(environments, num_classes, num_groups), penalty
+        self.num_groups = num_groups
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, *, features: Tensor) -> Tensor:
         environments = groups % self.count  # see `count_environments`
@@ -96,7 +97,7 @@ class MaximumMeanDiscrepancy(Alignment):
         *,
         environments: Environments,
         penalty: NonNegative,
-        gammas: tuple[Positive, ...],
+        gammas: Positives,
     ):
         super().__init__(num_classes, num_groups, environments=environments, penalty=penalty)
         self.gammas = gammas

@@ -1,8 +1,8 @@
 """Objectives: the interface between a method and the training loop, and what several objectives share."""
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Literal, cast
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from imbalance.config.schema import Natural, NonNegative
 from imbalance.config.tags import Tags
 from imbalance.errors import BadInput
+from imbalance.methods.attributes import count_attributes
 from imbalance.methods.batch import Batch, Inputs, Loss
 
 Environments = Literal["group", "attribute"]
+ENVIRONMENTS_BY_ATTRIBUTE = "config.objective.environments: 'attribute'"
 
 
 class Objective(nn.Module):
@@ -26,11 +28,13 @@ class Objective(nn.Module):
         them: `features` (B, D), the inputs of the last layer, and `slopes` (B,), the derivative dℓ(s·z)/ds of each loss
         ℓ at s = 1.
     views: the number of independent augmentations of each example that `terms` reads from `batch.views`.
+    num_groups: the number of groups if `forward` reads them, else 0.
     """
 
     tags = Tags(batched=True)
     columns: tuple[str, ...] = ()
     views: int = 1
+    num_groups: int = 0
 
     def network(self, make: Callable[[], nn.Module]) -> nn.Module:
         """Build the model to train.
@@ -58,17 +62,24 @@ class Objective(nn.Module):
     def value(self, terms: dict[str, Tensor], batch: Batch) -> Tensor:
         """Return the scalar to minimise: call `forward` with the terms of the whole batch that `columns` names."""
         columns = {name: terms[name] if name in terms else getattr(batch, name) for name in self.columns}
-        return self(terms["losses"], batch.weights, batch.groups, **columns)
+        check_rows(terms["losses"], batch.weights, batch.groups, columns)
+        return super().__call__(terms["losses"], batch.weights, batch.groups, **columns)  # a run's groups are checked
 
     def __call__(self, losses: Tensor, weights: Tensor, groups: Tensor | None = None, **columns: Tensor) -> Tensor:
         """Check that there is one loss, one weight and one group for each example, and call `forward`.
 
+        On a GPU the values of the groups are not checked, because the host would wait for them.
+
         Raises:
-            BadInput: the shapes differ; torch would repeat weights (B, 1) for all losses.
+            BadInput: the shapes differ (torch would repeat weights (B, 1) for all losses), or there is no such group.
         """
-        if losses.ndim != 1 or losses.shape != weights.shape or (groups is not None and groups.shape != losses.shape):
-            shapes = ", ".join(str(tuple(values.shape)) for values in (losses, weights, groups) if values is not None)
-            raise BadInput(f"objective: losses, weights and groups of shapes {shapes} given; each must be (B,)")
+        check_rows(losses, weights, groups, columns)
+        if self.num_groups and groups is not None and groups.device.type == "cpu":
+            if groups.dtype not in (torch.int32, torch.int64):
+                raise BadInput(f"groups: a tensor of {str(groups.dtype)[6:]} given; int64 is needed")
+            if len(groups) and not 0 <= int(groups.min()) <= int(groups.max()) < self.num_groups:
+                low, high = int(groups.min()), int(groups.max())
+                raise BadInput(f"groups: labels from {low} to {high} given; they must be 0 to {self.num_groups - 1}")
         return super().__call__(losses, weights, groups, **columns)
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor, **columns: Tensor) -> Tensor:
@@ -95,6 +106,26 @@ class Objective(nn.Module):
         return {}
 
 
+def check_rows(losses: Tensor, weights: Tensor, groups: Tensor | None, columns: Mapping[str, Any]) -> None:
+    """Raise `BadInput` unless losses, weights and groups are (B,), and every tensor in `columns` has B rows.
+
+    torch would repeat weights (B, 1), or a column with a single row, for all losses.
+    """
+    if losses.ndim != 1 or losses.shape != weights.shape or (groups is not None and groups.shape != losses.shape):
+        shapes = ", ".join(str(tuple(values.shape)) for values in (losses, weights, groups) if values is not None)
+        raise BadInput(f"objective: losses, weights and groups of shapes {shapes} given; each must be (B,)")
+    for name, values in columns.items():
+        if isinstance(values, Tensor) and values.ndim and len(values) != len(losses):
+            raise BadInput(f"{name}: a tensor of shape {tuple(values.shape)} given; it must have {len(losses)} rows")
+
+
+def check_vectors(count: int, **vectors: Tensor) -> None:
+    """Raise `BadInput` unless each of the `vectors` has the shape (`count`,); torch would repeat one of the shape (B, 1)."""
+    for name, values in vectors.items():
+        if values.shape != (count,):
+            raise BadInput(f"{name}: a tensor of shape {tuple(values.shape)} given; it must have the shape ({count},)")
+
+
 class EnvironmentPenalty(Objective):
     """Base class of objectives whose penalty compares environments, with another factor in the first steps.
 
@@ -117,7 +148,7 @@ class EnvironmentPenalty(Objective):
         warmup_steps: Natural,
     ):
         super().__init__()
-        self.count = count_environments(environments, num_classes, num_groups)
+        self.count, self.num_groups = count_environments(environments, num_classes, num_groups), num_groups
         self.penalty, self.warmup_steps = penalty, warmup_steps
         self.register_buffer("steps", torch.zeros((), dtype=torch.long))
 
@@ -227,10 +258,4 @@ def count_environments(environments: Environments, num_classes: int, num_groups:
     """
     if environments == "group":
         return num_groups
-    if num_groups <= num_classes or num_groups % num_classes:
-        raise BadInput(
-            "config.objective.environments: 'attribute' needs a group for each combination of a class and an attribute, "
-            f"so the number of groups must be a multiple of the number of classes, at least twice it; this data set has "
-            f"{num_classes} classes and {num_groups} groups; use 'group'"
-        )
-    return num_groups // num_classes
+    return count_attributes(ENVIRONMENTS_BY_ATTRIBUTE, num_classes, num_groups, "use 'group'")

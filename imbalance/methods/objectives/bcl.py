@@ -10,7 +10,7 @@ from imbalance.config.schema import Count, NonNegative, Positive, checked
 from imbalance.config.tags import Tags
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
-from imbalance.methods.objectives.base import Objective
+from imbalance.methods.objectives.base import Objective, check_vectors
 from imbalance.methods.objectives.supcon import Projected, by_example, concatenated
 
 
@@ -31,6 +31,7 @@ def balanced_contrastive(
         weights: (B,) weights w of the examples; all anchors of an example have its weight.
         temperature: τ.
     """
+    check_vectors(len(projections), targets=targets, weights=weights)
     views, classes = projections.shape[1], similarities.shape[2]
     points = at_least_float32(projections).flatten(0, 1)
     labels, weights = (column[:, None].expand(-1, views).flatten() for column in (targets, weights))

@@ -9,7 +9,7 @@ from imbalance.config.tags import Tags
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
 from imbalance.methods.margins import at_least_float32
-from imbalance.methods.objectives.base import Objective
+from imbalance.methods.objectives.base import Objective, check_vectors
 
 
 def correct_n_contrast(
@@ -30,6 +30,7 @@ def correct_n_contrast(
         weights: (B,) weights w of the examples.
         temperature: τ.
     """
+    check_vectors(len(features), targets=targets, predictions=predictions, weights=weights)
     points = F.normalize(at_least_float32(features), dim=1)
     similarities = points @ points.T / temperature
     same_class, same_prediction = (labels[:, None] == labels for labels in (targets, predictions))

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from imbalance.config.schema import NonNegative, Positive, checked
 from imbalance.config.tags import Tags
+from imbalance.methods.losses import checked_counts
 from imbalance.methods.objectives.base import Objective, group_means
 
 NO_WEIGHT = -1e30  # the exponential of this logarithm is 0
@@ -35,10 +36,12 @@ class GroupDRO(Objective):
     def __init__(self, group_counts: Tensor, *, step_size: Positive, size_adjustment: NonNegative, adjust_absent: bool):
         super().__init__()
         self.step_size, self.adjust_absent = step_size, adjust_absent
-        self.register_buffer("adjustment", size_adjustment / group_counts.double().clamp(min=1).sqrt())
+        counts = checked_counts(group_counts, "group_counts")
+        self.num_groups = len(counts)
+        self.register_buffer("adjustment", size_adjustment / counts.clamp(min=1).sqrt())
         # The exponential of a loss of some hundreds overflows, so the state is the logarithm of q.
         # A non-finite state ends the run, so the logarithm for a group without examples is `NO_WEIGHT`, not −inf.
-        start = torch.where(group_counts > 0, 0.0, NO_WEIGHT).double()
+        start = torch.where(counts > 0, 0.0, NO_WEIGHT).double()
         self.register_buffer("log_weights", start.log_softmax(0))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:

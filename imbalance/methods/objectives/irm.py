@@ -16,8 +16,9 @@ class InvariantRisk(EnvironmentPenalty):
     risk is its derivative by the factor w on the logits Φ, which is the mean of the slopes of the examples. Three
     details:
 
-    - Risks and penalties are averaged over environments, not summed, so the effect of λ does not depend on the number
-      of environments. Later benchmarks do the same (Gulrajani and Lopez-Paz, ICLR 2021).
+    - In place of the sum of the risks there is the mean weighted loss of the whole batch, in which an environment counts
+      by its number of examples. The penalties are averaged over environments, so the effect of λ does not depend on the
+      number of environments (as in Gulrajani and Lopez-Paz, ICLR 2021).
     - The slope of the batch is squared. On average this square exceeds the squared true slope by the variance of the
       slope. The authors' code is unbiased instead: it multiplies the slopes of the two halves of a batch.
     - If λ is above 1, all terms are divided by λ, so that learning rates need not change with λ. The authors' code does

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from imbalance.config.schema import Share, checked
 from imbalance.config.tags import Tags
+from imbalance.methods.losses import checked_counts
 from imbalance.methods.objectives.base import Objective, group_means
 
 
@@ -73,7 +74,7 @@ class WorstGroup(Objective):
 
     def __init__(self, group_counts: Tensor):
         super().__init__()
-        self.num_groups = len(group_counts)
+        self.num_groups = len(checked_counts(group_counts, "group_counts"))
 
     def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
         means, present = group_means(weights * losses, groups, self.num_groups)

@@ -12,7 +12,7 @@ from imbalance.config.schema import Count, NonNegative, Positive, checked
 from imbalance.config.tags import Tags
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
-from imbalance.methods.objectives.base import Objective, features_of, head_of
+from imbalance.methods.objectives.base import Objective, check_vectors, features_of, head_of
 
 
 def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor, temperature: float) -> Tensor:
@@ -29,6 +29,7 @@ def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor
         temperature: τ.
     """
     views = projections.shape[1]
+    check_vectors(len(projections), targets=targets, weights=weights)
     points = at_least_float32(projections).flatten(0, 1)
     classes, weights = (column[:, None].expand(-1, views).flatten() for column in (targets, weights))
     itself = torch.eye(len(points), dtype=torch.bool, device=points.device)

@@ -27,14 +27,10 @@ from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.predictions_file import PredictionsFile
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import atomic_file, names_file, write_atomic
+from imbalance.utils.files import NEW_FOLDERS, atomic_file, missing_folders, names_file, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
-
-# Parents of run directories that this process has made. Runs that are trained together share parents, so the last run to
-# be refused removes them, though the first run made them.
-MADE_FOLDERS: set[Path] = set()
 
 
 class RunLog:
@@ -84,7 +80,7 @@ class RunLog:
         lock = None
         try:
             self._is_new = not self.directory.exists()
-            MADE_FOLDERS.update(folder for folder in self.directory.parents if not folder.exists())
+            NEW_FOLDERS.update(missing_folders(self.directory))
             lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
             self._check_modules()
@@ -203,7 +199,8 @@ class RunLog:
         if self._is_new and not is_trained(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
             for folder in self.directory.parents:
-                if folder in MADE_FOLDERS:
+                # Several processes make the folders of runs, which are empty folders of work_dir if all runs are refused.
+                if folder in NEW_FOLDERS or Path(str(self.config.work_dir)) in folder.parents:
                     with suppress(OSError):  # another run has its directory there
                         folder.rmdir()
 

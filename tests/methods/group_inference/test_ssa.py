@@ -132,9 +132,7 @@ def test_data_without_attributes_are_refused():
         name: replace(getattr(dataset, name), groups=getattr(dataset, name).targets)
         for name in ("train", "val", "test")
     }
-    with pytest.raises(
-        BadInput, match=r"'ssa' given, which needs a group in val for each combination of a class and an"
-    ):
+    with pytest.raises(BadInput, match=r"'ssa' needs a group for each combination of a class and an"):
         attribute_data(replace(dataset, **splits, group_names=dataset.class_names), dict(labelled_share=0.5), 0)
     with pytest.raises(BadInput, match="config.groups.labelled_share: 0.0 given, which leaves one part"):
         attribute_data(dataset, dict(labelled_share=0.0), 0)

@@ -9,12 +9,21 @@ from scipy.optimize import linprog
 from torch.nn.functional import normalize
 
 from imbalance.config.schema import build
+from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch
 from imbalance.methods.context import FirstRun
 from imbalance.methods.losses import CrossEntropy
+from imbalance.methods.objectives.alignment import CorrelationAlignment
 from imbalance.methods.objectives.base import Objective
+from imbalance.methods.objectives.bcl import balanced_contrastive
+from imbalance.methods.objectives.cnc import correct_n_contrast
 from imbalance.methods.objectives.dro import GroupDRO
+from imbalance.methods.objectives.irm import InvariantRisk
+from imbalance.methods.objectives.ranking import AUCMargin
+from imbalance.methods.objectives.reductions import WorstGroup
 from imbalance.methods.objectives.registry import OBJECTIVES
+from imbalance.methods.objectives.supcon import supervised_contrastive
+from imbalance.methods.objectives.vrex import RiskExtrapolation
 
 GROUP_COUNTS = torch.tensor([100, 25, 0])
 LOSSES = torch.tensor([1.0, 3.0, 0.5, 2.5], dtype=torch.float64)
@@ -233,3 +242,58 @@ def test_a_group_without_examples_has_no_weight_and_no_infinity_in_group_dro():
         dro(losses, torch.ones(3), groups)
     assert dro.log_weights.isfinite().all() and dro.log_weights.exp()[1] == 0
     assert dro.log_weights.exp().sum().item() == pytest.approx(1)
+
+
+LABELS = dict(num_classes=2, num_groups=4, environments="group", penalty=1.0)
+DRO = dict(step_size=0.1, size_adjustment=0.0, adjust_absent=False)
+
+
+@pytest.mark.parametrize("group", [4, -1])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: InvariantRisk(**LABELS, warmup_steps=0),
+        lambda: RiskExtrapolation(**LABELS, warmup_steps=0),
+        lambda: CorrelationAlignment(**LABELS),
+        lambda: GroupDRO(torch.ones(4), **DRO),
+        lambda: WorstGroup([1, 1, 1, 1]),
+    ],
+)
+def test_a_group_that_does_not_exist_is_refused(make, group):
+    """Group 4 of 4 was taken for group 0, and -1 for the last, where groups are taken modulo a number."""
+    objective, values = make(), torch.ones(3)
+    columns = {name: torch.ones(3, 2) if name == "features" else values for name in objective.columns}
+    with pytest.raises(BadInput, match="^groups: labels from .* given; they must be 0 to 3$"):
+        objective(values, values, torch.tensor([0, 1, group]), **columns)
+
+
+def test_a_column_with_one_row_is_not_repeated():
+    ones, targets = torch.ones(3), torch.tensor([0, 1, 1])
+    with pytest.raises(BadInput, match=r"^slopes: a tensor of shape \(1,\) given; it must have 3 rows$"):
+        InvariantRisk(**LABELS, warmup_steps=0)(ones, ones, targets, slopes=ones[:1])
+    objective = AUCMargin(2, positives=(1,), share=0.5, margin=1.0)
+    with pytest.raises(BadInput, match=r"^logits: a tensor of shape \(1, 2\) given; it must have 3 rows$"):
+        objective(ones, ones, targets, logits=torch.zeros(1, 2), targets=targets)
+
+
+def test_contrastive_losses_do_not_repeat_weights():
+    points, targets, weights = unit_vectors(3, 2, 4), torch.tensor([0, 1, 1]), torch.ones(3, 1)
+    calls = (
+        lambda: correct_n_contrast(points[:, 0], targets, targets, weights, 0.1),
+        lambda: supervised_contrastive(points, targets, weights, 0.1),
+        lambda: balanced_contrastive(points, torch.zeros(3, 2, 2), targets, weights, 0.1),
+    )
+    for call in calls:
+        with pytest.raises(
+            BadInput, match=r"^weights: a tensor of shape \(3, 1\) given; it must have the shape \(3,\)$"
+        ):
+            call()
+
+
+def test_group_dro_takes_a_list_of_counts_and_checks_it():
+    groups, losses = torch.tensor([0, 1]), torch.tensor([1.0, 3.0])
+    values = [GroupDRO(counts, **DRO)(losses, torch.ones(2), groups) for counts in ([9, 1], torch.tensor([9, 1]))]
+    assert torch.equal(*values)
+    for counts in ([-1, 3], [0.7, 0.3], [0, 0]):
+        with pytest.raises(BadInput, match="^group_counts: .* given; the number of training examples of each group"):
+            GroupDRO(counts, **DRO)
