@@ -184,4 +184,9 @@ def describe_run(directory: Path) -> str:
         status = read_summary(directory)["status"]
     except (OSError, Damaged):
         status = "unfinished"
+    if status == "done":
+        return (
+            "the run is done, but this file was removed, or left out by `imbalance keep --to`, which copies no model; give the "
+            "directory in which the run was trained"
+        )
     return f"the run is {status}; give a run that is done"

@@ -4,7 +4,7 @@
 
 A row has the flattened config, the run's status, score and seconds, and every metric of the selected checkpoint. Diverged
 and interrupted runs have rows too. A run without summary.json has the status `incomplete`. A run whose summary.json cannot
-be read has the status `damaged`.
+be read has the status `damaged`. A finished run with config.debug=True has the status `debug`.
 """
 
 import json
@@ -90,7 +90,8 @@ def read_row(directory: Path) -> Row | None:
         return None
     return {
         "seed": config["seed"],
-        "status": summary["status"],
+        # Its metrics are of one batch, so every table of means leaves it out, as it does a run that is not done
+        "status": "debug" if config.get("debug") and summary["status"] == "done" else summary["status"],
         **{key: summary.get(key) for key in SUMMARY_KEYS},
         **{f"config.{key}": value for key, value in config.items()},
         **(summary.get("metrics") or {}),

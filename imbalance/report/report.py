@@ -14,7 +14,8 @@ The folder gets these files:
   the same folder.
 - report.json: which runs these files are about. If neither runs nor options have changed, the files are left as they are.
 
-Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it.
+Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it. So are debug runs,
+which trained on one batch.
 """
 
 import json

@@ -63,7 +63,7 @@ def select(
         row
         for row in collect(folder)
         if (wanted is None or row["run"] in wanted)
-        and row["status"] == "done"
+        and (row["status"] == "done" or (wanted is not None and row["status"] == "debug"))
         and all(any((folder / row["run"]).glob(f"evaluations/{split}-*.npy")) for split in ("val", "test"))
     ]
     if not read:

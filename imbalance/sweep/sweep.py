@@ -130,9 +130,13 @@ def sweep(
         plan = plan_for(pruner, first_rung, (point for point in points if point["seed"] == 0), work_dir)
         location = StudyLocation(study or study_name(points[0], config, common, plan), work_dir, storage)
         studies.add(location, points, plan)
-        wanted = {studies.key_of(point) for point in points}
-        launch(location, None, jobs, stacked, launcher, slurm, processes_per_run)
-        return report_study(location, lambda point: studies.key_of(point) in wanted)
+        keys = {studies.key_of(point) for point in points}
+
+        def is_wanted(point: Point) -> bool:
+            return studies.key_of(point) in keys
+
+        launch(location, None, jobs, stacked, launcher, slurm, processes_per_run, is_wanted)
+        return report_study(location, is_wanted)
     space, example = make_space(config, common, search, work_dir)
     plan = plan_for(pruner, first_rung, examples(space, example), work_dir)
     location = StudyLocation(study or study_name(example, config, common, plan), work_dir, storage)
@@ -141,7 +145,7 @@ def sweep(
     opened = studies.open_study(location)
     keep_plan(opened, plan)
     studies.renew(opened, location)
-    launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run)
+    launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run, searched.has)
     return report_study(location, searched.has)
 
 

@@ -46,7 +46,7 @@ from imbalance.training.finish import finish, first_results, load_selected, writ
 from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
-from imbalance.training.logging.run_log import RunLog, check_directory_config
+from imbalance.training.logging.run_log import RunLog, check_directory_config, check_writable
 from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
@@ -57,6 +57,7 @@ from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
+from imbalance.utils.seeds import own_torch_state
 
 # The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
 REDUCED_STEPS, REDUCED_BYTES = 100, 2**26
@@ -77,6 +78,7 @@ class Result(NamedTuple):
 
 
 @python_messages()
+@own_torch_state()
 def run(
     config: str | Path | Mapping[str, Any] | Experiment,
     overrides: Mapping[str, Any] | None = None,
@@ -154,6 +156,7 @@ def incomplete_section(error: MissingKeys, changes: Mapping[str, Any]) -> BadInp
     )
 
 
+@own_torch_state()
 def train(
     config: Mapping[str, Any] | ConfigDict | Experiment,
     directory: str | Path | None = None,
@@ -204,6 +207,7 @@ def checked_directory(directory: str | Path) -> Path:
     return Path(text)
 
 
+@own_torch_state()
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights loaded.
 
@@ -464,9 +468,10 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
 
 
 def dry_run(config: Experiment, directory: Path) -> None:
-    """Raise any error that a run of `config` in `directory` would raise before its first step, and write no file."""
+    """Raise any error that a run of `config` in `directory` would raise before its first step, and leave no file."""
     accelerator = start_accelerator(config)
     trackers.check(config)
+    from_main(accelerator, lambda: check_writable(directory))
     check_directory_config(config, directory)
     # Of a two-stage method only the first run is checked, because the second needs the results of the first.
     first = first_run(config)

@@ -26,7 +26,7 @@ from imbalance.training.loop import train
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
     """A run directory as training leaves it, without the training."""
     config = load(ROOT / "configs" / "digits_ce.py")
-    config.seed = seed
+    config.seed, config.debug = seed, overrides.get("debug", False)
     config.optim.lr = overrides.get("optim.lr", config.optim.lr)
     name = ",".join(f"{key}={value}" for key, value in overrides.items()) or "default"
     directory = work_dir / "digits_ce" / name / f"seed={seed}"
@@ -56,6 +56,16 @@ def work_dir(tmp_path):
     write_run(folder, {"optim.lr": 0.5}, 1, {"status": "diverged", "score": None})
     write_run(folder, {"optim.lr": 0.5}, 2, None)
     return folder
+
+
+def test_a_debug_run_is_counted_and_left_out_of_the_means(work_dir):
+    """It trained on one batch; in a table without a column for `debug` it was a further seed or setting like any other."""
+    write_run(work_dir, {"debug": True}, 0, {"status": "done", "score": 0.99})
+    statuses = {row["run"]: row["status"] for row in collect(work_dir)}
+    assert [run for run, status in statuses.items() if status == "debug"] == [
+        run for run in statuses if "debug=True" in run
+    ]
+    assert sum(status == "done" for status in statuses.values()) == 4
 
 
 def test_two_runs_of_one_name_and_seed_are_two_settings(work_dir):

@@ -46,7 +46,7 @@ def test_the_status_tells_runs_of_this_command_from_those_done_before(monkeypatc
             worker.set_result(None)
         done = [True, len(readings) > 1, len(readings) > 1, False]
         point = {"config": "digits_ce", "score": "val/accuracy"}
-        return [(point, SimpleNamespace(state=State(it), value=0.5)) for it in done]
+        return [(point, SimpleNamespace(state=State(it), value=0.5, number=i)) for i, it in enumerate(done)]
 
     monkeypatch.setattr(launch, "INTERVAL", 0.01)
     monkeypatch.setattr(launch, "open_study", lambda location: None)

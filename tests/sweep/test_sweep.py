@@ -23,6 +23,7 @@ from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
 from imbalance.sweep import worker as workers
+from imbalance.sweep.launch import launch
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Search
@@ -51,6 +52,18 @@ def watcher(place, search=None, number=1, stacked=16):
 
 def trials(place):
     return studies.open_study(place).get_trials()
+
+
+def test_status_of_a_command_leaves_out_the_trials_of_an_earlier_command(place, capsys):
+    """The study of a second grid also has the trials of the first; "1 of 2 runs done" would count a run nobody asked for."""
+    first, second = (studies.grid(AXES | {"optim.lr": [rate], "seed": [0]}) for rate in (0.05, 0.1))
+    studies.add(place, first)
+    work(place)
+    studies.add(place, second)
+    keys = {studies.key_of(point) for point in second}
+    launch(place, None, 1, 16, "local", [], 1, lambda point: studies.key_of(point) in keys)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("1 of 1 runs done") and "before this command" not in "".join(lines)
 
 
 def test_a_grid_is_run_once_a_diverged_trial_is_recorded_and_a_larger_grid_adds_trials(place):

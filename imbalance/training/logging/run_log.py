@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -92,10 +93,7 @@ class RunLog:
             metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0, opener=regular_opener)
             self._claimed, lock = ClaimedFiles(text, metrics, lock), None
         except OSError as error:
-            raise BadInput(
-                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; use "
-                "another work_dir, or make this one writable"
-            ) from None
+            raise _not_writable(error, self.directory) from None
         finally:
             if lock:
                 self._remove_if_new()
@@ -465,6 +463,26 @@ def is_trained(directory: Path) -> bool:
     metrics = directory / "metrics.jsonl"
     results = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
     return results or any((directory / "checkpoints").glob("*.pt"))
+
+
+def check_writable(directory: Path) -> None:
+    """Raise `BadInput` if the run directory `directory` does not exist and cannot be made; nothing is left behind."""
+    if directory.exists():  # perhaps a finished run on a read-only disk, which is only read
+        return
+    existing = next(folder for folder in directory.absolute().parents if folder.exists())
+    try:
+        with TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        error.filename = str(directory)  # in place of the name of the temporary folder
+        raise _not_writable(error, directory) from None
+
+
+def _not_writable(error: OSError, directory: Path) -> BadInput:
+    return BadInput(
+        f"config.work_dir: cannot write {error.filename or directory}: {error.strerror}; use another work_dir, or make this "
+        "one writable"
+    )
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:
