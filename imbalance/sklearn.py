@@ -13,6 +13,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from imbalance.config.experiment import Experiment
+from imbalance.config.override_flags import python_messages
 from imbalance.config.resolve import resolve
 from imbalance.config.schema import Fraction, MissingKeys, check_values, look_up, short_repr
 from imbalance.config.tags import tags_of
@@ -27,7 +28,7 @@ from imbalance.data.tables.values import as_categories, check_unmasked
 from imbalance.deploy.load import build_network
 from imbalance.errors import BadInput
 from imbalance.methods.heads.registry import HEADS
-from imbalance.metrics.warnings import corrected_twice
+from imbalance.metrics.warnings import corrected_twice, equal_views
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.package import __version__
@@ -54,6 +55,19 @@ PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 
 # A changed section of a config: the name of a function, new values by key, or no change.
 Setting = str | Mapping[str, Any] | None
+
+
+def parameters(values: Mapping[str, str]) -> str:
+    """Return config values as parameters of `ImbalanceClassifier`, such as `optim={'lr': 0.1}`.
+
+    Args:
+        values: the values by key, as written in Python.
+    """
+    sections: dict[str, list[str]] = {}
+    for key, value in values.items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, []).append(f"{name!r}: {value}")
+    return ", ".join(f"{section}={{{', '.join(items)}}}" for section, items in sections.items())
 
 
 def one_value_each(groups: Any) -> np.ndarray:
@@ -124,6 +138,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
+    @python_messages(parameters)
     def fit(self, X: Any, y: Any, groups: Any = None) -> "ImbalanceClassifier":
         """Train on N examples.
 
@@ -156,6 +171,8 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         seed = int(state) if isinstance(state, int | np.integer) else check_random_state(state).randint(2**31 - 1)
         config = self._config(seed)
         dataset, self.encoding_ = self._dataset(columns, targets, groups, seed)
+        for line in filter(None, (corrected_twice(config), equal_views(config, dataset))):
+            warnings.warn(line, stacklevel=3)
         before = random_state()
         try:
             run = train_in_memory(config, dataset)
@@ -232,8 +249,6 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
             items += [f"{key.removeprefix(f'{section}.')!r}: <{fits}>" for key, fits in error.values.items()
                       if key.startswith(f"{section}.")]  # fmt: skip
             raise BadInput(f"{section}: a value is missing; give {section}={{{', '.join(items)}}}") from None
-        if line := corrected_twice(config):
-            warnings.warn(line, stacklevel=3)
         readers = {
             f"callbacks.select={config.callbacks.select!r}": config.callbacks.select == "best",
             f"callbacks.patience={config.callbacks.patience}": config.callbacks.patience > 0,
@@ -269,11 +284,11 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         encoding = fit_features(columns, train, chosen.numeric, chosen.categorical, MISSING)
         inputs = transform(columns, encoding)
         for note in (*chosen.notes, *encoding_notes(columns, train, encoding, inputs.shape[1])[1:]):
-            warnings.warn(f"X: {note}", stacklevel=3)
+            warnings.warn(f"X: {note}", stacklevel=4)
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)
-        return check_population(dataset), encoding
+        return check_population(dataset, "X, y"), encoding
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle, with the version of this program."""

@@ -314,3 +314,12 @@ def test_every_section_is_a_parameter():
     """A parameter that is no section would change nothing, and a section without a parameter would end every fit."""
     parameters = set(ImbalanceClassifier().get_params()) - {"config", "validation_fraction", "random_state"}
     assert parameters == set(imbalance.sklearn.SECTIONS)
+
+
+def test_an_objective_whose_views_are_equal_warns():
+    supcon = {"name": "supcon", "penalty": 0.5, "temperature": 0.1, "width": 8, "detached": False}
+    with pytest.warns(
+        UserWarning, match="compares 2 views of each example, and this data set has no augmentation"
+    ) as told:
+        classifier(objective=supcon).fit(X, Y)
+    assert [warning.filename for warning in told] == [__file__]

@@ -320,6 +320,7 @@ COMMANDS = {
          flag("--grid", "config key and values of a grid: <key>=<value>,<value>,…; if repeated, all combinations of values are trained", action="append", default=[], metavar="AXIS"),
          flag("--search", "config key to search over with seed 0, and its range or values: <key>=<low>:<high>[:log] or <key>=<value>,…; may be repeated", action="append", default=[], metavar="AXIS"),
          flag("--sampler", "algorithm that chooses the values to try in --search", choices=["random", "tpe"], default="tpe"),
+         flag("--sampler_seed", "seed of --sampler; with random, the same seed chooses the same values again", type=non_negative_integer, default=0, metavar="N"),
          flag("--trials", "total number of trials of --search", type=positive_integer, default=20, metavar="N"),
          flag("--pruner", "rule that stops a setting early if the mean of its score over seeds is too low: median (below the median of the settings that have ended), "
               "or asha (not in the best third, as in successive halving); both compare settings after equal numbers of epochs", choices=["none", "median", "asha"], default="none"),

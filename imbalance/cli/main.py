@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from imbalance.cli.commands import COMMANDS, RENAMED_FLAGS, Command
 from imbalance.errors import RESUME_HINT, BadInput, Diverged, Interrupted, LostPeer, is_out_of_memory
 from imbalance.training.distributed.interrupt import on_stop
-from imbalance.utils.launch import check_launch
+from imbalance.utils.launch import check_launch, check_single_process
 from imbalance.utils.output import guard_streams, one_line, print_safely
 from imbalance.utils.package import __version__
 
@@ -39,6 +39,10 @@ GROUPS = dict.fromkeys(name.partition(" ")[0] for name in COMMANDS if " " in nam
 
 # First words of the commands that train; other commands leave no checkpoint to resume from.
 RESUMES = ("train", "sweep", "compare", "protocol", "select", "reproduce", "features")
+
+# First words of the commands that a launcher may start several times: they share their work, or only print. Any other
+# command would train its runs in parts, or write a file twice at once.
+MANY_PROCESSES = ("train", "features", "list", "completion")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,6 +67,8 @@ def call(argv: Sequence[str]) -> int:
             print(help_of(name))
             return 0
         check_launch()
+        if name.partition(" ")[0] not in MANY_PROCESSES:
+            check_single_process(name)
         arguments = arguments_of(name, rest)
         check_configs(arguments)
         if announcement := COMMANDS[name].announce(arguments):  # before imports and checks take seconds

@@ -11,7 +11,7 @@ import inspect
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -201,6 +201,21 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
         provided: further arguments, which the program passes; arguments that the function does not take are ignored.
     """
     return bind(table, section, **provided)()
+
+
+@contextmanager
+def config_messages(section: str) -> Iterator[None]:
+    """Return a context manager in which a `BadInput` about an argument names the key of the config: "config.<section>.<key>".
+
+    Functions and classes that a config names are also called without a config, so their messages begin with the argument.
+    """
+    try:
+        yield
+    except BadInput as error:
+        key, _, text = str(error).partition(": ")
+        if type(error) is not BadInput or not key.isidentifier():
+            raise
+        raise BadInput(f"config.{section}{f'.{key}' * (key != section)}: {text}") from error.__cause__
 
 
 @functools.cache

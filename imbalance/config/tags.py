@@ -19,9 +19,9 @@ class Tags:
     """Properties of a function or class that a config section can name (an entry of a registry).
 
     Args:
-        balances: true for a sampler or weights that make classes or groups count equally, and for a loss that corrects
-            the class shares by itself. A balancing sampler and balancing weights would correct the imbalance twice, so a
-            config with both is refused. A run with a balancing loss and a balancing sampler or weights warns.
+        balances: true for a sampler or weights that make classes or groups count equally, and for a loss or a head that
+            corrects the class shares by itself. A balancing sampler and balancing weights would correct the imbalance
+            twice, so a config with both is refused. A run in which a balancing loss or head meets another of these warns.
         batched: true if runs that differ only in seed, learning rate, importance weights and head can train as one stacked
             model. A sampler must then draw equally many examples at every seed. A model must have no dropout and no
             running statistics, and an objective no state.

@@ -14,6 +14,7 @@ import numpy as np
 
 from imbalance.data.problems import Problem, raise_first
 from imbalance.data.splits import Dataset
+from imbalance.errors import BadInput
 
 SPLITS = ("train", "val", "test")
 MANY_GROUPS = 100  # above, a group without an example most likely means an attribute of very many values
@@ -122,21 +123,26 @@ def name_problems(where: str, class_names: Sequence[str], group_names: Sequence[
     return problems
 
 
-def check_population(dataset: Dataset) -> Dataset:
+def check_population(dataset: Dataset, where: str = "config.data") -> Dataset:
     """Return `dataset` if it can be trained on and evaluated.
+
+    Args:
+        where: the config section or the argument that has the data, for messages.
 
     Raises:
         BadInput: a name is not valid, a class has no training example, or a split has fewer than two classes.
     """
     problems: list[Problem] = []
     for checked in {id(each): each for each in (dataset, dataset.eval_dataset)}.values():
-        problems += name_problems("config.data", checked.class_names, checked.group_names)
+        problems += name_problems(where, checked.class_names, checked.group_names)
     rule = "each class needs a training example"
     problems += [
-        gap.problem("config.data", rule)
+        gap.problem(where, rule)
         for gap in gaps_of(dataset)
         if gap.kind == "split" or (gap.kind == "class" and gap.split == "train")
     ]
+    if problems and where != "config.data":  # the command that `raise_first` names reads files
+        raise BadInput(str(problems[0]))
     raise_first(problems)
     return dataset
 

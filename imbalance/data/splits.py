@@ -125,17 +125,16 @@ class Split:
 def joined(first: Split, second: Split) -> Split:
     """Return the split that has the examples of `first` and, after them, those of `second`.
 
-    The inputs must be two tensors, or two selections from one store on disk.
+    The inputs must be two tensors, or two selections from one store on disk. An optional label, such as the evaluation
+    groups, must be in both splits or in neither.
     """
     if isinstance(first.inputs, DiskImages | Tokens):
         assert isinstance(second.inputs, type(first.inputs))  # all splits of a data set have one store
         inputs = replace(cast(Any, first.inputs), rows=torch.cat([first.inputs.rows, second.inputs.rows]))
     else:
         inputs = torch.cat([first.inputs, cast(Tensor, second.inputs)])
-    targets, groups, indices = (
-        torch.cat([getattr(first, name), getattr(second, name)]) for name in ("targets", "groups", "indices")
-    )
-    return Split(inputs, targets, groups, indices)
+    labels = {name: torch.cat([tensor, getattr(second, name)]) for name, tensor in first.on_cpu.items()}
+    return replace(first, inputs=inputs, known_checksums=None, **labels)
 
 
 class CrossedGroups(NamedTuple):

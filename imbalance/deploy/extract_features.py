@@ -45,7 +45,7 @@ from imbalance.deploy.load import load as load_run
 from imbalance.errors import BadInput, Damaged, is_out_of_memory
 from imbalance.methods.batch import Inputs
 from imbalance.models import MODELS
-from imbalance.models.artifact import describe_run, description
+from imbalance.models.artifact import check_same_inputs, describe_run, description, prepared_as_in_run
 from imbalance.training.distributed.processes import from_main_with_help, start_accelerator
 from imbalance.training.learner import load_dataset
 from imbalance.training.read_ahead import batch_reader
@@ -86,6 +86,7 @@ def features(*, config: str | None, run: str | None, output: str, overrides: Map
         raise BadInput("config.debug: True given; it must be False, because features are extracted from all examples")
     accelerator = start_accelerator(resolved)
     dataset = load_dataset(resolved)
+    dataset = dataset if run else prepared_as_in_run(resolved.model, dataset)
     if dataset.probe:
         raise BadInput(
             f"config.data.name: {resolved.data.name!r} given, which evaluates on other classes than it trains on; name the data "
@@ -146,7 +147,7 @@ def run_model(run: str, dataset: Dataset, device: torch.device) -> TrainedModel:
     """Return the network of the finished run `run`, which must have been trained on inputs like those of `dataset`.
 
     Raises:
-        BadInput: the inputs of `run` had another size, normalisation, decoding or tokenizer.
+        BadInput: the inputs of `run` had another size, normalisation, decoding or tokenizer, or were other columns.
     """
     model = load_run(run)
     about = {key: tuple(value) if isinstance(value, list) else value for key, value in model.about.items()}
@@ -159,13 +160,7 @@ def run_model(run: str, dataset: Dataset, device: torch.device) -> TrainedModel:
     if dataset.preprocessing.get("kind") != "columns":
         data["images decoded by"] = json.loads(json.dumps(dict(dataset.preprocessing)))
         trained["images decoded by"] = about["preprocessing"]
-    if "tokenizer" in dataset.preprocessing and dataset.preprocessing["tokenizer"] != model.about["preprocessing"].get(
-        "tokenizer"
-    ):
-        raise BadInput(
-            f"--run: {run} was trained with another tokenizer than that of config.data; both must be the same; "
-            "set config.data.tokenizer, or name another run"
-        )
+    check_same_inputs("--run", run, model.about["preprocessing"], dataset.preprocessing)
     for kind, value in data.items():
         if json.dumps(value) != json.dumps(trained[kind]):
             raise BadInput(

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels, loaded
 from imbalance.data.images.normalise import pixel_normaliser
-from imbalance.data.sets.image_folder import images_in
+from imbalance.data.sets.image_folder import images_in, unread_note
 from imbalance.data.sets.text import text_columns
 from imbalance.data.tables.columns import NAMELESS, Columns, array_columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import check_table, transform, transform_parts, unfamiliar_values
@@ -37,6 +37,7 @@ from imbalance.methods.heads.registry import untrained_head
 from imbalance.methods.prior import class_shares, em_prior, log_ratio
 from imbalance.models import MODELS
 from imbalance.models.artifact import read
+from imbalance.utils.arrays import as_floats
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -170,30 +171,57 @@ class TrainedModel:
         Args:
             names: the valid names of a prior in the caller, for messages.
         """
+        if prior is None:
+            return
+        known = self.known_prior(prior)
+        if not is_estimated(prior):  # check the numbers before anything is computed
+            class_shares(prior, torch.tensor(known["natural"]), names)
+            self.prior_shift(prior)
+
+    def known_prior(self, prior: Prior) -> Mapping[str, list[float]]:
+        """Return the class shares of the training set, "natural", and those that the model's probabilities assume, "model".
+
+        Args:
+            prior: the prior that the caller was given, for the message.
+
+        Raises:
+            BadInput: the prior of the model's probabilities is not known.
+        """
         entry = self.about.get("prior")
-        if prior is not None and (entry is None or entry["model"] is None):
+        if entry is None or entry["model"] is None:
             reason = "its model.json is of an older version; train it again" if entry is None else entry["reason"]
             raise BadInput(
                 f"prior: {prior!r} given, and the prior of this model's probabilities is not known: {reason}; leave the prior out"
             )
-        if prior is not None and not is_estimated(prior):  # check the numbers before anything is computed
-            class_shares(prior, torch.tensor(self.about["prior"]["natural"]), names)
-            self.prior_shift(prior)
+        return entry
 
     def prior_shift(self, prior: Prior | None) -> Tensor | None:
         """Return the (K,) float64 numbers to add to the logits for class shares `prior`; None if `prior` is None.
 
         Args:
             prior: as in `predict`, but not "estimated".
+
+        Raises:
+            BadInput: `prior` is invalid, or the prior of the model's probabilities is not known.
         """
         if prior is None:
             return None
-        natural, model = (torch.tensor(self.about["prior"][key], dtype=torch.float64) for key in ("natural", "model"))
+        known = self.known_prior(prior)
+        natural, model = (torch.tensor(known[key], dtype=torch.float64) for key in ("natural", "model"))
         return log_ratio(class_shares(prior, natural), model)
 
     def estimated(self, logits: Tensor) -> np.ndarray:
-        """Return the (K,) class shares of a population, estimated by `em_prior` from the (N, K) logits of a sample."""
-        return em_prior(logits.double().softmax(1).numpy(), self.about["prior"]["model"])
+        """Return the (K,) class shares of a population, estimated by `em_prior` from the (N, K) logits of a sample.
+
+        Raises:
+            BadInput: `logits` have another shape, or the prior of the model's probabilities is not known.
+        """
+        known, values = self.known_prior("estimated"), torch.from_numpy(as_floats("logits", logits, 2))
+        if values.shape[1] != len(self.class_names):
+            raise BadInput(
+                f"logits: {values.shape[1]} columns given; give {len(self.class_names)}, a column for each class"
+            )
+        return em_prior(values.double().softmax(1).numpy(), known["model"])
 
     def at_prior(self, prior: Prior) -> "TrainedModel":
         """Return a copy of the model whose logits give, by softmax, the probabilities for the class shares `prior`.
@@ -208,7 +236,8 @@ class TrainedModel:
             raise BadInput("prior: 'estimated' given, which needs examples; give the class shares as numbers")
         self.check_prior(prior, "'natural', 'uniform'")
         shift, head = self.prior_shift(prior), self.network.get_submodule("head")
-        assert shift is not None  # `prior` is not None
+        if shift is None:
+            raise BadInput("prior: None given; give 'natural', 'uniform' or the class shares as numbers")
         if not shift.isfinite().all():
             raise BadInput(f"prior: {prior!r} given; every class that was trained on needs a share above 0")
         if type(head) is not nn.Linear:
@@ -235,9 +264,24 @@ class TrainedModel:
         return self.network.get_submodule("features")(self.normalised(batch))
 
     def normalised(self, batch: Inputs) -> Inputs:
-        """Return `batch` on the device of the model: images normalised, floats in the type of the network weights."""
-        if isinstance(batch, Mapping):
+        """Return `batch` on the device of the model: images normalised, floats in the type of the network weights.
+
+        Raises:
+            BadInput: `batch` is no tensor or array of inputs, or an input has another shape or type than in training.
+        """
+        if isinstance(batch, Mapping) and self.about.get("vocabulary"):
             return {name: tensor.to(self.device) for name, tensor in batch.items()}
+        if self.about.get("vocabulary") or is_table(batch):
+            raise BadInput(
+                f"{type(batch).__name__} given; give a batch that `batches` yields, or pass the examples to `predict`"
+            )
+        if not isinstance(batch, Tensor):
+            batch = self.as_array(batch)
+        if tuple(batch.shape[1:]) != self.input_shape or (batch.dtype == torch.uint8) != self.about["uint8"]:
+            raise BadInput(
+                f"inputs of {str(batch.dtype).removeprefix('torch.')} of shape {tuple(batch.shape)} given; this network takes "
+                f"{'uint8' if self.about['uint8'] else 'floats'} of shape (N, {', '.join(map(str, self.input_shape))})"
+            )
         batch = batch.to(self.device)
         if not self.about["uint8"]:
             return batch.to(self.dtype)
@@ -260,7 +304,10 @@ class TrainedModel:
             return
         examples = self.as_table(examples)
         if isinstance(examples, str | Path) and os.path.isdir(examples):  # noqa: PTH112 (a Path raises if too long)
-            folder, examples = examples, images_in(Path(examples))
+            folder, unread = Path(examples), []
+            examples = images_in(folder, unread)
+            for line in unread_note(folder, unread):
+                warnings.warn(line, stacklevel=2)
             if not examples:
                 raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
@@ -283,6 +330,8 @@ class TrainedModel:
 
     def as_texts(self, examples: Any) -> Texts:
         """Convert `examples`, an argument of `predict`, to a sequence of texts or of pairs of texts."""
+        if self.about["preprocessing"].get("kind") != "texts":
+            raise BadInput(f"texts given; this model takes {self.expected()}")
         names = self.about["preprocessing"]["columns"]
         if is_table(examples):
             return checked_texts(text_columns(frame_columns(examples), names, any_type=True))
@@ -323,17 +372,19 @@ class TrainedModel:
 
     def encoded_parts(self, columns: Columns) -> Iterator[Tensor]:
         """Yield the result of `encode_columns` for some rows at a time, so that a table can be larger than the memory."""
-        encoding = self.column_encoding()
+        encoding, columns = self.column_encoding(), frame_columns(columns)
         check_table(columns, encoding)
         yield from (torch.from_numpy(part) for _, part in transform_parts(columns, encoding))
 
     def unfamiliar_values(self, columns: Columns) -> list[str]:
         """Return a warning for each column with values that no training example had, such as new categories."""
-        return unfamiliar_values(columns, self.column_encoding())
+        return unfamiliar_values(frame_columns(columns), self.column_encoding())
 
-    def read_columns(self, file: Path) -> Columns:
+    def read_columns(self, file: str | Path) -> Columns:
         """Read a table from a CSV, Parquet or Arrow file, with the types that the columns had in the training data."""
-        preprocessing = self.about["preprocessing"]
+        if not isinstance(file, str | os.PathLike):
+            raise BadInput(f"file: {short_repr(file)} given; the path of a file is needed")
+        file, preprocessing = Path(file), self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
             return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
         encoding = self.column_encoding()

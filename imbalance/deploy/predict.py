@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imbalance.data.sets.image_folder import images_in
+from imbalance.data.sets.image_folder import images_in, unread_note
 from imbalance.data.tables.columns import as_array, read_columns
 from imbalance.deploy.load import TrainedModel, at_prior, is_estimated, load
 from imbalance.errors import BadInput
@@ -98,7 +98,10 @@ def read_sources(files: Sequence[Path], model: TrainedModel) -> Iterator[tuple[P
     for file in files:
         if not file.exists():
             raise BadInput(f"{file}: no such file; name image files, folders of images, or tables")
-        inside = images_in(file) if file.is_dir() else []
+        unread: list[Path] = []
+        inside = images_in(file, unread) if file.is_dir() else []
+        for line in unread_note(file, unread):
+            print(f"warning: {line}", file=sys.stderr)
         if inside:
             images += inside
         else:

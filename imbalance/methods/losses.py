@@ -142,6 +142,7 @@ class Adjusted(nn.Module):
 
 
 @checked
+@tagged(balances=True)
 class VectorScaling(Adjusted):
     """The VS loss: cross-entropy of (n_j / n_max)^γ · z_j + τ log π_j, where π_j = n_j / n.
 

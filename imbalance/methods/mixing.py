@@ -219,7 +219,12 @@ def beta(alpha: float, size: int, generator: Generator) -> Tensor:
     """Draw `size` numbers from Beta(α, α).
 
     torch can draw them from its global generator only, so `generator` draws a seed for NumPy.
+
+    Raises:
+        BadInput: α is not above 0 and finite.
     """
+    if not 0 < alpha < math.inf:
+        raise BadInput(f"alpha: {alpha} given; a finite number above 0 is needed")
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, size)).float()
 

@@ -115,7 +115,9 @@ def training_prior(
 
 
 def class_shares(
-    prior: str | Sequence[float] | Array | Tensor, natural: Tensor, names: str = "'natural', 'uniform'"
+    prior: str | Sequence[float] | Array | Tensor,
+    natural: Sequence[float] | Array | Tensor,
+    names: str = "'natural', 'uniform'",
 ) -> Tensor:
     """Return `prior` as (K,) float64 class shares.
 
@@ -125,8 +127,9 @@ def class_shares(
         names: the names that the caller accepts, for messages.
 
     Raises:
-        BadInput: `prior` is an unknown name, or is not K numbers that are at least 0 and sum to 1.
+        BadInput: `prior` is an unknown name, or `prior` or `natural` is not K numbers that are at least 0 and sum to 1.
     """
+    natural = checked_shares("natural", natural, None, "the class shares of training, such as counts / counts.sum()")
     if isinstance(prior, str):
         if prior not in ("natural", "uniform"):
             raise BadInput(f"prior: {prior!r} given; it must be {names} or {len(natural)} class shares")
@@ -134,13 +137,13 @@ def class_shares(
     return checked_shares("prior", prior, len(natural), f"{names} or {len(natural)} class shares")
 
 
-def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tensor:
+def checked_shares(key: str, values: Any, num_classes: int | None, needed: str) -> Tensor:
     """Return K class shares as a (K,) float64 tensor, divided by their sum.
 
     Args:
         key: name of the argument, for messages.
         values: K numbers.
-        num_classes: K.
+        num_classes: K; None for any number of classes.
         needed: what the argument must be, for messages.
 
     Raises:
@@ -152,13 +155,19 @@ def checked_shares(key: str, values: Any, num_classes: int, needed: str) -> Tens
         shares = torch.as_tensor(copied, dtype=torch.float64).cpu()
     except (TypeError, ValueError, RuntimeError, OverflowError):  # torch raises each of them for some other type
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}") from None
-    if not shares.ndim:
+    if not shares.ndim or (num_classes is None and (shares.ndim > 1 or not len(shares))):
         raise BadInput(f"{key}: {short_repr(values)} given; it must be {needed}")
-    if shares.shape != (num_classes,):
+    if num_classes is not None and shares.ndim > 1:
+        raise BadInput(
+            f"{key}: shares of shape {tuple(shares.shape)} given; give shape ({num_classes},), a share for each class"
+        )
+    if num_classes is not None and shares.shape != (num_classes,):
         raise BadInput(f"{key}: {shares.numel()} class shares given; give {num_classes}, one for each class")
     if not (shares >= 0).all() or not abs(shares.sum().item() - 1) <= SUM_TOLERANCE:
         given = ", ".join(f"{share:g}" for share in shares.tolist())
-        raise BadInput(f"{key}: {given} given; class shares must be at least 0 and sum to 1")
+        raise BadInput(
+            f"{key}: {given} given; class shares must be at least 0 and sum to 1, as counts / counts.sum() does"
+        )
     return shares / shares.sum()
 
 
@@ -175,6 +184,11 @@ def log_ratio(target: Tensor, prior: Tensor) -> Tensor:
         BadInput: a class with a positive share in t has the share 0 in q: the model has never seen it; or t and q are not
             K shares from 0 on.
     """
+    for name, shares in (("target", target), ("prior", prior)):
+        if not isinstance(shares, Tensor):
+            raise BadInput(
+                f"{name}: {short_repr(shares)} given; a tensor (K,) is needed, such as torch.tensor([0.9, 0.1])"
+            )
     if target.shape != prior.shape or target.ndim != 1 or not ((target >= 0) & (prior >= 0)).all():
         raise BadInput(
             f"target, prior: shares of shapes {tuple(target.shape)} and {tuple(prior.shape)} given; give two vectors with a share from "

@@ -28,7 +28,7 @@ def mean_one(weights: Tensor) -> Tensor:
     mean = weights.mean()
     if not 0 < mean < torch.inf:
         raise BadInput(
-            f"config.weights: the mean of the weights is {mean.item():g}; it must be positive and finite, so use less "
+            f"weights: the mean of the weights is {mean.item():g}; it must be positive and finite, so use less "
             "extreme values"
         )
     return weights / mean
@@ -148,8 +148,8 @@ def given(
     example_labels, counts = labels(by)
     if len(values) != len(counts):
         raise BadInput(
-            f"config.weights.values: {len(values)} values given; this data set has {len(counts)} "
-            f"{'classes' if by == 'class' else 'groups'}; give one value for each, because config.weights.by={by!r}"
+            f"values: {len(values)} values given; these data have {len(counts)} {'classes' if by == 'class' else 'groups'}; give "
+            f"one value for each, because by={by!r}"
         )
     return mean_one(torch.tensor(values, dtype=torch.float64)[example_labels])
 

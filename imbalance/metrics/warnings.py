@@ -55,15 +55,7 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
                 f"val/{metrics[0]} depends on {len(few)} {kind if len(few) == 1 else kinds} with fewer than {FEW} val examples: "
                 f"{listed}"
             )
-    views = getattr(look_up(OBJECTIVES, config.objective.name), "views", 1)
-    if views > 1 and not dataset.augmentations:
-        warnings.append(
-            f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set "
-            "has no augmentation: the views differ only by dropout in the model, if there is any; choose data with "
-            "config.data.augment"
-        )
-    if line := corrected_twice(config):
-        warnings.append(line)
+    warnings += filter(None, (equal_views(config, dataset), corrected_twice(config)))
     loss = config.loss
     if config.trainer.mixed_precision == "fp16" and loss.name == "poly" and loss.left == "exponential":
         # The slope α·exp(α(1 − m)) of the loss is the largest float16 number at this margin m.
@@ -75,17 +67,38 @@ def data_warnings(config: Experiment, dataset: Dataset) -> list[str]:
     return warnings
 
 
-def corrected_twice(config: Experiment) -> str:
-    """Return a warning if the loss corrects the class imbalance, and the weights or the sampler do too; else ""."""
-    registry = registries()
-    if not tags_of(look_up(registry["loss"], config.loss.name)).balances:
+def equal_views(config: Experiment, dataset: Dataset) -> str:
+    """Return a warning if the objective compares augmented views, and the data set has no augmentation; else ""."""
+    views = getattr(look_up(OBJECTIVES, config.objective.name), "views", 1)
+    if views == 1 or dataset.augmentations:
         return ""
-    for section, other in (("weights", "uniform"), ("sampler", "shuffle")):
-        name = getattr(config, section).name
-        if tags_of(look_up(registry[section], name)).balances:
+    return (
+        f"config.objective.name={config.objective.name!r} compares {views} views of each example, and this data set has no "
+        "augmentation, so the views are equal before mixing and dropout; use another objective, or image files with names in "
+        "config.data.augment"
+    )
+
+
+def corrected_twice(config: Experiment) -> str:
+    """Return a warning if a loss or a head corrects the class imbalance, and another section does too; else "".
+
+    A section with the factor τ = 0 of its offsets, or with β = 0 or the exponent 0 of its weights, corrects nothing.
+    """
+
+    def corrects(section: str) -> bool:
+        values = getattr(config, section)
+        tags = tags_of(look_up(registries()[section], values.name))
+        return tags.balances and 0 not in (values.get("tau"), values.get("beta"), values.get("exponent"))
+
+    # The section that a warning advises to change comes last. A sampler with weights is refused before.
+    pairs = [("loss", "weights"), ("loss", "sampler"), ("loss", "head"), ("weights", "head"), ("sampler", "head")]
+    neutral = {"weights": "uniform", "sampler": "shuffle", "head": "none"}
+    for section, other in pairs:
+        if corrects(section) and corrects(other):
             return (
-                f"config.loss.name={config.loss.name!r} and config.{section}.name={name!r} both correct the imbalance, so it is "
-                f"corrected twice; use config.{section}.name={other!r}, or another loss"
+                f"config.{section}.name={getattr(config, section).name!r} and config.{other}.name={getattr(config, other).name!r} "
+                f"both correct the imbalance, so it is corrected twice; use config.{other}.name={neutral[other]!r}, or another "
+                f"config.{section}.name"
             )
     return ""
 

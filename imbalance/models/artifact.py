@@ -1,7 +1,10 @@
 """Trained models on disk: the files of a finished run with the description (model.json) and weights of its network."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from torch import Tensor, nn
@@ -75,6 +78,62 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return about, state
 
 
+def prepared_as_in_run(section: Mapping[str, Any], dataset: Dataset) -> Dataset:
+    """Return `dataset` with the normalisation of images of the run that `config.model` starts from.
+
+    Return `dataset` unchanged if the model starts from no run, or if the run was not trained on images.
+
+    Args:
+        section: `config.model`.
+
+    Raises:
+        BadInput: the run was trained on other columns of a table, or on texts with another tokenizer.
+    """
+    network = section.get("network")
+    path = section.get("pretrained") or (network.get("pretrained") if isinstance(network, Mapping) else "")
+    directory = Path(str(path or ""))
+    if not path or not (directory / "model.json").is_file():
+        return dataset
+    about = read_json(directory / "model.json")
+    check_description(about, directory / "model.json")
+    check_same_inputs("config.model.pretrained", directory, about["preprocessing"], dataset.preprocessing)
+    if not about["uint8"] or len(about["mean"]) != len(dataset.mean):
+        return dataset
+    return replace(dataset, mean=tuple(about["mean"]), std=tuple(about["std"]))
+
+
+def check_same_inputs(key: str, run: str | Path, trained: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Raise `BadInput` if a network would read new inputs as other columns of a table, or as other words, than in training.
+
+    Args:
+        key: the flag or config key that names the run, for messages.
+        run: the directory of the run that trained the network.
+        trained, new: `preprocessing` of the data set of the run, and of the new data set.
+    """
+    if "tokenizer" in new and new["tokenizer"] != trained.get("tokenizer"):
+        raise BadInput(
+            f"{key}: {run} was trained with another tokenizer than that of config.data; both must be the same, because the "
+            "number of a token means another word in another vocabulary; set config.data.tokenizer, train on the same "
+            "training texts, or name another run"
+        )
+    if "columns" not in (trained.get("kind"), new.get("kind")) or trained.get("kind") != new.get("kind"):
+        return
+    before, now = (input_columns(preprocessing["features"]) for preprocessing in (trained, new))
+    if before != now:
+        pair = next(pair for pair in zip_longest(before, now, fillvalue="no column") if pair[0] != pair[1])
+        old, other = (shorten(text, 80, placeholder=" …") for text in pair)
+        raise BadInput(
+            f"{key}: {run} was trained on other inputs: where it has {old}, config.data has {other}; name the same columns in the "
+            "same order in config.data.numeric and categorical, or name another run"
+        )
+
+
+def input_columns(encoding: Mapping[str, Any]) -> list[str]:
+    """Return a description of each column of an encoding: its name and, of a column of categories, their names."""
+    numeric = [column["column"] for column in encoding["numeric"]]
+    return numeric + [f"{column['column']} ({' '.join(column['values'])})" for column in encoding["categorical"]]
+
+
 def with_tuples(value: Any) -> Any:
     """Return `value`, from a JSON file, with each list as a tuple, as in a config; nested lists become tuples, too."""
     if isinstance(value, dict):
@@ -125,4 +184,9 @@ def describe_run(directory: Path) -> str:
         status = read_summary(directory)["status"]
     except (OSError, Damaged):
         status = "unfinished"
+    if status == "done":
+        return (
+            "the run is done, but this file was removed, or left out by `imbalance keep --to`, which copies no model; give the "
+            "directory in which the run was trained"
+        )
     return f"the run is {status}; give a run that is done"

@@ -12,16 +12,18 @@ import tarfile
 import tempfile
 import zlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from imbalance.data.download import unpack_tar
 from imbalance.errors import BadInput, Damaged
 from imbalance.report.run_index import run_directories
 from imbalance.utils.files import write_atomic
-from imbalance.utils.read import check_regular, read_json
+from imbalance.utils.read import check_regular, parse_json, read_bytes, read_json
 
 FILES = ("config.json", "summary.json", "metrics.jsonl", "log.txt", "predictions/*.npz", "first/*.json")
 LIMIT = 16 << 20  # most bytes of a file
+FINISHED = ("done", "diverged")
 QUEUE = "pack"  # folder under work_dir with the output of `imbalance pack`
 NAME = "runs-{}-of-{}.tar.gz"
 
@@ -29,10 +31,12 @@ NAME = "runs-{}-of-{}.tar.gz"
 def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
     """Write all runs under `work_dir` to files in `folder`, and return the files; files of an earlier call are replaced.
 
+    Files with a run that `work_dir` lacks may be the only copy of this run, so they are never replaced.
+
     A file has at most `limit` bytes, unless a single run takes more.
 
     Raises:
-        BadInput: there are no runs, or the files cannot be written.
+        BadInput: there are no runs, the files cannot be written, or earlier files have a run that `work_dir` lacks.
     """
     runs = run_directories(work_dir)
     units = [[path for name in FILES for path in sorted((work_dir / run).glob(name))] for run in runs]
@@ -41,6 +45,8 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
         raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
     parts = _parts(work_dir, units, limit)
     old = set(folder.glob(NAME.format("*", "*")))
+    for path in sorted(old):
+        check_replaceable(path, work_dir)
     paths = [folder / NAME.format(i + 1, len(parts)) for i in range(len(parts))]
     try:
         for path, content in zip(paths, parts):
@@ -50,6 +56,29 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
     except OSError as error:
         raise BadInput(f"--to={folder}: {error.strerror or error}; name a folder that can be written") from None
     return paths
+
+
+def check_replaceable(old: Path, work_dir: Path) -> None:
+    """Raise `BadInput` if `old`, a file of `write_runs`, has a run or an output that `work_dir` lacks or has with another result.
+
+    A damaged file can be replaced. So can a file with an unfinished run, because the run may have gone on since.
+    """
+    with suppress(OSError, tarfile.TarError, zlib.error, EOFError, Damaged), tarfile.open(old) as tar:
+        for member in tar:
+            path = Path(member.name)
+            if path.name != "summary.json" and path.parent.name != QUEUE:
+                continue
+            saved, current = tar.extractfile(member), work_dir / path
+            content = saved.read() if saved else b""
+            same = current.is_file() and read_bytes(current) == content
+            may_change = path.name != "summary.json" or parse_json(content, path).get("status") not in FINISHED
+            if not same and not (current.is_file() and may_change):
+                name = path.parent if path.name == "summary.json" else path
+                lacks = "has with another result" if current.is_file() else "lacks"
+                raise BadInput(
+                    f"--to={old.parent}: {old.name} has {name}, which --work_dir={work_dir} {lacks}; name another folder, or "
+                    "remove this file if its runs are not needed"
+                )
 
 
 def _parts(work_dir: Path, units: Sequence[Sequence[Path]], limit: int) -> list[bytes]:
@@ -133,6 +162,6 @@ def check_complete(source: Path, files: Sequence[Path]) -> None:
 def _finished(directory: Path) -> bool:
     """Return whether the run in `directory` is done or diverged."""
     try:
-        return read_json(directory / "summary.json").get("status") in ("done", "diverged")
+        return read_json(directory / "summary.json").get("status") in FINISHED
     except (OSError, Damaged):
         return False

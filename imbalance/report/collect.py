@@ -4,13 +4,13 @@
 
 A row has the flattened config, the run's status, score and seconds, and every metric of the selected checkpoint. Diverged
 and interrupted runs have rows too. A run without summary.json has the status `incomplete`. A run whose summary.json cannot
-be read has the status `damaged`.
+be read has the status `damaged`. A finished run with config.debug=True has the status `debug`.
 """
 
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,31 @@ def collect(work_dir: Path) -> list[Row]:
     return rows
 
 
+def separate_repeated(rows: Sequence[Row]) -> tuple[list[Row], str]:
+    """Make runs of one config name, overrides and seed settings of their own, as those of two folders of run directories.
+
+    If such runs were one setting, they would count as two seeds, even if the config file was changed in between.
+
+    Returns:
+        The rows, in which the name of such a run begins with its folder, and a warning about the first such runs; "" if
+        there are none. Copies of a run directory in one folder get their whole path as name.
+    """
+    rows, texts = list(rows), []
+    for name_of in (lambda row: "/".join([*Path(row["run"]).parts[:-3], row["name"]]), lambda row: row["run"]):
+        first_runs: dict[tuple[str, str, Any], str] = {}
+        repeated = set()
+        for row in rows:
+            first = first_runs.setdefault((row["name"], row["overrides"], row["seed"]), row["run"])
+            if first != row["run"]:
+                repeated.add((row["name"], row["overrides"]))
+                texts.append(
+                    f"WARNING: {first} and {row['run']} have the same config name, overrides and seed, so they count as two "
+                    "settings, named by their folders; type a folder that has one of them as --work_dir to leave out the other"
+                )
+        rows = [row | {"name": name_of(row)} if (row["name"], row["overrides"]) in repeated else row for row in rows]
+    return rows, texts[0] if texts else ""
+
+
 def read_row(directory: Path) -> Row | None:
     """Return the row of a run without what its path says; None if its config cannot be read, which is printed."""
     summary = summary_or_status(directory)
@@ -65,7 +90,8 @@ def read_row(directory: Path) -> Row | None:
         return None
     return {
         "seed": config["seed"],
-        "status": summary["status"],
+        # Its metrics are of one batch, so every table of means leaves it out, as it does a run that is not done
+        "status": "debug" if config.get("debug") and summary["status"] == "done" else summary["status"],
         **{key: summary.get(key) for key in SUMMARY_KEYS},
         **{f"config.{key}": value for key, value in config.items()},
         **(summary.get("metrics") or {}),

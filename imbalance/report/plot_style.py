@@ -1,6 +1,7 @@
 """Set the style of all figures, and save them as PNG and PDF."""
 
 import logging
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,10 +50,16 @@ def label(text: str) -> str:
     return "\N{ZERO WIDTH SPACE}" + text if text.startswith("_") else text
 
 
+def wrapped(text: str, width: int) -> str:
+    """Return a name for matplotlib as `label` does, in lines of at most `width` characters, so that long names fit."""
+    return label("\n".join(textwrap.wrap(text, width, break_on_hyphens=False)))
+
+
 def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
     """Write <folder>/<name>.png and .pdf, print their paths, and return the paths.
 
     The PNG has a palette of 256 colours, which makes it a third as large; the figures of results/ are part of every clone.
+    The palette covers rare colours, too, such as that of a line that is hidden except in the legend.
     """
     import matplotlib.pyplot as plt
     from PIL import Image
@@ -64,7 +71,7 @@ def save(figure: "Figure", folder: str | Path, name: str) -> list[Path]:
             figure.savefig(path, dpi=160)
             if path.suffix == ".png":
                 with Image.open(path) as image:
-                    small = image.convert("RGB").quantize(256)
+                    small = image.convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE)
                 small.save(path, optimize=True)
         figure.set_layout_engine("none")  # the second file has the layout of the first, which takes as long as drawing
     plt.close(figure)

@@ -3,13 +3,13 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from imbalance.errors import BadInput
 from imbalance.report.collect import Row
-from imbalance.report.plot_style import NEUTRAL, PALETTE, label, save, subplots
+from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots, wrapped
 from imbalance.report.run_data import check_no_code, load_run_data
 from imbalance.report.saved_runs import readable_evaluations
 from imbalance.utils.output import one_line
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MOST_CURVES = 12  # most settings whose curves are drawn, one panel each
 MOST_BOXES = 40  # most settings with a box
+CHARACTER, HANDLE = 0.065, 0.5  # inches of a character and of a handle in a legend, for the widest fonts of our figures
 Settings = dict[tuple[str, str], list[Row]]  # by config and overrides, the rows of a setting's runs
 NAMES = ("curves", "rates", "boxes", "boundaries")  # names of the files of the figures, without suffix
 
@@ -49,16 +50,28 @@ def draw(work_dir: Path, settings: Settings, metrics: Sequence[str], folder: Pat
     return figures
 
 
-def title_of(key: tuple[str, str], width: int = 34) -> str:
-    """Return the title of a panel: the config's name and each override on a line of its own.
+def title_of(key: tuple[str, str]) -> str:
+    """Return the title of a panel: the config's name and each override on a line of its own, or on several if it is long.
 
     Args:
         key: config name and overrides.
-        width: number of characters at which a line is cut off.
     """
     name, overrides = key
-    lines = [name, *([] if overrides == "default" else overrides.split(","))]
-    return "\n".join(label(line if len(line) <= width else line[: width - 1] + "…") for line in lines)
+    return "\n".join(wrapped(text, 34) for text in [name, *([] if overrides == "default" else overrides.split(","))])
+
+
+def legend_below(figure: "Figure", handles: Sequence[Any], names: Sequence[str], **options: Any) -> None:
+    """Write a legend below all axes of a figure, in as many columns as fit, and make the figure higher by the legend."""
+    width, height = figure.get_size_inches()
+    longest = max(map(len, names))
+    columns = max(1, min(len(names), int(width / (CHARACTER * longest + HANDLE))))
+    texts = [wrapped(name, int((width / columns - HANDLE) / CHARACTER)) for name in names]
+    lines = [
+        max(text.count("\n") + 1 for text in texts[i :: -(-len(texts) // columns)])
+        for i in range(-(-len(texts) // columns))
+    ]
+    figure.set_size_inches(width, height + 0.16 * sum(lines))
+    figure.legend(handles, texts, loc="outside lower center", ncols=columns, **options)
 
 
 def curves(work_dir: Path, settings: Settings) -> "Figure":
@@ -71,6 +84,7 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
     tallest = max(title_of(key).count("\n") for key, _ in shown)
+    groups_per_panel = []
     figure, axes = subplots(rows, columns, 2.9 * columns, (2.1 + 0.16 * tallest) * rows, squeeze=False, sharey=True)
     for axis in axes.flat[len(shown) :]:
         axis.set_visible(False)
@@ -83,21 +97,28 @@ def curves(work_dir: Path, settings: Settings) -> "Figure":
                     if name.startswith("val/group_accuracy/") and value is not None:
                         by_epoch = accuracies.setdefault(name.rpartition("/")[2], {})
                         by_epoch.setdefault(line["epoch"], []).append(100 * value)
-        for i, (group, by_epoch) in enumerate(accuracies.items()):
+        for i, by_epoch in enumerate(accuracies.values()):
             epochs = sorted(by_epoch)
             colour = PALETTE[i % len(PALETTE)]
-            axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2, label=label(group),
+            axis.plot(epochs, [np.mean(by_epoch[e]) for e in epochs], color=colour, linewidth=1.2,
                       linestyle=("-", "--")[i // len(PALETTE) % 2], marker="." if len(epochs) == 1 else "")  # fmt: skip
             low, high = ([end(by_epoch[e]) for e in epochs] for end in (min, max))
             if len(accuracies) <= 4:  # more bands would hide one another
                 axis.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
         axis.set_title(title_of(key), fontsize=8)
         axis.set(xlabel="epoch", ylim=(-2, 102))
-        if not accuracies:
+        if accuracies:
+            groups_per_panel.append((axis, list(accuracies)))
+        else:
             axis.text(0.5, 0.5, "no evaluation", transform=axis.transAxes, ha="center", color=NEUTRAL)
             axis.set_xticks([])
-        else:
-            axis.legend(fontsize=6, ncols=2, loc="lower right", handlelength=1.2, labelspacing=0.2)
+    style: dict[str, Any] = {"fontsize": 6, "handlelength": 1.2, "labelspacing": 0.2}
+    if len({tuple(groups) for _, groups in groups_per_panel}) == 1:  # the panels share their groups, and a legend
+        axis, groups = groups_per_panel[0]
+        legend_below(figure, axis.get_lines(), groups, **style)
+    else:
+        for axis, groups in groups_per_panel:
+            axis.legend(axis.get_lines(), [wrapped(group, 22) for group in groups], ncols=2, loc="lower right", **style)
     for axis in axes[:, 0]:
         axis.set_ylabel("val accuracy of a group, %")
     return figure
@@ -113,22 +134,28 @@ def rates(settings: Settings) -> "Figure | None":
     """
     by_name: dict[str, list[Row]] = {}
     for (name, overrides), runs in settings.items():
-        rest = ",".join(part for part in overrides.split(",") if not part.startswith("optim.lr=")) or "default"
-        by_name.setdefault(title_of((name, rest)).replace("\n", ", "), []).extend(runs)
+        rest = [part for part in overrides.split(",") if not part.startswith("optim.lr=") and part != "default"]
+        by_name.setdefault(", ".join([name, *rest]), []).extend(runs)
     by_name = {n: runs for n, runs in by_name.items() if len({run["config.optim.lr"] for run in runs}) > 1}
     if not by_name:
         return None
-    figure, axis = subplots(1, 1, 7.2, 3.4 + 0.16 * len(by_name))
-    for i, (name, runs) in enumerate(by_name.items()):
+    figure, axis = subplots(1, 1, 7.2, 3.6)
+    from matplotlib.lines import Line2D  # after `subplots`, which says if matplotlib is missing
+
+    handles = []
+    for i, runs in enumerate(by_name.values()):
         colour, marker = PALETTE[i % len(PALETTE)], "osD^v<>"[i % 7]
+        line: dict[str, Any] = {"color": colour, "linewidth": 1.2, "linestyle": ("-", "--", ":")[i // len(PALETTE) % 3]}
+        handles.append(Line2D([], [], marker=marker, markersize=4, **line))
         done = [(run["config.optim.lr"], 100 * run["score"]) for run in runs if run["score"] is not None]
-        axis.plot(*zip(*done), marker, color=colour, markersize=4, alpha=0.7, label=name) if done else None
+        axis.plot(*zip(*done), marker, color=colour, markersize=4, alpha=0.7) if done else None
         means = [(rate, np.mean([s for r, s in done if r == rate])) for rate in sorted({r for r, _ in done})]
-        axis.plot(*zip(*means), color=colour, linewidth=1.2) if means else None
+        axis.plot(*zip(*means), **line) if means else None
         lost = [run["config.optim.lr"] for run in runs if run["status"] == "diverged"]
-        axis.plot(lost, [0.03] * len(lost), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
+        if lost:  # markers of no points would have a place outside the axes, for which the layout would make room
+            axis.plot(lost, [0.03] * len(lost), "x", color=colour, transform=axis.get_xaxis_transform(), clip_on=False)
     axis.set(xscale="log", xlabel="learning rate (× diverged)", ylabel="score on val, %")
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1)
+    legend_below(figure, handles, list(by_name))
     return figure
 
 
@@ -156,7 +183,7 @@ def boxes(settings: Settings, metrics: Sequence[str]) -> "Figure | None":
                      capprops={"color": NEUTRAL})  # fmt: skip
         for y, points in zip(at, values):
             axis.plot(points, np.full(len(points), y), "o", color=PALETTE[0], markersize=3, alpha=0.7)
-        axis.set(xlabel=f"test {metric.replace('_', ' ')}, %", ylim=(len(shown) - 0.5, -0.5))
+        axis.set(xlabel=wrapped(f"test {metric.replace('_', ' ')}, %", 34), ylim=(len(shown) - 0.5, -0.5))
         axis.set_yticks(at, [title_of(key) for key in shown], fontsize=7)
     return figure
 
@@ -191,7 +218,7 @@ def boundaries(work_dir: Path, settings: Settings) -> "Figure | None":
                       colors=[PALETTE[k % len(PALETTE)] for k in range(dataset.num_classes)])  # fmt: skip
         for k, name in enumerate(dataset.class_names):
             axis.plot(*inputs[targets == k].T, "o^sDv<>"[k % 7], color=PALETTE[k % len(PALETTE)], markersize=3,
-                      alpha=0.7, label=label(name))  # fmt: skip
+                      alpha=0.7, label=wrapped(name, 22))  # fmt: skip
         axis.set_title(f"{title_of(key)}\nseed {run['seed']}", fontsize=8)
         axis.set_aspect("equal")
         axis.legend(fontsize=6, title="class", title_fontsize=6)

@@ -14,7 +14,8 @@ The folder gets these files:
   the same folder.
 - report.json: which runs these files are about. If neither runs nor options have changed, the files are left as they are.
 
-Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it.
+Runs that diverged, were interrupted or are incomplete are counted beside each mean, and left out of it. So are debug runs,
+which trained on one batch.
 """
 
 import json
@@ -43,7 +44,7 @@ from imbalance.metrics.intervals import (
     worst_over_examples,
 )
 from imbalance.report import plots, tables
-from imbalance.report.collect import Row, collect, is_collected, values_under, write_csv
+from imbalance.report.collect import Row, collect, is_collected, separate_repeated, values_under, write_csv
 from imbalance.report.page import page
 from imbalance.report.page.contents import FILES, readable_predictions
 from imbalance.report.run_index import SETTLED, code_version, file_stamp, run_directories, runs_stamp
@@ -231,22 +232,6 @@ def write_table(folder: Path, name: str, table: list[dict[str, Any]]) -> None:
     tables.write_csv(folder / f"{name}.csv", list(flat[0]), flat)
 
 
-def repeated_seeds(rows: Iterable[Row]) -> str:
-    """Return a warning if two runs have the same config name, overrides and seed, as in two work_dirs; else "".
-
-    The means count both, as if they were two seeds, even if the config file was changed in between.
-    """
-    runs: dict[tuple[str, str, Any], str] = {}
-    for row in rows:
-        first = runs.setdefault((row["name"], row["overrides"], row["seed"]), row["run"])
-        if first != row["run"]:
-            return (
-                f"WARNING: {first} and {row['run']} have the same config name, overrides and seed, and the means count both; "
-                "name a folder with one of them as --work_dir, or give their config files different names"
-            )
-    return ""
-
-
 def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int) -> None:
     """Write tables, figures and the HTML page to `folder`, and print the table of results.
 
@@ -263,14 +248,13 @@ def report(*, work_dir: str, folder: str, metrics: Sequence[str], pictured: int)
         print(read_text(Path(folder) / "results.md"))
         print(f"{unchanged}; neither runs nor options have changed, so the files are left as they are")
         return
-    rows = collect(runs)
+    rows, warning = separate_repeated(collect(runs))
     if not rows:
         raise BadInput(f"--work_dir={work_dir} has no run directories; type a folder that has some, as --work_dir=runs")
     table = write(runs, rows, Path(folder), metrics or default_metrics(rows), pictured)
     print(markdown(as_text(table)))
     line = f"{Path(folder) / 'index.html'}: {counted(len(rows), 'run')} of {counted(len(table), 'setting')}"
     print(line)
-    warning = repeated_seeds(rows)
     if warning:
         print(warning, file=sys.stderr)
     # Warnings about other runs are printed again

@@ -25,7 +25,7 @@ from imbalance.methods.prior import log_ratio
 from imbalance.metrics.intervals import Interval, mean
 from imbalance.metrics.label_shift import long_tailed_prior, shifted_accuracy
 from imbalance.report import tables
-from imbalance.report.collect import collect
+from imbalance.report.collect import collect, separate_repeated
 from imbalance.report.saved_runs import summary_of
 from imbalance.utils.files import begins_with, output_path
 from imbalance.utils.output import counted, one_line
@@ -55,7 +55,8 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
     priors = named_ratios(ratios)
     folder, lines, without = Path(work_dir), [], []
     accuracies: dict[tuple[str, str, bool], list[list[Shifted]]] = {}
-    for row in collect(folder):
+    rows, warning = separate_repeated(collect(folder))
+    for row in rows:
         directory = folder / row["run"]
         if row["status"] != "done":
             continue
@@ -72,6 +73,8 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
         raise BadInput(
             f"--work_dir={work_dir} has no finished run with predictions of test; type a folder that has one"
         )
+    if warning:
+        print(warning, file=sys.stderr)
     print(
         "Test accuracy, %, by class prior: mean ± 95 % t-interval over n seeds; for n = 1 the interval over test examples.\n"
     )
@@ -81,12 +84,12 @@ def shift(*, ratios: Sequence[float], work_dir: str, output: str | None) -> None
             f"{', …' * (len(without) > 3)}; `imbalance train` with their configs writes it again",
             file=sys.stderr,
         )
-    rows = []
+    table = []
     for (name, overrides, known), by_run in accuracies.items():
         config = name if overrides == "default" else f"{name},{overrides}"
         cells = [cell([run[index] for run in by_run]) for index in range(len(priors))]
-        rows.append([config, "known" if known else "–", *cells, len(by_run)])
-    print(tables.markdown(["config", "prior", *priors, "n"], rows), end="")
+        table.append([config, "known" if known else "–", *cells, len(by_run)])
+    print(tables.markdown(["config", "prior", *priors, "n"], table), end="")
     if path:
         tables.write_csv(path, HEADS, lines)
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from imbalance.config.metric_names import check_metrics
 from imbalance.errors import BadInput
-from imbalance.report.collect import Row, collect
+from imbalance.report.collect import Row, collect, separate_repeated
 from imbalance.report.page import page
 from imbalance.report.page.contents import FILES, PageSize, page_contents
 from imbalance.report.page.examples import Example
@@ -50,6 +50,7 @@ class WatchedRuns:
         self.root = Path(os.path.commonpath(self.folders))
         self._lock = threading.Lock()
         self._cached: tuple[str, str] = ("", "")  # the stamp and the text of the newest page
+        self._warning = ""  # printed last
         self._rendered: dict[TaskKey, dict[int, Example]] = {}
 
     def stamp(self) -> str:
@@ -74,6 +75,10 @@ class WatchedRuns:
             contents += page_contents(folder, rows_of_folder, size)
             for row in rows_of_folder:
                 row["run"] = os.path.normpath((folder / row["run"]).relative_to(self.root))
+        rows, warning = separate_repeated(rows)
+        if warning and warning != self._warning:
+            print(warning, file=sys.stderr, flush=True)
+        self._warning = warning
         metrics = self.metrics or default_metrics(rows)
         return page(
             self.root, rows, metrics, pictured=self.pictured, live=stamp, contents=contents, rendered=self._rendered

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import FIRST_EXCEPTION, Future, wait
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def launch(
     launcher: str,
     slurm: Sequence[str],
     processes: int = 1,
+    wanted: Callable[[studies.Point], bool] = lambda point: True,
 ) -> None:
     """Start workers that train the study's trials, and wait until no trial is left.
 
@@ -39,13 +40,14 @@ def launch(
         launcher: "local", or "slurm" for an array of jobs.
         slurm: parameters for submitit, such as "timeout_min=60".
         processes: number of processes that train each trial together; with more than one, no trials are stacked.
+        wanted: whether this command asked for a point of the study; the status leaves out finished trials of other points.
     """
     stacked = stacked if processes == 1 else 1
     if slurm and launcher != "slurm":
         raise BadInput(
             f"--slurm={slurm[0]} has an effect on a cluster only; add --launcher=slurm, or leave --slurm out"
         )
-    left = studies.count_left(location, search)
+    ended, left = studies.count_ended_and_left(location, search)
     jobs = min(jobs, left)
     if not jobs:
         return
@@ -54,9 +56,11 @@ def launch(
 
         cluster.run(location, search, jobs, stacked, slurm, processes)
         return
+    trials = studies.points_of(open_study(location))
+    others = {trial.number for point, trial in trials if studies.has_ended(trial) and not wanted(point)}
     with worker_pool(jobs, processes) as pool:
         workers = [pool.submit(work, location, search, True, jobs, stacked, processes) for _ in range(jobs)]
-        show_status(location, workers, jobs, left)
+        show_status(location, workers, jobs, ended - len(others), left, others)
         for worker in workers:
             worker.result()  # raises what the worker raised
 
@@ -79,7 +83,8 @@ def train_in_study(
         BadInput: trials are unfinished or crashed.
     """
     studies.add(location, points)
-    launch(location, None, jobs, stacked, launcher, slurm)
+    keys = {studies.key_of(point) for point in points}
+    launch(location, None, jobs, stacked, launcher, slurm, wanted=lambda point: studies.key_of(point) in keys)
     trials = {studies.canonical(point): trial for point, trial in studies.points_of(studies.open_study(location))}
     of_points = [trials[studies.canonical(point)] for point in points]
     unfinished = sum(studies.status(trial) not in ("done", "diverged") for trial in of_points)
@@ -90,21 +95,31 @@ def train_in_study(
     return [Path(studies.result(trial)["run_directory"]) for trial in of_points]
 
 
-def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, left: int) -> None:
+def show_status(
+    location: StudyLocation,
+    workers: Sequence[Future],
+    jobs: int,
+    done_before: int,
+    left: int,
+    others: Set[int] = frozenset(),
+) -> None:
     """Show how many trials are done, every few seconds, until the workers have ended.
 
     Args:
         workers: futures of the worker processes.
         jobs: number of workers, by which the remaining time is estimated.
+        done_before: number of trials that had ended before the workers began, without those in `others`.
         left: number of trials to train, also of those that a search has yet to add.
+        others: numbers of ended trials that this command did not ask for, which the status leaves out.
     """
-    study, done_before, lowest, pending = open_study(location), None, None, set(workers)
+    study, lowest, pending = open_study(location), None, set(workers)
     with StatusLine() as line:
         while True:
             if any(worker.done() and worker.exception() for worker in workers):
                 return  # `launch` raises the exception
             began = time.monotonic()
             trials = studies.points_of(study)
+            trials = [(point, trial) for point, trial in trials if not others or trial.number not in others]
             scores: dict[str, list[float]] = {}
             for point, trial in trials:
                 if lowest is None:
@@ -112,8 +127,7 @@ def show_status(location: StudyLocation, workers: Sequence[Future], jobs: int, l
                 if studies.status(trial) in ("done", "diverged"):
                     setting = ", ".join(f"{key}={value}" for key, value in point.items() if key != "seed")
                     scores.setdefault(setting, []).append(math.nan if trial.value is None else trial.value)
-            done = sum(trial.state.is_finished() for _, trial in trials)
-            done_before = done if done_before is None else done_before
+            done = sum(studies.has_ended(trial) for _, trial in trials)
             total = max(len(trials), done_before + left)
             running = min(jobs, total - done) if pending else 0
             text = status_text(total, done, done_before, running, scores, line.seconds, lowest or 0.0)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import config_file, config_name_and_overrides, resolve
-from imbalance.errors import BadInput, Busy, Diverged
+from imbalance.errors import BadInput, Busy, Damaged, Diverged
 from imbalance.metrics.intervals import bounds
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
@@ -28,6 +28,7 @@ from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.ranks import train_on_ranks
 from imbalance.sweep.status_line import QUIET, StatusLine, status_text
 from imbalance.utils import workers
+from imbalance.utils.files import NEW_FOLDERS, missing_folders
 from imbalance.utils.output import counted
 
 SAVE_EVERY = 30.0  # seconds between two writes of a table of results
@@ -60,8 +61,8 @@ def make_run(path: str | Path, overrides: Mapping[str, Any], seed: int, work_dir
 
 
 def is_done(directory: Path) -> bool:
-    """Return whether the run in a run directory is done."""
-    with contextlib.suppress(FileNotFoundError):
+    """Return whether the run in a run directory is done; a run whose summary.json is damaged is not, and trains again."""
+    with contextlib.suppress(FileNotFoundError, Damaged):
         return summary_of(directory)["status"] == "done"
     return False
 
@@ -120,9 +121,10 @@ def run_batches(
             go on.
     """
     runs, summaries = [run for batch in batches for run in batch], {}
-    done_before = {run.directory for run in runs if (run.directory / "summary.json").exists()}
+    done_before = {run.directory for run in runs if is_done(run.directory)}
     lowest = bounds(runs[0].config.score)[0]
-    with worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
+    new = missing_folders(runs[0].directory)
+    with worker_pool(min(len(batches), jobs), new_folders=new) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
         while True:
@@ -282,7 +284,7 @@ def train_quietly(runs: Sequence[Run], pause: int | None = None, processes: int 
 
 
 @contextlib.contextmanager
-def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
+def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) -> Iterator[workers.WorkerPool]:
     """Return a context manager for a pool of `n` new processes, the workers, which end when this process ends.
 
     The workers share the machine's cores and GPUs. Each worker gets an equal share of the cores as threads, but at
@@ -292,6 +294,7 @@ def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
     Args:
         processes: number of processes that train a run of a worker together. If it is above 1 and the machine has GPUs,
             each worker sees this number of GPUs, and shares them with no other worker.
+        new_folders: folders that do not exist yet, which a worker removes if its run is refused and they are empty.
 
     Raises:
         BadInput: the machine has too few GPUs, or too few cores if it has no GPU, for the processes of all workers.
@@ -301,7 +304,7 @@ def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
     share = max(1, (os.cpu_count() or 1) // (n * processes))
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus)) as pool:
+        with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus, new_folders)) as pool:
             try:
                 yield pool
             except BaseException:
@@ -314,13 +317,15 @@ def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _begin(counter, gpus: list[str]) -> None:
+def _begin(counter, gpus: list[str], new_folders: Sequence[Path]) -> None:
     """Set up a worker process: choose its GPU, and end the worker when its parent ends.
 
     Args:
         counter: number of workers that have begun, shared by all workers.
         gpus: values of CUDA_VISIBLE_DEVICES, of which each worker takes the next, and after the last the first again.
+        new_folders: as for `worker_pool`.
     """
+    NEW_FOLDERS.update(new_folders)
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     if gpus:

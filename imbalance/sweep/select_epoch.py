@@ -19,7 +19,7 @@ import numpy as np
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import mean
 from imbalance.metrics.selection import KEPT, METRICS, RULES, evaluations
-from imbalance.report.collect import collect
+from imbalance.report.collect import collect, separate_repeated
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.tables import markdown
 from imbalance.sweep.runs import check_common_overrides, check_config_names, make_run, run_all
@@ -63,13 +63,16 @@ def select(
         row
         for row in collect(folder)
         if (wanted is None or row["run"] in wanted)
-        and row["status"] == "done"
+        and (row["status"] == "done" or (wanted is not None and row["status"] == "debug"))
         and all(any((folder / row["run"]).glob(f"evaluations/{split}-*.npy")) for split in ("val", "test"))
     ]
     if not read:
         raise BadInput(
             f"--work_dir={work_dir} has no finished run with saved logits of val and test; type --config=<names> to train such runs"
         )
+    read, warning = separate_repeated(read)
+    if warning:
+        print(warning, file=sys.stderr)
     print(f"reading the logits of {counted(len(read), 'run')}", file=sys.stderr, flush=True)
     values_of = {}
     for row in read:

@@ -158,11 +158,10 @@ def cut_torn_line(path: Path) -> None:
             file.truncate(file.read().rfind(b"\n") + 1)
 
 
-def open_study(location: StudyLocation, sampler: str = "random", storage: "BaseStorage | None" = None) -> "Study":
+def open_study(location: StudyLocation, storage: "BaseStorage | None" = None) -> "Study":
     """Open the study, and create it if it does not exist.
 
     Args:
-        sampler: "random" or "tpe".
         storage: the opened storage; opened here if None.
     """
     optuna, storage = import_optuna(), storage or open_storage(location)
@@ -170,7 +169,7 @@ def open_study(location: StudyLocation, sampler: str = "random", storage: "BaseS
         return optuna.create_study(
             study_name=location.name,
             storage=storage,
-            sampler=optuna.samplers.TPESampler() if sampler == "tpe" else optuna.samplers.RandomSampler(),
+            sampler=optuna.samplers.RandomSampler(),  # a worker sets the sampler of each trial
             direction="maximize",
             load_if_exists=True,
         )

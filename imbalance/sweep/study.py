@@ -50,6 +50,7 @@ class Search(NamedTuple):
     sampler: str  # "random" or "tpe"
     trials: int  # total number of points of this space in the study
     space: dict[str, Any]  # by key, a list of values or {"low", "high", "log"}; "config" and "seed" have one value
+    seed: int = 0  # seed of the sampler
 
     def has(self, point: Point) -> bool:
         """Return whether `point` (config, overrides and seed) lies in the search space."""
@@ -204,11 +205,20 @@ def points_of(study: "Study") -> "list[tuple[Point, FrozenTrial]]":
     return [(point_of(trial), trial) for trial, _ in newest.values()]
 
 
-def count_left(location: StudyLocation, search: Search | None) -> int:
-    """Return how many trials are left: unfinished trials of the study, and trials that the search has yet to add."""
+def has_ended(trial: "FrozenTrial") -> bool:
+    """Return whether nothing of a trial is left to train; the trial of a worker that died is trained again."""
+    return status(trial) not in ("unfinished", "lost")
+
+
+def count_ended_and_left(location: StudyLocation, search: Search | None) -> tuple[int, int]:
+    """Return the number of trials that have ended, and the number of trials that are left to train.
+
+    The trials that the search has yet to add are left, too.
+    """
     attempts = attempts_in(open_study(location).get_trials(deepcopy=False))
-    unfinished = sum(status(trial) in ("unfinished", "lost") for trial, _ in attempts.newest.values())
-    return unfinished + (max(0, search.trials - search.count(attempts)) if search else 0)
+    ended = sum(has_ended(trial) for trial, _ in attempts.newest.values())
+    to_add = max(0, search.trials - search.count(attempts)) if search else 0
+    return ended, len(attempts.newest) - ended + to_add
 
 
 # Add trials

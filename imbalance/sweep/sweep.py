@@ -60,6 +60,7 @@ def sweep(
     grid: Sequence[str],
     search: Sequence[str],
     sampler: str,
+    sampler_seed: int,
     trials: int,
     seeds: int,
     work_dir: str,
@@ -81,6 +82,8 @@ def sweep(
         grid: axes of the grid as typed, such as "optim.lr=0.01,0.1"; see `parse_axis`.
         search: axes or ranges from which `sampler` draws points, at seed 0; not together with `grid`.
         sampler: "random" or "tpe".
+        sampler_seed: seed of the sampler. With "random", equal seeds choose equal values; with "tpe", if the scores and the
+            order of the trials are equal, too.
         trials: total number of points of `search` in the study, with points of earlier calls; points of grids do not count.
         seeds: number of seeds of each point of the grid.
         work_dir: folder of the run directories.
@@ -127,18 +130,22 @@ def sweep(
         plan = plan_for(pruner, first_rung, (point for point in points if point["seed"] == 0), work_dir)
         location = StudyLocation(study or study_name(points[0], config, common, plan), work_dir, storage)
         studies.add(location, points, plan)
-        wanted = {studies.key_of(point) for point in points}
-        launch(location, None, jobs, stacked, launcher, slurm, processes_per_run)
-        return report_study(location, lambda point: studies.key_of(point) in wanted)
+        keys = {studies.key_of(point) for point in points}
+
+        def is_wanted(point: Point) -> bool:
+            return studies.key_of(point) in keys
+
+        launch(location, None, jobs, stacked, launcher, slurm, processes_per_run, is_wanted)
+        return report_study(location, is_wanted)
     space, example = make_space(config, common, search, work_dir)
     plan = plan_for(pruner, first_rung, examples(space, example), work_dir)
     location = StudyLocation(study or study_name(example, config, common, plan), work_dir, storage)
     check_search(location, space)
-    searched = Search(sampler, trials, space)
+    searched = Search(sampler, trials, space, sampler_seed)
     opened = studies.open_study(location)
     keep_plan(opened, plan)
     studies.renew(opened, location)
-    launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run)
+    launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run, searched.has)
     return report_study(location, searched.has)
 
 

@@ -34,8 +34,10 @@ from imbalance.sweep.study import (
 )
 from imbalance.sweep.trial_data import summary_digest
 from imbalance.training.distributed.interrupt import Interrupt
+from imbalance.utils.seeds import derived_seed
 
 if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 BUSY_SECONDS = 5.0  # time until a run that another process was training is tried again
@@ -93,7 +95,7 @@ class Worker:
         self.location, self.search, self.workers, self.stacked = location, search, workers, stacked
         self.processes = processes
         self.storage = open_storage(location)
-        self.study = open_study(location, search.sampler if search else "random", self.storage)
+        self.study = open_study(location, self.storage)
         self.study_id = self.storage.get_study_id_from_name(location.name)
         self.states = import_optuna().trial.TrialState
         plan = plan_of(self.study)
@@ -277,10 +279,13 @@ class Worker:
         number = self.storage.get_trial_number_from_id(trial_id)
         # Other workers may have asked at the same time. All of them agree that the trials with the lowest numbers count.
         before = attempts_in(trial for trial in self.study.get_trials(deepcopy=False) if trial.number < number)
-        if self.search.count(before) >= self.search.trials:
+        place = self.search.count(before)
+        if place >= self.search.trials:
             self._fail(trial_id, status="duplicate")
             self.others += 1
             return
+        # The draw depends on the place of the trial alone, so neither the worker nor a restart changes it.
+        self.study.sampler = make_sampler(self.search.sampler, derived_seed(self.search.seed, "search", place))
         point = _suggest(import_optuna().trial.Trial(self.study, trial_id), self.search.space)
         identity = {"key": f"trial {number}", "attempt": 0, "stack": None}
         self.storage.set_trial_user_attr(trial_id, "identity", identity)
@@ -370,6 +375,16 @@ class Worker:
     @staticmethod
     def _stack(trial: "FrozenTrial") -> str | None:
         return trial.user_attrs.get("identity", {}).get("stack")
+
+
+def make_sampler(name: str, seed: int) -> "BaseSampler":
+    """Return Optuna's sampler for one trial.
+
+    Args:
+        name: "random" or "tpe".
+    """
+    samplers = import_optuna().samplers
+    return {"random": samplers.RandomSampler, "tpe": samplers.TPESampler}[name](seed=seed % 2**32)
 
 
 def _suggest(trial: Any, space: Mapping[str, Any]) -> Point:

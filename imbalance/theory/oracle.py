@@ -144,8 +144,8 @@ def _least_distance(signed: np.ndarray) -> np.ndarray:
     residual = system @ solution - goal
     if residual_norm < 1e-9:
         raise BadInput(
-            "config.data: no linear classifier separates the two classes; a limit direction exists for separable classes "
-            "only, so use another data set"
+            "inputs: no linear classifier separates the two classes; a limit direction exists for separable classes only, so "
+            "pass other inputs"
         )
     return -residual[:d] / residual[d]
 

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run, takes_full_batches
 from imbalance.config.metric_names import check_labels
-from imbalance.config.schema import bind, build, look_up, required_arguments
+from imbalance.config.schema import bind, build, config_messages, look_up, required_arguments
 from imbalance.config.tags import tags_of
 from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
@@ -37,6 +37,7 @@ from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.models.adapters import ADAPTERS
+from imbalance.models.artifact import prepared_as_in_run
 from imbalance.models.depth import layers_above
 from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
@@ -200,7 +201,7 @@ def make_source(
         first: results of the first run, if they are not in the run directory.
     """
     device, dtype = accelerator.device, getattr(torch, config.trainer.dtype)
-    dataset = dataset or load_dataset(config, accelerator)
+    dataset = prepared_as_in_run(config.model, dataset or load_dataset(config, accelerator))
     identity = digest(dataset) if accelerator.is_main_process else {}
     data_of: Callable[..., Dataset] | None = tags_of(look_up(OBJECTIVES, config.objective.name)).data
     dataset = data_of(dataset, config.objective, config.seed) if data_of else dataset
@@ -265,7 +266,8 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     loss: nn.Module = build(LOSSES, config.loss, **available)
     check_returned(config, "loss", loss, nn.Module, "an nn.Module that is called as loss(logits, targets, groups)")
     loss = loss.to(device, dtype)  # move the buffers once, rather than in every step
-    reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
+    with config_messages("objective"):
+        reduction = build(OBJECTIVES, config.objective, loss=loss, **available)
     needed = "an Objective, or a function of losses, weights and groups"
     check_returned(config, "objective", reduction, Callable, needed)
     objective = as_objective(reduction).to(device)
@@ -454,7 +456,7 @@ def make_weights(
     weigh: Callable[..., Tensor] = bind(WEIGHTS, config.weights, **vars(context))
 
     def checked(**values: int) -> Tensor:
-        with own_errors(config, "weights"):
+        with own_errors(config, "weights"), config_messages("weights"):
             weights = weigh(**values)
         check_weights(config, weights, len(context.targets))
         return weights.to(device, dtype)

@@ -20,8 +20,9 @@ from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
+from imbalance.config.override_flags import overrides_in_python, python_messages
 from imbalance.config.resolve import resolve, run_directory
-from imbalance.config.schema import short_repr
+from imbalance.config.schema import MissingKeys, short_repr
 from imbalance.data import Dataset, given_dataset
 from imbalance.data.identity import digest
 from imbalance.data.population import check_population
@@ -45,7 +46,7 @@ from imbalance.training.finish import finish, first_results, load_selected, writ
 from imbalance.training.lbfgs import Solver
 from imbalance.training.learner import Learner, check_data, make_learner
 from imbalance.training.logging import console, trackers
-from imbalance.training.logging.run_log import RunLog, check_directory_config
+from imbalance.training.logging.run_log import RunLog, check_directory_config, check_writable
 from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory
 from imbalance.training.state import checkpoint, forensics
 from imbalance.training.state.finite import all_steps_skipped, is_finite
@@ -56,6 +57,7 @@ from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
+from imbalance.utils.seeds import own_torch_state
 
 # The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
 REDUCED_STEPS, REDUCED_BYTES = 100, 2**26
@@ -75,6 +77,8 @@ class Result(NamedTuple):
     directory: Path
 
 
+@python_messages()
+@own_torch_state()
 def run(
     config: str | Path | Mapping[str, Any] | Experiment,
     overrides: Mapping[str, Any] | None = None,
@@ -117,8 +121,13 @@ def run(
                 "as a keyword argument, such as val_fraction=0.3, and leave the rest out"
             )
         changes = {**changes, "data": {"name": "in_memory"}}
-    resolved, default = resolve(config, changes)
-    dataset = None if data is None and not table else check_population(given_dataset(data, resolved.seed, table))
+    try:
+        resolved, default = resolve(config, changes)
+    except MissingKeys as error:
+        raise incomplete_section(error, changes) from None
+    dataset = (
+        None if data is None and not table else check_population(given_dataset(data, resolved.seed, table), "data")
+    )
     if directory is not None:
         directory = checked_directory(directory)
     elif dataset is not None and (isinstance(data, Mapping | Dataset) or table.get("split")):
@@ -130,6 +139,24 @@ def run(
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
 
+def incomplete_section(error: MissingKeys, changes: Mapping[str, Any]) -> BadInput:
+    """Return the error for a mapping in `changes` that replaces a section and lacks keys; `error` if there is no such one.
+
+    A user of a mapping such as `{"trainer": {"epochs": 2}}` wants to change its keys, and not to remove all others.
+    """
+    section = next(iter(error.values)).rpartition(".")[0]
+    values = changes.get(section)
+    if not isinstance(values, Mapping | ConfigDict):
+        return error
+    kept = {f"{section}.{key}": repr(value) for key, value in values.items()}
+    missing = {key: f"<{fits}>" for key, fits in error.values.items()} if "name" in values else {}
+    return BadInput(
+        f"overrides: {section!r} replaces the whole section, which lacks {len(error.values)} of its keys, such as "
+        f"{next(iter(error.values))}; to change some keys, pass {overrides_in_python(kept | missing)}"
+    )
+
+
+@own_torch_state()
 def train(
     config: Mapping[str, Any] | ConfigDict | Experiment,
     directory: str | Path | None = None,
@@ -180,6 +207,7 @@ def checked_directory(directory: str | Path) -> Path:
     return Path(text)
 
 
+@own_torch_state()
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights loaded.
 
@@ -440,9 +468,10 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
 
 
 def dry_run(config: Experiment, directory: Path) -> None:
-    """Raise any error that a run of `config` in `directory` would raise before its first step, and write no file."""
+    """Raise any error that a run of `config` in `directory` would raise before its first step, and leave no file."""
     accelerator = start_accelerator(config)
     trackers.check(config)
+    from_main(accelerator, lambda: check_writable(directory))
     check_directory_config(config, directory)
     # Of a two-stage method only the first run is checked, because the second needs the results of the first.
     first = first_run(config)

@@ -123,6 +123,16 @@ def names_file(path: Path) -> Iterator[None]:
         raise
 
 
+# Folders that did not exist before the runs of this command, and that the last run to be refused removes. Runs that are
+# trained together share folders, so the run that removes a folder need not be the run that made it.
+NEW_FOLDERS: set[Path] = set()
+
+
+def missing_folders(path: Path) -> list[Path]:
+    """Return the folders above `path` that do not exist."""
+    return [folder for folder in path.parents if not folder.exists()]
+
+
 def make_folder(path: Path) -> None:
     """Make the folder `path` and its missing parents so that they survive a power loss."""
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]

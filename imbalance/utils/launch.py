@@ -22,9 +22,7 @@ def check_launch() -> None:
                 "start the command with torchrun"
             )
     # accelerate takes a process with a LOCAL_RANK for one of several.
-    several = [name for name in PROCESSES if int(os.environ.get(name, "1")) > 1] + ["LOCAL_RANK"] * (
-        "LOCAL_RANK" in os.environ
-    )
+    several = several_processes() + ["LOCAL_RANK"] * ("LOCAL_RANK" in os.environ)
     if not several:
         return
     instead = "for several, start the command with torchrun"
@@ -41,3 +39,22 @@ def check_launch() -> None:
             f"MASTER_ADDR: {address!r} given in the environment, but no host has this name ({getattr(error, 'strerror', error)}); for "
             f"one process, unset {', '.join(several)}; {instead}"
         ) from None
+
+
+def check_single_process(command: str) -> None:
+    """Raise `BadInput` if a launcher started several processes, none of which knows of the others' work in `command`.
+
+    Args:
+        command: name of a command whose work a single process does, such as "compare".
+    """
+    if several := several_processes():
+        hint = " and --processes_per_run=<number of processes>" if command == "sweep" else ""
+        raise BadInput(
+            f"imbalance {command}: {several[0]}={os.environ[several[0]]} in the environment, as under torchrun, but this command "
+            f"is a single process; type it without a launcher{hint}, or unset {', '.join(several)}"
+        )
+
+
+def several_processes() -> list[str]:
+    """Return the variables in the environment that say that a launcher started several processes."""
+    return [name for name in PROCESSES if int(os.environ.get(name, "1")) > 1]

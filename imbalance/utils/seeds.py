@@ -1,6 +1,8 @@
 """Independent random streams from one seed."""
 
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +34,22 @@ def set_random_state(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state["cuda"])
+
+
+@contextmanager
+def own_torch_state() -> Iterator[None]:
+    """Give the code inside torch's usual settings, and restore the caller's settings and random states afterwards.
+
+    Inside, floating-point tensors are float32 by default and gradients are recorded. So a run has the same result whatever the
+    caller has set, and the caller's own random numbers do not repeat after each run with the same seed.
+    """
+    dtype, random = torch.get_default_dtype(), random_state()
+    if dtype != torch.float32:  # a thread must not set it back for the others without need
+        torch.set_default_dtype(torch.float32)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        set_random_state(random)
+        if dtype != torch.float32:
+            torch.set_default_dtype(dtype)

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import pytest
 from conftest import CONFIG_FILES, ROOT
@@ -231,6 +232,17 @@ def test_a_dry_run_refuses_what_a_run_would_refuse(line, words, capsys, monkeypa
     assert words in dry.err and not dry.out and not list(tmp_path.iterdir())
     assert call(line.split()) == 2
     assert capsys.readouterr().err == dry.err
+
+
+def test_a_dry_run_refuses_a_work_dir_in_which_no_run_directory_can_be_made(tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    for work_dir in (file / "runs", Path("/proc/runs")):
+        for flags in ([], ["--dry_run"]):
+            assert call(["train", "--config=digits_erm", f"--config.work_dir={work_dir}", *flags]) == 2
+            assert capsys.readouterr().err.startswith(f"config.work_dir: cannot write {work_dir}")
+    assert call(["train", "--config=digits_erm", f"--config.work_dir={tmp_path / 'a' / 'b'}", "--dry_run"]) == 0
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_dry_run_refuses_a_directory_of_another_config(tmp_path, capsys, config):

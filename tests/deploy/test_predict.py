@@ -22,10 +22,12 @@ import imbalance
 from imbalance.cli.main import call
 from imbalance.config.resolve import load as load_config
 from imbalance.config.schema import build
+from imbalance.data import frame_dataset
 from imbalance.deploy import export
 from imbalance.deploy.predict import export_file, headings, predict_files
 from imbalance.errors import BadInput
 from imbalance.models import MODELS
+from imbalance.models.artifact import check_same_inputs, prepared_as_in_run
 from imbalance.training.loop import train
 
 
@@ -431,6 +433,54 @@ def test_a_run_starts_from_the_features_of_another(pictures, frozen):
     assert model(images).shape == (2, 4)
 
 
+def test_a_run_starts_only_from_a_run_on_the_same_columns(people):
+    rows = {"age": ["1", "2", ""] * 20, "work": ["a", "b", "c"] * 20, "target": ["0", "1"] * 30}
+    section = dict(name="pretrained", pretrained=str(people[0]))
+
+    def prepared(**changes):
+        numeric, categorical = changes.pop("numeric", ("age",)), changes.pop("categorical", ("work",))
+        return prepared_as_in_run(
+            section, frame_dataset(rows | changes, 0, target="target", numeric=numeric, categorical=categorical)
+        )
+
+    assert prepared().input_shape == imbalance.load(people[0], "cpu").input_shape
+    assert prepared(age=["5", "7", ""] * 20).num_classes == 2  # other numbers are standardised anew
+    for changes, words in (
+        (dict(years=rows["age"], numeric=("years",)), "where it has age, config.data has years"),
+        (dict(work=["a", "b", "d"] * 20), r"where it has work \(a b c\), config.data has work \(a b d\)"),
+        (dict(categorical=()), r"where it has work \(a b c\), config.data has no column"),
+    ):
+        with pytest.raises(BadInput, match=f"^config.model.pretrained: .* was trained on other inputs: {words}"):
+            prepared(**changes)
+
+
+def test_a_run_starts_only_from_a_run_with_the_same_tokenizer():
+    """A number of a token means another word in a vocabulary of the same size that was learnt on other texts."""
+    one, other = ({"kind": "texts", "tokenizer": f'{{"good": {number}}}'} for number in (1, 2))
+    check_same_inputs("--run", "run", one, dict(one))
+    with pytest.raises(BadInput, match="^--run: run was trained with another tokenizer"):
+        check_same_inputs("--run", "run", one, other)
+
+
+def test_images_are_normalised_as_in_the_run_that_a_run_starts_from(tmp_path):
+    def images(low, high):
+        rng = np.random.default_rng(low)
+        targets = np.arange(12) % 2
+        return {
+            name: (rng.integers(low, high, (12, 3, 4, 4), dtype=np.uint8), targets) for name in ("train", "val", "test")
+        }
+
+    short, dark = {"trainer.epochs": 1}, images(0, 60)
+    first = imbalance.run("arrays_erm", short, data=images(150, 255), directory=tmp_path / "first").directory
+    config = load_config(ROOT / "configs" / "arrays_erm.py")
+    config.model = dict(name="pretrained", pretrained=str(first))
+    config.optim.lr, config.trainer.epochs = 1e-12, 1  # the features stay those of the first run
+    second = imbalance.run(config, data=dark, directory=tmp_path / "second").directory
+    one, two = imbalance.load(first, "cpu"), imbalance.load(second, "cpu")
+    assert (two.about["mean"], two.about["std"]) == (one.about["mean"], one.about["std"])
+    torch.testing.assert_close(two.features(dark["test"][0]), one.features(dark["test"][0]))
+
+
 def test_a_run_of_another_network_is_no_start(digits):
     with pytest.raises(
         BadInput, match=r"^config.model.pretrained: no weights from .*or the directory of a run that trained it"
@@ -496,6 +546,38 @@ def test_arrays_in_another_order_of_memory_are_the_same_examples(digits_model):
 def test_a_wrong_batch_size_is_one_line(digits_model, size):
     with pytest.raises(BadInput, match="^batch_size: .* given; an integer from 1 on is needed$"):
         digits_model.predict(ARRAY, size)
+
+
+def test_logits_and_features_take_arrays_and_refuse_what_is_no_batch(digits_model, people):
+    expected = digits_model.logits(torch.from_numpy(ARRAY).float())
+    assert digits_model.logits(ARRAY).equal(expected)  # pyright: ignore[reportArgumentType]
+    table = imbalance.load(people[0], "cpu")
+    for model, batch, words in (
+        (
+            digits_model,
+            torch.zeros(2, 8, 8),
+            r"inputs of float32 of shape \(2, 8, 8\) given; this network takes floats",
+        ),
+        (digits_model, torch.zeros(2, 1, 8, 8, dtype=torch.uint8), "inputs of uint8"),
+        (digits_model, "a.png", "given; this model takes arrays"),
+        (table, {"age": ["1"], "work": ["a"]}, "dict given; give a batch that `batches` yields"),
+    ):
+        for method in (model.logits, model.features):
+            with pytest.raises(BadInput, match=words):
+                method(batch)
+
+
+def test_the_methods_of_tables_take_frames_and_paths_and_refuse_other_kinds(people, digits_model):
+    table, rows = imbalance.load(people[0], "cpu"), {"age": ["1", "2"], "work": ["a", "new"]}
+    assert table.unfamiliar_values(rows)[0].startswith("work: 1 of 2 rows")  # pyright: ignore[reportArgumentType]
+    assert torch.cat(list(table.encoded_parts(rows))).equal(table.encode_columns(rows))  # pyright: ignore[reportArgumentType]
+    assert list(table.read_columns(str(people[1])).values) == list(table.read_columns(people[1]).values)
+    with pytest.raises(BadInput, match="^file: 3 given; the path of a file is needed$"):
+        table.read_columns(3)  # pyright: ignore[reportArgumentType]
+    for model in (table, digits_model):
+        for method in (model.as_texts, model.empty_texts):
+            with pytest.raises(BadInput, match="^texts given; this model takes"):
+                method(["a text"])
 
 
 @pytest.mark.parametrize("path", [None, 3, b"run", "a\0b", []])
@@ -671,6 +753,16 @@ def test_every_column_of_the_predictions_has_a_name_of_its_own():
     assert headings(names)[:3] == ["file", "row", "class"] and headings(names)[-1] == "other"
     assert headings(names)[3:5] == ["probability of row", "probability of file"]
     assert len(set(headings(names))) == 3 + len(names)
+
+
+def test_an_image_of_a_format_that_is_not_read_is_said(pictures, tmp_path, capsys):
+    shutil.copytree(pictures[1], tmp_path / "new")
+    (tmp_path / "new" / "phone.heic").touch()
+    arguments = dict(files=[str(tmp_path / "new")], output=str(tmp_path / "out.csv"), batch_size=64, device="cpu")
+    predict_files(run=str(pictures[0]), **arguments)
+    assert "warning: " in (line := capsys.readouterr().err) and "1 image left out" in line and "phone.heic" in line
+    with pytest.warns(UserWarning, match=r"1 image left out.* such as phone.heic"):
+        imbalance.load(pictures[0], "cpu").predict(tmp_path / "new")
 
 
 def test_a_link_that_leads_nowhere_is_named_with_what_to_do(pictures, tmp_path, capsys):

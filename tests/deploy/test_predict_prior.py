@@ -136,6 +136,28 @@ def test_the_command_line_predicts_for_class_shares(weighted, tmp_path, capsys):
     )
 
 
+@pytest.mark.parametrize("method", ["prior_shift", "at_prior", "check_prior", "estimated"])
+def test_every_method_says_why_the_prior_is_not_known(weighted, method):
+    model = imbalance.load(weighted[0], "cpu")
+    about = {**model.about, "prior": {"natural": SHARES.tolist(), "model": None, "reason": "the loss is poly"}}
+    argument = np.zeros((2, 3)) if method == "estimated" else "natural"
+    with pytest.raises(BadInput, match="the prior of this model's probabilities is not known: the loss is poly"):
+        getattr(replace(model, about=about), method)(argument)
+
+
+def test_shares_are_estimated_from_logits_in_any_container_of_the_right_shape(weighted):
+    directory, inputs, _ = weighted
+    model = imbalance.load(directory, "cpu")
+    logits = torch.cat(list(model.batched_logits(inputs, 500)))
+    for same in (logits, logits.numpy(), logits.tolist()):
+        np.testing.assert_allclose(model.estimated(same), model.estimated_shares(inputs), atol=1e-6)
+    for wrong, words in ((logits[:, :2], "logits: 2 columns given; give 3"), (logits[0], "logits"), ("a", "logits")):
+        with pytest.raises(BadInput, match=words):
+            model.estimated(wrong)
+    with pytest.raises(BadInput, match="^prior: None given; give 'natural'"):
+        model.at_prior(None)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_model_whose_probabilities_have_no_prior_is_refused(weighted, tmp_path):
     config = config_of(loss=dict(name="poly", alpha=1.0, left="logistic"))
     config.trainer.update(epochs=1)

@@ -7,7 +7,7 @@ from imbalance.config.experiment import validate
 from imbalance.config.schema import build
 from imbalance.errors import BadInput
 from imbalance.methods.losses import CrossEntropy
-from imbalance.methods.mixing import MIXINGS, cut_box
+from imbalance.methods.mixing import MIXINGS, cut_box, mixup
 from imbalance.methods.objectives.reductions import Average
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import make_learner
@@ -162,3 +162,9 @@ def test_lisa_needs_attributes():
         BadInput, match="config.mix.name: 'lisa' needs a group for each combination of a class and an attribute"
     ):
         mix(TARGETS, TARGETS, num_groups=2, name="lisa", alpha=2.0, same_label=0.5)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_alpha_must_be_above_0(alpha):
+    with pytest.raises(BadInput, match="^alpha: .* given; a finite number above 0 is needed$"):
+        mixup(torch.tensor([0, 1]), torch.Generator(), alpha=alpha)

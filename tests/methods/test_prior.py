@@ -306,6 +306,7 @@ def test_shares_that_are_none_are_refused():
     for given, words in (
         ("even", "'even' given; it must be 'natural', 'uniform' or 3 class shares"),
         ([0.5, 0.5], "2 class shares given; give 3"),
+        ([[0.5, 0.3, 0.2]], r"shares of shape \(1, 3\) given; give shape \(3,\)"),
         ([0.9, 0.9, -0.8], "at least 0 and sum to 1"),
         ([0.5, 0.5, 0.5], "at least 0 and sum to 1"),
         ([float("nan")] * 3, "at least 0 and sum to 1"),
@@ -322,3 +323,21 @@ def test_shares_that_are_none_are_refused():
             log_ratio(shares, natural)
     with pytest.raises(BadInput, match="class number 2 .counted from 0.; the model was trained on no example"):
         log_ratio(class_shares("uniform", natural), natural)
+
+
+@pytest.mark.parametrize(
+    "natural", [[90, 10], np.array([90, 10]), "natural", None, 0.5, [], [[0.9, 0.1]], torch.tensor([9, 1])]
+)
+def test_shares_of_training_that_are_no_shares_are_refused_with_what_to_pass(natural):
+    """Counts came back as if they were shares, and other kinds raised errors of torch."""
+    for prior in ("natural", "uniform", [0.5, 0.5]):
+        with pytest.raises(BadInput, match="^natural: .*counts / counts.sum()"):
+            class_shares(prior, natural)
+
+
+def test_shares_may_be_any_kind_of_numbers_and_a_ratio_needs_tensors():
+    for natural in ([0.9, 0.1], np.array([0.9, 0.1]), torch.tensor([0.9, 0.1])):
+        assert class_shares("natural", natural).tolist() == pytest.approx([0.9, 0.1])
+        assert class_shares("uniform", natural).tolist() == [0.5, 0.5]
+    with pytest.raises(BadInput, match=r"^prior: \[0.5, 0.5\] given; a tensor \(K,\) is needed, such as "):
+        log_ratio(torch.tensor([0.9, 0.1]), [0.5, 0.5])  # pyright: ignore[reportArgumentType]

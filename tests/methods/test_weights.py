@@ -109,7 +109,7 @@ def test_effective_sample_size():
 
 
 def test_given_values_are_one_for_each_label():
-    with pytest.raises(BadInput, match=r"config.weights.values: .* this data set has 4 groups"):
+    with pytest.raises(BadInput, match=r"^values: .* these data have 4 groups"):
         weights("given", by="group", values=(1.0, 2.0))
 
 
@@ -142,5 +142,5 @@ def test_a_weight_may_be_more_than_float32_has_and_no_mean_is_0_or_infinite():
 
     for name, values in (("given", {"values": (1e308, 1e308)}), ("importance", {"exponent": 1e5})):
         counts = labels if name == "given" else lambda by: (torch.tensor([0, 0, 0, 0]), torch.tensor([4, 0]))
-        with pytest.raises(BadInput, match="^config.weights: the mean of the weights is (inf|0); it must be positive"):
+        with pytest.raises(BadInput, match="^weights: the mean of the weights is (inf|0); it must be positive"):
             WEIGHTS[name](counts, by="class", **values)

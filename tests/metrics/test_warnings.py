@@ -11,6 +11,7 @@ from imbalance.config.resolve import load
 from imbalance.config.schema import build
 from imbalance.data import DATASETS
 from imbalance.methods.losses import Poly
+from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.metrics.warnings import data_warnings, run_warnings
 from imbalance.training.loop import train
 
@@ -115,6 +116,50 @@ def test_a_loss_that_corrects_what_weights_or_a_sampler_correct_gets_a_warning(
     config.sampler = dict(name=sampler, **({"by": "class"} if sampler == "balanced" else {}))
     lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
     assert len(lines) == (warns is not None) and all(warns in line for line in lines)
+
+
+@pytest.mark.parametrize(("changes", "warns"), [
+    ({"weights": dict(name="importance", by="class", exponent=1.0)}, "config.weights.name='importance' and"),
+    ({"sampler": dict(name="balanced", by="class")}, "config.sampler.name='balanced' and"),
+    ({"loss": dict(name="balanced_softmax")}, "config.loss.name='balanced_softmax' and"),
+    ({}, None),
+])  # fmt: skip
+def test_logit_adjustment_after_training_that_corrects_the_imbalance_gets_a_warning(config, dataset, changes, warns):
+    sections = {"loss": dict(name="cross_entropy"), "weights": dict(name="uniform"), "sampler": dict(name="shuffle")}
+    for section, values in (sections | changes).items():
+        config[section] = values
+    for tau in (1.0, 0.0):
+        config.head = dict(name="logit_adjusted", tau=tau)
+        lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+        assert len(lines) == (warns is not None and tau > 0)
+        assert all(warns in line and "use config.head.name='none'" in line for line in lines)
+
+
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if getattr(OBJECTIVES[name], "views", 1) > 1])
+def test_views_that_are_equal_get_a_warning(config, dataset, objective):
+    config.objective = {"name": objective}
+    (line,) = data_warnings(config, dataset)
+    assert (
+        f"{objective!r} compares 2 views" in line
+        and "the views are equal before mixing and dropout; use another" in line
+    )
+    assert not data_warnings(config, replace(dataset, augmentations=("flip",)))
+
+
+@pytest.mark.parametrize(("loss", "warns"), [
+    (dict(name="smoothed", label_smoothing=0.1, gamma=0.0, tau=1.0), True),  # balanced softmax with smoothing
+    (dict(name="smoothed", label_smoothing=0.1, gamma=0.0, tau=0.0), False),
+    (dict(name="vs", gamma=0.0, tau=1.0), True),  # logit adjustment
+    (dict(name="vs", gamma=0.3, tau=0.0), False),
+    (dict(name="logit_adjusted", tau=0.0), False),  # cross-entropy
+    (dict(name="class_balanced", beta=0.0, gamma=0.0), False),  # cross-entropy
+    (dict(name="class_balanced", beta=0.99, gamma=0.0), True),
+])  # fmt: skip
+def test_the_values_of_a_loss_decide_whether_it_corrects(config, dataset, loss, warns):
+    config.loss = loss
+    config.sampler = dict(name="balanced", by="class")
+    lines = [line for line in data_warnings(config, dataset) if "both correct the imbalance" in line]
+    assert len(lines) == warns
 
 
 @pytest.mark.parametrize("alpha", [0.5, 1.0, 3.0])

@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import re
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -186,6 +188,51 @@ def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
     with pytest.raises(BadInput, match=f"{files[0].name} is missing; copy all files"):
         carried_runs.read_runs(tmp_path, tmp_path / "more")
     assert carried_runs.LIMIT == 16 * 2**20
+
+
+def test_carried_runs_that_are_nowhere_else_are_never_replaced(runs, tmp_path):
+    """A second work_dir, whose runs are others or have other results, must not take the place of the first one's files."""
+    work_dir, carried = runs[0].directory.parents[2], tmp_path / "carried"
+    first, names = tmp_path / "first", [run.directory.relative_to(work_dir) for run in runs]
+    for name in names:
+        shutil.copytree(work_dir / name, first / name)
+    (file,) = carried_runs.write_runs(first, carried)
+    content = file.read_bytes()
+    other = tmp_path / "other"
+    shutil.copytree(runs[0].directory, other / names[0])
+    with pytest.raises(BadInput, match=f"runs-1-of-1.tar.gz has .*, which --work_dir={other} lacks; name another"):
+        carried_runs.write_runs(other, carried)
+    for run, name in zip(runs[1:], names[1:]):
+        shutil.copytree(run.directory, other / name)
+    assert carried_runs.write_runs(other, carried) == [file]  # the same runs
+    summary = other / names[0] / "summary.json"
+    summary.write_text(summary.read_text() + " ")
+    with pytest.raises(
+        BadInput, match=f"has {re.escape(str(names[0]))}, which --work_dir={other} has with another result"
+    ):
+        carried_runs.write_runs(other, carried)
+    assert carried_runs.read_runs(carried, tmp_path / "again") == 3
+    summary.write_text('{"status": "interrupted"}')
+    elsewhere = tmp_path / "elsewhere"
+    carried_runs.write_runs(other, elsewhere)
+    shutil.copy(runs[0].directory / "summary.json", summary)  # the run has gone on since
+    carried_runs.write_runs(other, elsewhere)
+    file.write_bytes(content[:-2000])
+    carried_runs.write_runs(other, carried)  # nobody could read the damaged file
+    assert carried_runs.read_runs(carried, tmp_path / "third") == 3
+
+
+def test_run_that_was_carried_says_that_its_model_was_left_out(runs, tmp_path, capsys):
+    carried, other = tmp_path / "carried", tmp_path / "other"
+    work_dir = runs[0].directory.parents[2]
+    carried_runs.write_runs(work_dir, carried)
+    carried_runs.read_runs(carried, other)
+    run = other / runs[0].directory.relative_to(work_dir)
+    assert call(["export", str(run), str(tmp_path / "model.pt2")]) == 2
+    error = capsys.readouterr().err
+    assert (
+        "left out by `imbalance keep --to`, which copies no model" in error and "give a run that is done" not in error
+    )
 
 
 def test_carried_runs_that_are_missing_or_damaged_are_one_line(runs, tmp_path, capsys):

@@ -5,6 +5,7 @@ import csv
 import json
 import re
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from imbalance.config.resolve import load
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import Interval, wilson
 from imbalance.report import plots, report
-from imbalance.report.collect import collect, columns, write, write_csv, write_parquet
+from imbalance.report.collect import collect, columns, separate_repeated, write, write_csv, write_parquet
+from imbalance.report.plot_style import save, subplots
 from imbalance.report.settings import default_metrics
 from imbalance.sweep.runs import make_run
 from imbalance.training.loop import train
@@ -24,7 +26,7 @@ from imbalance.training.loop import train
 def write_run(work_dir, overrides: dict, seed: int, summary: dict | None, worst: float = 0.5) -> None:
     """A run directory as training leaves it, without the training."""
     config = load(ROOT / "configs" / "digits_ce.py")
-    config.seed = seed
+    config.seed, config.debug = seed, overrides.get("debug", False)
     config.optim.lr = overrides.get("optim.lr", config.optim.lr)
     name = ",".join(f"{key}={value}" for key, value in overrides.items()) or "default"
     directory = work_dir / "digits_ce" / name / f"seed={seed}"
@@ -56,14 +58,30 @@ def work_dir(tmp_path):
     return folder
 
 
-def test_two_runs_of_one_name_and_seed_are_told(work_dir, tmp_path, capsys):
-    """The means of two work_dirs would count them as two seeds."""
+def test_a_debug_run_is_counted_and_left_out_of_the_means(work_dir):
+    """It trained on one batch; in a table without a column for `debug` it was a further seed or setting like any other."""
+    write_run(work_dir, {"debug": True}, 0, {"status": "done", "score": 0.99})
+    statuses = {row["run"]: row["status"] for row in collect(work_dir)}
+    assert [run for run, status in statuses.items() if status == "debug"] == [
+        run for run in statuses if "debug=True" in run
+    ]
+    assert sum(status == "done" for status in statuses.values()) == 4
+
+
+def test_two_runs_of_one_name_and_seed_are_two_settings(work_dir):
+    """The means of two work_dirs counted them as two seeds."""
     rows = collect(work_dir)
-    assert report.repeated_seeds(rows) == ""
-    other = {**rows[0], "run": f"again/{rows[0]['run']}"}
-    assert f"{rows[0]['run']} and again/{rows[0]['run']} have the same config name" in report.repeated_seeds(
-        [*rows, other]
-    )
+    assert separate_repeated(rows) == (rows, "")
+    again = [{**row, "run": f"again/{row['run']}"} for row in rows if row["overrides"] == "default"][1:]
+    separated, warning = separate_repeated([*rows, *again])
+    groups = report.by_setting(separated)
+    sizes = {("digits_ce", "default"): 3, ("digits_ce", "optim.lr=0.5"): 3, ("again/digits_ce", "default"): 2}
+    assert {key: len(runs) for key, runs in groups.items()} == sizes
+    assert f"{again[0]['run'].removeprefix('again/')} and {again[0]['run']} have the same config name" in warning
+
+    copy = {**rows[0], "run": f"{rows[0]['run']} (copy)"}  # in the same folder
+    groups = report.by_setting(separate_repeated([*rows, copy])[0])
+    assert [len(runs) for runs in groups.values()] == [1, 1, 1, 3, 1]
 
 
 def test_metrics_that_no_run_has_are_refused():
@@ -287,3 +305,55 @@ def test_a_work_dir_that_is_no_folder_is_named(tmp_path):
         BadInput, match="^--work_dir=.*nowhere is no folder; type the folder that has the run directories"
     ):
         write(work_dir=str(tmp_path / "nowhere"), output=None)
+
+
+def test_long_names_fit_in_every_figure_and_stay_different(tmp_path):
+    """Names were cut: twelve methods became one curve, and legends were outside the figure."""
+    pytest.importorskip("matplotlib")
+    settings, groups = {}, [f"group {i} with a name of sixty characters, of which all count" for i in range(4)]
+    for method in range(12):
+        name = f"config_with_a_name_of_sixty_characters_for_method_number_{method:03}"
+        for rate in (0.01, 0.1):
+            overrides = f"loss.name=a_loss_with_a_name_that_is_as_long_as_that_of_the_config_{method},optim.lr={rate}"
+            rows = []
+            for seed in range(2):
+                run = f"{name}/{overrides}/seed={seed}"
+                (tmp_path / run).mkdir(parents=True)
+                lines = [json.dumps({"epoch": e, **{f"val/group_accuracy/{g}": e / 2 for g in groups}}) for e in (1, 2)]
+                (tmp_path / run / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+                score = {"score": method / 20 + seed / 100, "test/balanced_accuracy": 0.5 + seed / 100}
+                rows.append({"run": run, "status": "done", "seed": seed, "config.optim.lr": rate, **score})
+            settings[name, overrides] = rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for figure in (
+            plots.curves(tmp_path, settings),
+            plots.rates(settings),
+            plots.boxes(settings, ["balanced_accuracy"]),
+        ):
+            assert figure
+            figure.canvas.draw()
+            tight, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+            assert tight.x0 >= 0 and tight.y0 >= 0 and tight.x1 <= width and tight.y1 <= height
+            assert all(axis.get_position().height * height > 1 for axis in figure.axes if axis.get_visible())
+    rates = plots.rates(settings)
+    assert rates
+    texts = [text.get_text().replace("\n", "") for text in rates.legends[0].get_texts()]
+    assert len(set(texts)) == 12 and all("number_" in text and "_config_" in text for text in texts)
+    handles = [(line.get_color(), line.get_linestyle()) for line in rates.legends[0].get_lines()]
+    assert len(set(handles)) == 12
+    curves = plots.curves(tmp_path, settings)
+    assert [text.get_text().replace("\n", " ") for text in curves.legends[0].get_texts()] == groups
+
+
+def test_a_colour_that_few_pixels_have_stays_in_the_png(tmp_path):
+    """The lines of a legend got the colours of others if they were hidden in the axes."""
+    pytest.importorskip("matplotlib")
+    from PIL import Image
+
+    figure, axis = subplots(1, 1, 4, 3)
+    axis.imshow(np.random.default_rng(0).random((60, 80)), cmap="viridis")
+    axis.plot([1, 2], [1, 1], color="#D55E00", linewidth=3)
+    path = save(figure, tmp_path, "few")[0]
+    colours = np.asarray(Image.open(path).convert("RGB")).reshape(-1, 3).astype(int)
+    assert np.abs(colours - [0xD5, 0x5E, 0x00]).max(1).min() <= 8

@@ -80,10 +80,27 @@ def test_a_run_without_a_known_prior_has_no_second_row(work, tmp_path, capsys):
 
 def test_runs_that_differ_in_seed_share_a_row(work, tmp_path, capsys):
     for seed in range(3):
-        shutil.copytree(work / RUN, tmp_path / "work" / f"digits_erm/default/seed={seed}")
+        run = tmp_path / "work" / f"digits_erm/default/seed={seed}"
+        shutil.copytree(work / RUN, run)
+        config, summary = (json.loads((run / name).read_text()) for name in ("config.json", "summary.json"))
+        (run / "config.json").write_text(json.dumps(config | {"seed": seed}))
+        del summary["files"], summary["digest"]
+        (run / "summary.json").write_text(json.dumps(seal(summary)))
     shift(ratios=[10], work_dir=str(tmp_path / "work"), output=None)
     row = next(line for line in capsys.readouterr().out.splitlines() if "| – |" in line)
     assert row.count("(all 3 equal)") == 3 and row.endswith("| 3 |")
+
+
+def test_runs_of_one_seed_in_two_folders_are_two_rows(work, tmp_path, capsys):
+    """They counted as two seeds."""
+    for folder in ("a", "b"):
+        shutil.copytree(work / RUN, tmp_path / folder / RUN)
+    shift(ratios=[10], work_dir=str(tmp_path), output=None)
+    printed = capsys.readouterr()
+    rows = [line for line in printed.out.splitlines() if "| – |" in line]
+    assert [row.split()[1] for row in rows] == ["a/digits_erm", "b/digits_erm"]
+    assert all(row.endswith("| 1 |") for row in rows)
+    assert f"a/{RUN} and b/{RUN} have the same config name, overrides and seed" in printed.err
 
 
 def test_wrong_values_are_refused(work, tmp_path):

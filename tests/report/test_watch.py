@@ -145,6 +145,17 @@ def test_several_folders_and_none_with_runs(work_dir, tmp_path):
         assert "2 runs of 1 setting<" in later.page()
 
 
+def test_runs_of_one_seed_in_two_folders_are_two_settings(work_dir, tmp_path, capsys):
+    """They counted as two seeds."""
+    from imbalance.report.watch import WatchedRuns
+
+    for folder in ("a", "b"):
+        shutil.copytree(work_dir, tmp_path / folder)
+    watched = WatchedRuns([tmp_path / "a", tmp_path / "b"], METRICS, 0)
+    assert "4 runs of 2 settings<" in watched.page()
+    assert capsys.readouterr().err.count("have the same config name, overrides and seed") == 1
+
+
 def test_a_folder_or_port_that_cannot_be_is_one_line(ask, tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="is not a folder"):

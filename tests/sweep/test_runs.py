@@ -15,11 +15,13 @@ from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report import kept_results
-from imbalance.report.saved_runs import evaluations_of, metric
+from imbalance.report.saved_runs import evaluations_of, metric, summary_of
 from imbalance.sweep import runs as sweep_runs
 from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
+from imbalance.training.logging import run_log
 from imbalance.training.stacked import train as stacked_training
 from imbalance.utils import workers
+from imbalance.utils.files import missing_folders
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -64,7 +66,7 @@ def test_rows_are_added_while_the_same_workers_go_on(pause, sizes, tmp_path, mon
     pools, added = [], []
 
     class Pool:
-        def __init__(self, jobs: int):
+        def __init__(self, jobs: int, **_: object):
             pools.append(jobs)
 
         def __enter__(self):
@@ -130,6 +132,38 @@ def test_run_all_returns_summaries_in_order_trains_nothing_twice_and_reports_a_d
     before = (runs[0].directory / "summary.json").stat().st_mtime_ns
     run_all(runs[:1], 1, 16)
     assert (runs[0].directory / "summary.json").stat().st_mtime_ns == before
+
+
+def test_only_runs_that_were_done_are_counted_as_before_this_command(tmp_path, capsys):
+    """Interrupted, diverged and damaged runs have a summary.json too, and this command trains them."""
+    done, interrupted, diverged, damaged, new = (make_run("digits_ce", SHORT, s, str(tmp_path)) for s in range(5))
+    train_quietly([done])
+    for run in (interrupted, diverged, damaged):
+        train_quietly([run], pause=1)
+    (diverged.directory / "summary.json").write_text('{"status": "diverged", "score": null}')
+    (damaged.directory / "summary.json").write_text('{"status": "done"')
+    assert summary_of(interrupted.directory)["status"] == "interrupted"
+    capsys.readouterr()
+    summaries = run_all([done, interrupted, diverged, damaged, new], 1, 1)
+    assert [summary["status"] for summary in summaries] == ["done"] * 5
+    assert "5 of 5 runs done (1 before this command)" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_refused_run_removes_the_folders_that_another_process_made_for_runs(tmp_path, monkeypatch):
+    """With several workers, the folders that one worker made and another worker left last remained."""
+    work_dir = tmp_path / "new" / "runs"
+    run = make_run("folder_erm", {"data.folder": "nowhere"}, 0, str(work_dir))
+    monkeypatch.setattr(run_log, "NEW_FOLDERS", set(missing_folders(run.directory)))
+    run.directory.parent.mkdir(parents=True)  # by another worker
+    with pytest.raises(BadInput, match="nowhere"):
+        train_quietly([run])
+    assert not any(tmp_path.iterdir())
+    work_dir.mkdir(parents=True)  # by the user
+    monkeypatch.setattr(run_log, "NEW_FOLDERS", set())
+    run.directory.parent.mkdir(parents=True)
+    with pytest.raises(BadInput, match="nowhere"):
+        train_quietly([run])
+    assert work_dir.is_dir() and not any(work_dir.iterdir())
 
 
 def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -87,6 +88,21 @@ def test_a_rule_reads_what_it_says_and_nothing_else(name, labels, rule):
         "test groups" in labels
     )
     assert moves("val", "targets") == (name in ("best balanced", "best worst class")) and not moves("test", "targets")
+
+
+def test_runs_of_one_seed_in_two_folders_are_two_rows(config, tmp_path, capsys):
+    """They counted as two seeds."""
+    config.trainer.eval_splits = ("val", "test")
+    config.callbacks.keep_logits = True
+    run = "digits_poly/default/seed=0"
+    train(config, tmp_path / "a" / run)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    select(config=[], overrides={}, share=0.1, seeds=1, work_dir=str(tmp_path), jobs=1, stacked=1)
+    printed = capsys.readouterr()
+    rows = [line for line in printed.out.splitlines() if "| last |" in line]
+    assert [row.split()[1] for row in rows] == ["a/digits_poly", "b/digits_poly"]
+    assert all(row.endswith("| 1 |") for row in rows)
+    assert f"a/{run} and b/{run} have the same config name" in printed.err
 
 
 def test_a_run_that_kept_the_logits_of_val_only_is_left_out(config, tmp_path):

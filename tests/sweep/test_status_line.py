@@ -46,16 +46,31 @@ def test_the_status_tells_runs_of_this_command_from_those_done_before(monkeypatc
             worker.set_result(None)
         done = [True, len(readings) > 1, len(readings) > 1, False]
         point = {"config": "digits_ce", "score": "val/accuracy"}
-        return [(point, SimpleNamespace(state=State(it), value=0.5)) for it in done]
+        return [(point, SimpleNamespace(state=State(it), value=0.5, number=i)) for i, it in enumerate(done)]
 
     monkeypatch.setattr(launch, "INTERVAL", 0.01)
     monkeypatch.setattr(launch, "open_study", lambda location: None)
     monkeypatch.setattr(launch.studies, "points_of", points_of)
-    monkeypatch.setattr(launch.studies, "status", lambda trial: "done" if trial.state.is_finished() else "waiting")
+    monkeypatch.setattr(launch.studies, "status", lambda trial: "done" if trial.state.is_finished() else "unfinished")
     monkeypatch.setattr(StatusLine, "show", lambda line, text, done, last: shown.append(text))
-    launch.show_status(None, [worker], jobs=2, left=3)
+    launch.show_status(None, [worker], jobs=2, done_before=1, left=3)
     assert shown[0] == "1 of 4 runs done (1 before this command), 2 running"
     assert shown[-1].startswith("3 of 4 runs done (1 before this command)") and "runs a minute" in shown[-1]
+
+
+def test_a_trial_that_ends_before_the_first_look_is_of_this_command_and_a_lost_one_is_not_done(monkeypatch):
+    """Of three trials, one was done before, one is done at the first look, and the worker of the third died."""
+    worker, shown, point = Future(), [], {"config": "digits_ce", "score": "val/accuracy"}
+    worker.set_result(None)
+    monkeypatch.setattr(launch, "open_study", lambda location: None)
+    states = ("done", "done", "lost")
+    monkeypatch.setattr(
+        launch.studies, "points_of", lambda _: [(point, SimpleNamespace(s=s, value=0.5)) for s in states]
+    )
+    monkeypatch.setattr(launch.studies, "status", lambda trial: trial.s)
+    monkeypatch.setattr(StatusLine, "show", lambda line, text, done, last: shown.append(text))
+    launch.show_status(None, [worker], jobs=1, done_before=1, left=2)
+    assert shown[0].startswith("2 of 3 runs done (1 before this command)")
 
 
 def test_without_a_terminal_a_status_with_no_other_run_done_is_printed_once_a_minute(capsys, monkeypatch):

@@ -153,7 +153,7 @@ def test_a_worker_that_dies_between_the_result_and_the_score_loses_its_trial_to_
         (taken,) = dying.take()
         dying.storage.set_trial_user_attr(taken.id, "result", {"status": "done", "run_directory": "x", "seconds": 1.0})
         dying.held = []
-    assert studies.count_left(place, None) == 1
+    assert studies.count_ended_and_left(place, None)[1] == 1
     with workers.Worker(place, None, 1, 1) as worker:
         (again,) = worker.take()
         assert again.number == 1

@@ -23,6 +23,7 @@ from imbalance.report.saved_runs import summary_of
 from imbalance.sweep import lease, sweep
 from imbalance.sweep import study as studies
 from imbalance.sweep import worker as workers
+from imbalance.sweep.launch import launch
 from imbalance.sweep.runs import make_run, run_all
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.study import Search
@@ -51,6 +52,18 @@ def watcher(place, search=None, number=1, stacked=16):
 
 def trials(place):
     return studies.open_study(place).get_trials()
+
+
+def test_status_of_a_command_leaves_out_the_trials_of_an_earlier_command(place, capsys):
+    """The study of a second grid also has the trials of the first; "1 of 2 runs done" would count a run nobody asked for."""
+    first, second = (studies.grid(AXES | {"optim.lr": [rate], "seed": [0]}) for rate in (0.05, 0.1))
+    studies.add(place, first)
+    work(place)
+    studies.add(place, second)
+    keys = {studies.key_of(point) for point in second}
+    launch(place, None, 1, 16, "local", [], 1, lambda point: studies.key_of(point) in keys)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("1 of 1 runs done") and "before this command" not in "".join(lines)
 
 
 def test_a_grid_is_run_once_a_diverged_trial_is_recorded_and_a_larger_grid_adds_trials(place):
@@ -92,9 +105,33 @@ def test_a_search_stops_at_its_number_of_trials(place, sampler):
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1 for rate in rates)
 
 
-def test_a_search_is_by_the_sampler_that_was_asked_for(place):
-    assert type(studies.open_study(place, "tpe").sampler) is optuna.samplers.TPESampler
-    assert type(studies.open_study(place, "random").sampler) is optuna.samplers.RandomSampler
+def test_a_search_is_by_the_sampler_that_was_asked_for():
+    assert type(workers.make_sampler("tpe", 0)) is optuna.samplers.TPESampler
+    assert type(workers.make_sampler("random", 2**63 - 1)) is optuna.samplers.RandomSampler
+
+
+def test_a_search_draws_the_same_values_again_also_in_parts_and_by_two_workers(place):
+    """The sampler had no seed, so no search could be repeated."""
+    space = {"config": [CONFIG], "optim.lr": {"low": 1e-3, "high": 1.0, "log": True}, "seed": [0]}
+
+    def rates(name: str, steps: list[int], seed: int, both: bool = False) -> list[float]:
+        location = place._replace(name=name)
+        for trials_of_step in steps:
+            search = Search("random", trials_of_step, space, seed)
+            with watcher(location, search, 2) as one, watcher(location, search, 2) as two:
+                for i in range(100):  # workers take turns
+                    worker = (one, two)[i % 2 if both else 0]
+                    if not worker.take():
+                        break
+                    for taken in worker.held:
+                        worker._end(taken, optuna.trial.TrialState.COMPLETE, 0.5, status="done")
+                    worker.held = []
+        return [trial.params["optim.lr"] for trial in trials(location)]
+
+    whole = rates("whole", [6], 0)
+    assert len(set(whole)) == 6
+    assert rates("in_parts", [2, 3, 6], 0) == rates("by_two", [6], 0, both=True) == whole
+    assert not set(rates("other", [6], 1)) & set(whole)
 
 
 def test_a_crash_costs_one_trial_which_is_tried_again_when_asked_for_again(place, monkeypatch):

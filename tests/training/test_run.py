@@ -7,9 +7,12 @@ import os
 import re
 import shutil
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from helpers.jobs import Job, at_call
 
 import imbalance
@@ -258,3 +261,36 @@ def test_a_refused_run_leaves_nothing_behind_and_removes_nothing_of_others(confi
         with pytest.raises(BadInput, match="nowhere"):
             imbalance.run(config, directory=tmp_path / "a" / directory)
     assert (tmp_path / "a" / "run" / "notes.txt").is_file() and not (tmp_path / "a" / "new").exists()
+
+
+@contextmanager
+def float64_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_what_the_caller_has_set_in_torch_changes_no_result_and_comes_back(tmp_path):
+    """Initial weights drawn in float64 would be others; without gradients nothing could be trained."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, 3)), np.arange(60) % 2
+    data = {"train": (x[:40], y[:40]), "val": (x[40:50], y[40:50]), "test": (x[50:], y[50:])}
+
+    def logits(name):
+        result = imbalance.run("arrays_erm", {"trainer.epochs": 2}, data=data, directory=tmp_path / name)
+        with np.load(result.directory / "predictions" / "test.npz") as saved:
+            return saved["logits"]
+
+    plain, draws = logits("plain"), []
+    for context in (float64_by_default, torch.no_grad, torch.inference_mode):
+        with context():
+            before = torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            torch.manual_seed(len(draws))
+            assert np.array_equal(logits(context.__name__), plain)
+            draws.append(float(torch.rand(()).float()))  # a run must not restart the caller's random numbers
+            assert (torch.get_default_dtype(), torch.is_grad_enabled(), torch.is_inference_mode_enabled()) == before
+    for seed, dtype in enumerate((torch.float64, torch.float32, torch.float32)):
+        expected = torch.rand((), generator=torch.Generator().manual_seed(seed), dtype=dtype)
+        assert draws[seed] == float(expected.float())

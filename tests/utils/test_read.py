@@ -202,6 +202,27 @@ def test_a_rank_that_is_no_number_is_one_line(monkeypatch, capsys):
         assert capsys.readouterr().err.startswith(f"{name}: '-1' given in the environment")
 
 
+def test_commands_of_a_single_process_are_refused_under_a_launcher(monkeypatch, capsys, tmp_path):
+    """Two processes of `compare` would train stacked runs in parts, and report other numbers than one process."""
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "2")
+            for command in (
+                ["compare", "--config=digits_erm"],
+                ["select"],
+                ["collect"],
+                ["sweep", "--config=digits_erm"],
+            ):
+                assert call([*command, f"--work_dir={tmp_path / 'runs'}"]) == 2
+                error = capsys.readouterr().err
+                assert error.startswith(f"imbalance {command[0]}: {name}=2 in the environment, as under torchrun")
+                assert ("--processes_per_run" in error) == (command[0] == "sweep")
+            assert call(["features", "--config=none", "--output=x"]) == 2
+            assert "launcher" not in capsys.readouterr().err  # but its own refusal
+    assert not list(tmp_path.iterdir())
+
+
 def test_variables_that_an_ended_launcher_left_are_one_line(monkeypatch, capsys):
     for name in ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "LOCAL_RANK"):
         with monkeypatch.context() as patch:

@@ -59,7 +59,7 @@ def arrays(
             larger than the memory. `.npz`, or a folder of `.npy` files, has arrays by name. A single `.npy` file must be
             a structured array. If the only input is a numeric array with more than two dimensions, this array goes to the
             model unchanged. If it is uint8, it holds images: (N, C, H, W), (N, H, W, C) or (N, H, W).
-        delimiter: the character between the columns of a CSV file.
+        delimiter: the character between the columns of a CSV file; in bash $'\\t' is a tab.
         numeric, categorical: the columns that are inputs of the model. If both are (), all columns but target,
             attributes and split are inputs. Then a column is numeric if all its values are numbers, or are named in
             `missing`. A column in which most values, but not all, are numbers is refused.

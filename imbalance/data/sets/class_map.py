@@ -59,7 +59,8 @@ def new_classes(
     """Train features on the labels of `train_map`, and evaluate the features on the labels of `eval_map`.
 
     The two maps must have no label in common. Each evaluation freezes the features, and fits a new linear head on the
-    training examples of the old classes in `eval_map`; see `imbalance.methods.heads.probe.fit_head`.
+    training examples of the old classes in `eval_map`; see `imbalance.methods.heads.probe.fit_head`. The trained model,
+    which `imbalance.load` and `imbalance predict` use, predicts the labels of `train_map`.
 
     Args:
         source: the config section of the other data set: its name and arguments.

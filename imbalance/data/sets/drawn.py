@@ -104,7 +104,9 @@ def with_conflicting_groups(dataset: Dataset) -> Dataset:
     for label in range(dataset.num_classes):
         new[torch.where(class_of_group == label, counts, -1).argmax()] = 2 * label
     names = tuple(f"{label}, {kind}" for label in dataset.class_names for kind in ("aligned", "conflicting"))
-    parts = {name: replace(split, groups=new[split.groups]) for name, split in dataset.splits.items()}
+    parts = {
+        name: replace(split, groups=new[split.groups], eval_group_mask=None) for name, split in dataset.splits.items()
+    }
     return replace(dataset, **parts, group_names=names, evaluation_names=())
 
 

@@ -27,7 +27,7 @@ from imbalance.errors import BadInput
 from imbalance.utils.memory import check_fits
 from imbalance.utils.read import hash_file, map_array, open_regular
 
-VERSION = 1
+VERSION = 2  # raise it if the same table is encoded to other features
 REMEDY = "the next run builds it again"
 
 # Columns, their encoding, rows in order → (N, D) float32

@@ -16,7 +16,9 @@ from imbalance.errors import BadInput
 from imbalance.utils.output import counted
 
 SPLIT_FOLDERS = {"train": 0, "training": 0, "val": 1, "valid": 1, "validation": 1, "test": 2, "testing": 2}
-IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+IMAGES = (".jpg", ".jpeg", ".jfif", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif")
+# Endings of images that are not read, so that a folder with such images is not taken for a smaller one without a word
+UNREAD = (".avif", ".heic", ".heif", ".jp2", ".j2k", ".jxl", ".jxr", ".dng", ".ico", ".svg")
 
 
 def list_folder(
@@ -37,7 +39,7 @@ def list_folder(
 
     The classes are the names of the subfolders, in alphabetical order as in ImageFolder; the groups are the classes.
     Images in deeper subfolders count, too. Hidden files and folders, and files that are
-    not images, are left out. A link to an image that does not exist (git-annex, DVC) is a problem of the data, and not
+    not images, are left out. A note says how many images of other formats, such as .heic, are left out. A link to an image that does not exist (git-annex, DVC) is a problem of the data, and not
     left out.
 
     Args:
@@ -69,10 +71,10 @@ def list_folder(
     if len(classes) < 2:
         present = f"only the folder {classes[0]}" if classes else "no folder"
         raise BadInput(f"config.data.folder: {present} in {root.absolute()}; at least two class folders are needed")
-    problems, examples = [], []
+    problems, examples, unread = [], [], []
     for part, split in parts.items():
         for name in classes:
-            images = images_in(part / name) if (part / name).is_dir() else []
+            images = images_in(part / name, unread) if (part / name).is_dir() else []
             if not images and (part / name).is_dir():
                 cause = f"no image; the names of images end in {', '.join(IMAGES)}"
                 problems.append(Problem(str(part / name), cause))
@@ -95,7 +97,10 @@ def list_folder(
         tuple(classes),
         tuple(classes),
         problems,
-        notes=tuple(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
+        notes=(
+            *(note for part in dict.fromkeys((root, *parts)) for note in loose_images(part)),
+            *unread_note(root, unread),
+        ),
         **image_keys,
     )
 
@@ -116,6 +121,16 @@ def loose_images(folder: Path) -> list[str]:
     return [
         f"{folder}: {counted(len(images), 'image')} not in a class folder, so left out, such as {images[0].name}; move "
         "them into the folder of their class"
+    ]
+
+
+def unread_note(folder: Path, unread: list[Path]) -> list[str]:
+    """Return a list with a note on the images `unread` in `folder`, whose formats are not read; [] if there are none."""
+    if not unread:
+        return []
+    return [
+        f"{folder}: {counted(len(unread), 'image')} left out, because images that end in {unread[0].suffix} are not read, such as "
+        f"{min(unread).relative_to(folder)}; convert them to one of {', '.join(IMAGES)}"
     ]
 
 
@@ -148,10 +163,13 @@ def folders(path: Path) -> list[Path]:
     return [entry for entry in entries if entry.is_dir()]
 
 
-def images_in(path: Path) -> list[Path]:
+def images_in(path: Path, unread: list[Path] | None = None) -> list[Path]:
     """Return the image files in `path` and its subfolders, sorted; hidden files and folders are left out.
 
     A link to a missing file is in the result too, so that the missing image is reported and not left out.
+
+    Args:
+        unread: a list to which images of formats that are not read are added; None to leave them out.
 
     Raises:
         BadInput: a folder cannot be read, or a link leads to a folder that contains the link.
@@ -172,6 +190,8 @@ def images_in(path: Path) -> list[Path]:
                     add(path, around | {here})
                 elif path.suffix.lower() in IMAGES:
                     images.append(path)
+                elif unread is not None and path.suffix.lower() in UNREAD:
+                    unread.append(path)
 
     try:
         add(path, frozenset())

@@ -43,7 +43,7 @@ def list_table(
 
     Args:
         file: the table under data_dir: `.csv` or `.csv.gz` in UTF-8, or `.parquet`.
-        delimiter: the character between the columns of a CSV file.
+        delimiter: the character between the columns of a CSV file; in bash $'\\t' is a tab.
         folder: the folder under data_dir that the paths are relative to; "" for data_dir itself.
         path, target: the columns that hold the path and the class of each image.
         classes: the values of the column target, in the order of the classes.

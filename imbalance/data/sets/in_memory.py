@@ -1,15 +1,17 @@
 """Data set in memory, passed to `imbalance.run(config, data=…)`."""
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from imbalance.config.schema import keyword_annotations, suggestion
+from imbalance.config.schema import keyword_annotations, short_repr, suggestion
 from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
@@ -66,7 +68,12 @@ def given_dataset(data: Any, seed: int, table: Mapping[str, Any]) -> Dataset:
             raise BadInput(f"imbalance.run: unknown argument {name!r}{suggestion(name, valid)}")
     if not is_table(data):
         raise BadInput(f"data: {describe(data)} given with {', '.join(table)}; these arguments need a data frame")
-    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(map(is_table, data.values())):
+    tables = [is_table(value) for value in data.values()] if isinstance(data, Mapping) else []
+    if isinstance(data, Mapping) and tables and all(tables) and ("train" not in data or set(data) - set(SPLITS)):
+        raise BadInput(
+            f"data: {describe(data)} given; give each data frame under the name of its split: {', '.join(SPLITS)}; train is needed"
+        )
+    if isinstance(data, Mapping) and data and set(data) <= set(SPLITS) and not all(tables):
         other = next(value for value in data.values() if not is_table(value))
         raise BadInput(
             f"data: {describe(data)} given with {', '.join(table)}, which need a data frame for each split, not a "
@@ -91,9 +98,11 @@ def as_dataset(
             epoch to epoch. Inputs are floats, or uint8 images (N, C, H, W), which are normalised by the channel
             statistics of the training set. If a group has examples of several classes, the groups that you give are
             taken for the values of an attribute: the groups of the data set are the combinations of class and attribute.
-            If you give no groups, the classes are the groups.
-        class_names, group_names: the names, in the order of the labels. By default they are the labels as text; the
-            attribute `classes` of a torch data set gives the class names.
+            If you give no groups, the classes are the groups. Targets that are whole numbers are positions in
+            `class_names`, from 0. Without `class_names` every number from 0 to the largest must occur. Labels such as 1, 2,
+            3 are refused, unless they are text. Groups that are whole numbers may be any, from 0.
+        class_names, group_names: the names, in the order of the labels, each once. By default they are the labels as text;
+            the attribute `classes` of a torch data set gives the class names.
 
     Raises:
         BadInput: a split is missing, or shapes, types or labels do not fit.
@@ -112,6 +121,8 @@ def as_dataset(
     if any(is_table(examples[0]) for examples in raw.values()):
         raw, preprocessing, notes = encode_frames(raw)
     class_names = class_names or getattr(data["train"], "classes", None)
+    for key, names in (("class_names", class_names), ("group_names", group_names)):
+        check_distinct(key, names)
     raw, class_names = number_labels(raw, 1, class_names, "class_names")
     raw, group_names = number_labels(raw, 2, group_names, "group_names")
     examples = {name: read_split(name, raw[name]) for name in SPLITS}
@@ -122,7 +133,8 @@ def as_dataset(
                 f"data[{name!r}]: inputs have shape and type {shapes[name]}, and those of train {shapes['train']}; they must "
                 "be equal"
             )
-    class_names = label_names([targets for _, targets, _ in examples.values()], class_names, "class_names")
+    all_targets = torch.cat([targets for _, targets, _ in examples.values()])
+    class_names = label_names(all_targets, class_names, "class_names")
     without_groups = [name for name, (_, _, groups) in examples.items() if groups is None]
     if without_groups and len(without_groups) < len(SPLITS):
         raise BadInput(
@@ -134,15 +146,17 @@ def as_dataset(
         name: Split(inputs, targets, targets if groups is None else groups, torch.arange(len(targets)))
         for name, (inputs, targets, groups) in examples.items()
     }
-    group_names = label_names([split.groups for split in splits.values()], group_names, "group_names")
-    all_targets = torch.cat([split.targets for split in splits.values()]).numpy()
-    all_groups = torch.cat([split.groups for split in splits.values()]).numpy()
+    all_targets, all_groups = all_targets.numpy(), torch.cat([split.groups for split in splits.values()])
+    if group_names is None:
+        present, all_groups = torch.unique(all_groups, return_inverse=True)
+        group_names = tuple(map(str, present.tolist()))
+        splits = with_groups(splits, all_groups)
+    group_names, all_groups = label_names(all_groups, group_names, "group_names"), all_groups.numpy()
     pairs, crossed = np.unique(np.stack([all_targets, all_groups], axis=1), axis=0, return_inverse=True)
     if len(pairs) > len(np.unique(all_groups)):  # a group holds several classes: cross the groups with the classes
         all_groups = crossed.reshape(-1).astype(np.int64)
         group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
-        parts = np.split(all_groups, np.cumsum([len(split) for split in splits.values()])[:-1])
-        splits = {name: replace(splits[name], groups=torch.from_numpy(part)) for name, part in zip(SPLITS, parts)}
+        splits = with_groups(splits, torch.from_numpy(all_groups))
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
     problems = population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names)
     if problems:  # not `raise_first`, whose message names a command that reads files
@@ -164,6 +178,28 @@ def as_dataset(
     )
 
 
+def with_groups(splits: Mapping[str, Split], groups: Tensor) -> dict[str, Split]:
+    """Return the splits with other groups.
+
+    Args:
+        splits: train, val and test by name.
+        groups: (N,) the groups of the examples of all three splits, one split after another.
+    """
+    parts = groups.split([len(split) for split in splits.values()])
+    return {name: replace(split, groups=part.clone()) for (name, split), part in zip(splits.items(), parts)}
+
+
+def check_distinct(key: str, names: Sequence[str] | None) -> None:
+    """Raise `BadInput` if a name of `names` is given twice.
+
+    Args:
+        key: "class_names" or "group_names", for the message.
+    """
+    for name, count in Counter(map(str, () if names is None else names)).items():
+        if count > 1:
+            raise BadInput(f"{key}: {name!r} is given {count} times; give each label a name of its own")
+
+
 def frame_dataset(
     frame: Any,
     seed: int,
@@ -182,7 +218,7 @@ def frame_dataset(
 
     Args:
         frame: a data frame of pandas, polars or pyarrow, or a mapping from names to columns; or a mapping with such a
-            table for each of "train", "val" and "test".
+            table for each of "train", "val" and "test". A split that the mapping lacks is drawn from the rows of train.
         seed: the seed of the draws of val and test.
         classes: the values of the column `target`, in the order of the classes; by default all values, in alphabetical
             order or, if all are numbers, in numerical order.
@@ -193,18 +229,33 @@ def frame_dataset(
     Raises:
         BadInput: an argument does not fit the frame, or the frame has a problem.
     """
-    if isinstance(frame, Mapping) and set(frame) == set(SPLITS) and all(map(is_table, frame.values())):
+    target, split = column_name("target", target), column_name("split", split or "")
+    attributes, numeric, categorical, missing = (
+        texts(name, values)
+        for name, values in (
+            ("attributes", attributes),
+            ("numeric", numeric),
+            ("categorical", categorical),
+            ("missing", missing),
+        )
+    )
+    if isinstance(classes, str):
+        raise BadInput(f"classes: {classes!r} given; give the classes as a tuple of texts, such as ('low', 'high')")
+    for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if fraction is not None and (not is_number(fraction) or not 0 <= fraction < 1):
+            raise BadInput(f"{name}: {short_repr(fraction)} given; give a number from 0 on and below 1")
+    if isinstance(frame, Mapping) and frame and all(map(is_table, frame.values())):
         if split:
             raise BadInput(f"split: {split!r} given; leave it out, because data has a table for each split")
-        parts = [frame_columns(frame[name]) for name in SPLITS]
+        present = [name for name in SPLITS if name in frame]
+        parts = [frame_columns(frame[name]) for name in present]
         columns, split = join_columns(parts), "split"
         while split in columns.values:
             split += "_"
-        names = np.repeat(np.array(SPLITS, dtype=object), [len(part) for part in parts])
-        columns = Columns(columns.source, {**columns.values, split: names})
+        names = np.repeat(np.array(present, dtype=object), [len(part) for part in parts])
+        columns = replace(columns, values={**columns.values, split: names})
     else:
         columns = frame_columns(frame)
-    attributes = (attributes,) if isinstance(attributes, str) else tuple(attributes)
     labels = columns.categories(target)
     unlabelled = np.flatnonzero(labels.each(lambda label: label in ("", "nan")).astype(bool))
     if len(unlabelled):
@@ -219,7 +270,7 @@ def frame_dataset(
                 f"{columns.where(int(empty.argmax()))}: {attribute} has no value in {empty.sum():,} of {len(columns):,} rows; give "
                 "these rows a value of their own, such as 'unknown', or leave them out"
             )
-    classes = tuple(map(str, classes)) or label_order(labels.values)
+    classes = texts("classes", classes) or label_order(labels.values)
     existing = set(columns.categories(split).values) if split else set()
     fractions: dict[str, Any] = {
         name: (0.0 if part in existing else default) if fraction is None else fraction
@@ -233,9 +284,9 @@ def frame_dataset(
         return columns_dataset(
             columns,
             seed,
-            numeric=tuple(numeric),
-            categorical=tuple(categorical),
-            missing=tuple(missing),
+            numeric=numeric,
+            categorical=categorical,
+            missing=missing,
             target=target,
             classes=classes,
             attributes=attributes,
@@ -247,6 +298,33 @@ def frame_dataset(
         raise BadInput(
             str(error).replace("config.data.", "").replace(": imbalance data verify lists them", "")
         ) from None
+
+
+def column_name(argument: str, name: Any) -> str:
+    """Return the name of a column as text; raise `BadInput`, which names the argument, unless it is a single value."""
+    if not isinstance(name, Hashable) or name is None:
+        raise BadInput(f"{argument}: {short_repr(name)} given; give the name of one column")
+    return str(name)
+
+
+def texts(argument: str, values: Any) -> tuple[str, ...]:
+    """Return the texts that a program gives for an argument; a single text or number counts as a tuple of one.
+
+    A number, such as -999 for a missing value, becomes its text.
+
+    Raises:
+        BadInput: `values` is something else; the message names the argument.
+    """
+    values = (values,) if isinstance(values, str) or is_number(values) else values
+    items = tuple(values) if isinstance(values, Iterable) and not isinstance(values, bytes | Mapping) else (None,)
+    if not all(isinstance(item, str | bool | np.bool_ | tuple) or is_number(item) for item in items):
+        raise BadInput(f"{argument}: {short_repr(values)} given; give a tuple of texts")
+    return tuple(map(str, items))
+
+
+def is_number(value: Any) -> bool:
+    """Return whether `value` is a number of Python or NumPy, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool | np.bool_)
 
 
 def refuse_stream(data: Any) -> None:
@@ -439,6 +517,11 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
             f"data[{name!r}]: inputs are {dtype} of shape {tuple(inputs.shape)}; floats (N, …), or uint8 images (N, C, H, W), "
             "are needed"
         )
+    if inputs.dtype == torch.uint8 and inputs.shape[1] not in (1, 3) and inputs.shape[3] in (1, 3):
+        raise BadInput(
+            f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}, whose last axis seems to be the channels; give uint8 images "
+            "as (N, C, H, W), such as x.transpose(0, 3, 1, 2) of a NumPy array x"
+        )
     if 0 in inputs.shape[1:]:
         raise BadInput(
             f"data[{name!r}]: inputs have shape {tuple(inputs.shape)}; each example needs at least one value"
@@ -459,18 +542,27 @@ def read_split(name: str, examples: Any) -> tuple[Tensor, Tensor, Tensor | None]
     return inputs, targets, groups[0] if groups else None
 
 
-def label_names(labels: Sequence[Tensor], names: Sequence[str] | None, key: str) -> tuple[str, ...]:
+def label_names(labels: Tensor, names: Sequence[str] | None, key: str) -> tuple[str, ...]:
     """Return the names of all labels: `names` as text or, if `names` is None, "0", "1", … up to the largest label.
 
     Args:
         labels: the classes or groups of all splits.
         key: "class_names" or "group_names", for the message.
+
+    Raises:
+        BadInput: a label has no name; or `names` is None, and a number below the largest label does not occur.
     """
-    number = 1 + max((int(values.max()) for values in labels if len(values)), default=-1)
-    names = tuple(str(i) for i in range(number)) if names is None else tuple(map(str, names))
-    if len(names) < number:
-        raise BadInput(f"{key}: {len(names)} names given; the data has labels up to {number - 1} and needs {number}")
-    return names
+    present = torch.unique(labels).tolist()
+    largest, rule = max(present, default=-1), f"whole numbers are positions in {key}, from 0"
+    text = "give the labels as text to keep them as names, as labels.astype(str) of an array"
+    if names is None:
+        if largest >= len(present):
+            shown = ", ".join(map(str, present[:5])) + ", …" * (len(present) > 5)
+            raise BadInput(f"data: the targets are {shown}, but {rule}, and each must occur; {text}")
+        return tuple(map(str, present))
+    if len(names) <= largest:
+        raise BadInput(f"{key}: {len(names)} names given, and the data has the label {largest}; {rule}; {text}")
+    return tuple(map(str, names))
 
 
 def describe(value: Any) -> str:

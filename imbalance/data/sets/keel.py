@@ -14,7 +14,7 @@ from imbalance.data.problems import Problem, raise_first
 from imbalance.data.sets.arrays import columns_dataset
 from imbalance.data.splits import Dataset
 from imbalance.data.tables.columns import Columns
-from imbalance.data.tables.values import factorise, number
+from imbalance.data.tables.values import composed, factorise, number
 from imbalance.errors import BadInput
 from imbalance.utils.read import open_regular, read_text
 
@@ -113,6 +113,7 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
             numbers.
     """
     kinds: dict[str, str] = {}
+    categories: dict[str, set[str]] = {}
     target, inputs, in_data, rows, lines, problems = "", [], False, [], [], []
     for place, line in enumerate(dat_lines(file), 1):
         word = line.split(maxsplit=1)[0].lower() if line else ""
@@ -134,6 +135,9 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
                     f"integer, or categories in braces; {HINT}"
                 )
             kinds[name] = match[2].lower()
+            if kinds[name] == "{":
+                declared = line[match.end() :].rpartition("}")[0]
+                categories[name] = {value.strip(" \t'\"") for value in declared.split(",")}
         elif word in ("@output", "@outputs"):
             target = line.split(maxsplit=1)[1].strip() if len(line.split(maxsplit=1)) > 1 else ""
         elif word in ("@input", "@inputs"):
@@ -162,6 +166,14 @@ def read_dat(file: Path) -> tuple[Columns, tuple[str, ...], tuple[str, ...], str
         wrong = texts.each(lambda text: text not in MISSING and not np.isfinite(number(text)))
         for row in np.flatnonzero(wrong).tolist():
             cause = f"{name} is {texts[row]!r}, not a number; write a number, or ? if the value is missing"
+            problems.append(Problem(columns.where(row), cause))
+    for name in (*categorical, target):
+        texts, declared = columns.categories(name), categories.get(name)
+        if declared is None:  # a class of numbers
+            continue
+        known = {composed(value) for value in declared} | set(() if name == target else MISSING)
+        for row in np.flatnonzero(texts.each(lambda text, known=known: text.strip("'\"") not in known)).tolist():
+            cause = f"{name} is {texts[row]!r}, which its line @attribute does not list; correct the value or the list"
             problems.append(Problem(columns.where(row), cause))
     raise_first(problems)
     return columns, numeric, categorical, target

@@ -50,7 +50,7 @@ def list_text(
     Args:
         file: the file under data_dir: `.csv`, `.csv.gz`, `.parquet`, or `.arrow`, which may be larger than the
             memory.
-        delimiter: the character between the columns of a CSV file.
+        delimiter: the character between the columns of a CSV file; in bash $'\\t' is a tab.
         text: the column of the texts; two columns for pairs.
         skip_empty: True to leave out the rows with an empty text, and log their number; False to refuse them.
         target, classes: the column that holds the class, and its values as text, in the order of the classes.

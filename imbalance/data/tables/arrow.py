@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from imbalance.data.files import check_columns
-from imbalance.data.tables.values import Categories, composed, factorise
+from imbalance.data.tables.values import Categories, composed, durations_in_seconds, factorise, rows_from_lists
 from imbalance.errors import BadInput
 from imbalance.utils.optional import optional
 from imbalance.utils.read import check_regular
@@ -47,8 +47,10 @@ class ArrowTable(Mapping[str, np.ndarray | Categories]):
             values = [*encoded.dictionary.to_pylist(), *([""] if encoded.null_count else [])]
             column = factorise(map(composed, values))
             return Categories(column.codes[codes.astype(np.int32)], column.values)
-        values = column.to_numpy()
-        return values if values.dtype.kind in "iufb" else np.array(column.to_pylist(), dtype=object)
+        values = rows_from_lists(column.to_numpy())
+        return durations_in_seconds(
+            values if values.dtype.kind in "iufbm" else np.array(column.to_pylist(), dtype=object)
+        )
 
     @property
     def num_rows(self) -> int:

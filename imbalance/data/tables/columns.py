@@ -3,7 +3,7 @@
 import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,13 @@ from imbalance.data.population import SPLITS
 from imbalance.data.splits import stratified_split
 from imbalance.data.tables.arrow import SUFFIXES, ArrowTable, open_arrow
 from imbalance.data.tables.csv_columns import read_csv_columns
-from imbalance.data.tables.values import Categories, as_categories, factorise
+from imbalance.data.tables.values import (
+    Categories,
+    as_categories,
+    durations_in_seconds,
+    factorise,
+    rows_from_lists,
+)
 from imbalance.errors import BadInput
 
 Delimiter = Annotated[str, Field(min_length=1, max_length=1)]
@@ -27,6 +33,7 @@ CONTAINERS = {
     np.ndarray,
 }  # types that a cell of a data frame must not have, because the cell would hold several values
 NAMELESS = "inputs"  # name of the column of a plain array in a file .npy
+FRAME = "data frame"  # the source of columns that are in no file
 FORMATS = ".csv, .csv.gz, .parquet, .arrow, .npz, .npy, or a folder of .npy files"
 
 
@@ -37,6 +44,8 @@ class Columns:
     source: the file, for messages.
     values: from the name of a column to its values: (N,) numbers, text or `Categories`, or (N, …) numbers.
     nan_is_missing: True if the reader has already turned missing values into nan, as for a CSV file.
+    codes: for each column of numbers of a CSV file with codes such as 00123, the first code.
+    categorical: names of columns whose type says that they hold categories, even if these are numbers.
     find_lines: returns the (N,) line numbers of the rows in the file, from 1. None for a file without lines: messages then
         give row numbers, from 0.
     first: the number of the first of these rows in the whole table, from 0.
@@ -47,6 +56,8 @@ class Columns:
     nan_is_missing: bool = False
     find_lines: Callable[[], np.ndarray] | None = None
     first: int = 0
+    codes: Mapping[str, str] = field(default_factory=dict)
+    categorical: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         if isinstance(self.values, ArrowTable):
@@ -114,18 +125,21 @@ def read_columns(
         return array_columns(path, {file.stem: load_array(file) for file in sorted(path.glob("[!.]*.npy"))})
     kinds = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
     if kinds in (".csv", ".csv.gz", ".tsv", ".txt"):
-        values, length = read_csv_columns(path, delimiter, text, missing)
+        values, length, codes = read_csv_columns(path, delimiter, text, missing)
 
         def find_lines() -> np.ndarray:
             records = csv_records(path, delimiter)
             next(records, None)  # the heading
             return np.fromiter((line for line, row in records if len(row) == len(values)), np.int64, length)
 
-        return Columns(str(path), values, True, find_lines)
+        return Columns(str(path), values, True, find_lines, codes=codes)
     if kinds in SUFFIXES:
-        return Columns(str(path), open_arrow(path))
+        table = open_arrow(path)
+        names = frozenset(name for name in table if holds_categories(table.table.column(name)))
+        return Columns(str(path), table, categorical=names)
     if kinds == ".parquet":
-        return array_columns(path, parquet_arrays(path))
+        values, categorical = parquet_arrays(path)
+        return replace(array_columns(path, values), categorical=categorical)
     if kinds == ".npy":
         array = load_array(path)
         names = array.dtype.names
@@ -157,7 +171,7 @@ def column_names(frame: Any) -> list[Any]:
 
 
 def frame_columns(frame: Any) -> Columns:
-    """Return the columns of a table for which `is_table` is true.
+    """Return the columns of a table for which `is_table` is true; durations become seconds.
 
     Raises:
         BadInput: two columns have the same name, the columns differ in length, or a column cannot be read as an array.
@@ -169,7 +183,7 @@ def frame_columns(frame: Any) -> Columns:
         try:
             if str(getattr(frame[name], "dtype", "")).startswith("Struct"):  # polars; NumPy would join the fields
                 raise ValueError("it has several fields; make each field a column of its own, as frame.unnest does")
-            values[str(name)] = unmasked(frame[name])
+            values[str(name)] = rows_from_lists(unmasked(frame[name]))
         except (
             Exception
         ) as error:  # each library raises its own errors, such as polars for a frame that is not computed
@@ -183,7 +197,14 @@ def frame_columns(frame: Any) -> Columns:
                 f"data frame: column {name!r} has values of type {min(kind.__name__ for kind in types)}; a row must have a single "
                 "value"
             )
-    return array_columns(Path("data frame"), values)
+    categorical = [str(name) for name in column_names(frame) if holds_categories(frame[name])]
+    return replace(array_columns(Path(FRAME), values), categorical=frozenset(categorical))
+
+
+def holds_categories(column: Any) -> bool:
+    """Return whether a column has a type of categories: of pandas or polars, or a dictionary of pyarrow."""
+    kind = str(getattr(column, "dtype", getattr(column, "type", "")))
+    return kind.startswith(("category", "Categorical", "Enum", "dictionary"))
 
 
 def unmasked(values: Any) -> np.ndarray:
@@ -211,7 +232,7 @@ def join_columns(parts: Sequence[Columns]) -> Columns:
             )
         is_text = any(array.dtype.kind not in "iufb" for array in arrays)
         joined[name] = np.concatenate([array.astype(object) if is_text else array for array in arrays])
-    return array_columns(Path(parts[0].source), joined)
+    return replace(array_columns(Path(parts[0].source), joined), categorical=parts[0].categorical)
 
 
 def as_array(values: np.ndarray | Categories) -> np.ndarray:
@@ -226,13 +247,15 @@ def array_columns(path: Path, values: Mapping[str, np.ndarray]) -> Columns:
         listed = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise BadInput(f"{path}: columns of different lengths ({listed}); all must have the same length")
     # torch refuses arrays in the byte order of another machine, so convert them.
-    return Columns(
-        str(path), {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in values.items()}
-    )
+    native = {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in values.items()}
+    return Columns(str(path), {name: durations_in_seconds(array) for name, array in native.items()})
 
 
-def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Read the columns of a Parquet file; a null becomes nan in a column of numbers, and None in other columns."""
+def parquet_arrays(path: Path) -> tuple[dict[str, np.ndarray], frozenset[str]]:
+    """Read the columns of a Parquet file; return them, and the names of those whose type is that of categories.
+
+    A null becomes nan in a column of numbers or durations, and None in other columns.
+    """
     content = read_parquet_table(path)
     check_columns(path, content.column_names, content.column_names)
     arrays = {}
@@ -241,9 +264,9 @@ def parquet_arrays(path: Path) -> dict[str, np.ndarray]:
             raise BadInput(
                 f"{path}: column {name!r} has the type {column.type}; write each of its fields as a column of its own"
             )
-        values = column.to_numpy()
-        arrays[name] = values if values.dtype.kind in "iufb" else np.array(column.to_pylist(), dtype=object)
-    return arrays
+        values = rows_from_lists(column.to_numpy())
+        arrays[name] = values if values.dtype.kind in "iufbm" else np.array(column.to_pylist(), dtype=object)
+    return arrays, frozenset(name for name, column in zip(arrays, content.columns) if holds_categories(column))
 
 
 # Labels

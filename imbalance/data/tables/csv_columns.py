@@ -18,7 +18,7 @@ import numpy as np
 
 from imbalance.data.files import check_columns, csv_records, width_problem
 from imbalance.data.problems import Problem, raise_first
-from imbalance.data.tables.values import Categories, number, parse_numbers
+from imbalance.data.tables.values import CODE, Categories, number, parse_numbers
 from imbalance.errors import BadInput
 
 BLOCK_BYTES = 32 << 20
@@ -32,7 +32,7 @@ Block = Sequence[Any]  # a part of each column: a sequence of texts, or a pyarro
 
 def read_csv_columns(
     file: Path, delimiter: str, text: Collection[str], missing: Collection[str]
-) -> tuple[dict[str, Column], int]:
+) -> tuple[dict[str, Column], int, dict[str, str]]:
     """Return the columns of a CSV file by name: (N,) float64 if all values are numbers or missing, else `Categories`.
 
     A missing value of a column of numbers is nan. A column without any number is `Categories`.
@@ -42,7 +42,7 @@ def read_csv_columns(
         missing: texts that stand for a missing value.
 
     Returns:
-        The columns, and the number of rows.
+        The columns, the number of rows, and for each column of numbers with codes such as 00123 the first code.
 
     Raises:
         BadInput: the file is missing or damaged, is not valid CSV, or has lines with different numbers of fields.
@@ -68,7 +68,7 @@ def collect(
     text: Collection[str],
     missing: frozenset[str],
     blocks: Callable[[list[str]], Iterator[Block]],
-) -> tuple[dict[str, Column], int]:
+) -> tuple[dict[str, Column], int, dict[str, str]]:
     """Join the blocks of a CSV file (some rows each) into columns; see `read_csv_columns`.
 
     Args:
@@ -80,6 +80,7 @@ def collect(
             columns that begin with numbers and go on with text.
     """
     columns: dict[str, Column] = {}
+    codes: dict[str, str] = {}
     rest, length = list(names), 0
     positions = {name: {} for name in names if name in text}  # the position of each distinct text, by column
     while rest:
@@ -99,6 +100,8 @@ def collect(
                         continue
                     positions[name], parts[name] = {}, np.empty(lines, dtype=np.int32)
                 parts[name][length:end] = block_codes(part, positions[name]) if numbers is None else numbers
+                if numbers is not None and name not in codes and (code := first_code(part, numbers)):
+                    codes[name] = code
             length = end
         for name, part in parts.items():
             if name in positions:
@@ -107,7 +110,7 @@ def collect(
                 columns[name] = part[:length]
         rest = [name for name in rest if name not in columns]
         positions |= {name: {} for name in rest}
-    return {name: columns[name] for name in names}, length
+    return {name: columns[name] for name in names}, length, codes
 
 
 def text_blocks(file: Path, delimiter: str, names: Sequence[str], chosen: Sequence[str]) -> Iterator[Block]:
@@ -215,6 +218,22 @@ def block_numbers(block: Any, missing: frozenset[str]) -> np.ndarray | None:
     encoded = block.dictionary_encode()  # for spaces around a number, which the cast refuses
     numbers = parse_numbers(tuple(encoded.dictionary.to_pylist()), missing)
     return None if numbers is None else numbers[encoded.indices.to_numpy()]
+
+
+def first_code(block: Any, numbers: np.ndarray) -> str:
+    """Return the first text of a block that `CODE` describes; "" if there is none.
+
+    Args:
+        numbers: the numbers that the texts stand for; codes are whole numbers.
+    """
+    if not len(numbers) or (np.fmod(numbers, 1) > 0).any():
+        return ""
+    if isinstance(block, tuple):
+        return next((text for text in block if CODE.match(text)), "")
+    import pyarrow.compute
+
+    matches = pyarrow.compute.index(pyarrow.compute.match_substring_regex(block, CODE.pattern), True).as_py()  # pyright: ignore[reportAttributeAccessIssue] (made when imported)
+    return "" if matches < 0 else block[matches].as_py()
 
 
 def block_codes(block: Any, position: dict[str, int]) -> np.ndarray:

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from imbalance.errors import BadInput
 
 # float() reads more than this: 1_1 as 11, and the digits of all scripts. Such texts are codes or mistakes.
 NUMBER = re.compile(r"\s*[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?\s*")
+# A whole number with leading zeros, such as 00123: most likely a code, which is not the number 123.
+CODE = re.compile(r"^\s*[+-]?0[0-9]+\s*$")
 # Numbers as people write them: 1,5 or 1,234 or 1.234,5 or 12 % or $5. Which number is meant depends on the writer.
 FORMATTED = re.compile(
     r"\s*[+-]?[$€£¥]?\s?([0-9]{1,3}([ .,'’\u00a0\u202f][0-9]{3})+|[0-9]+)([.,][0-9]+)?\s?[%$€£¥]?\s*"
@@ -66,6 +69,15 @@ class Categories:
         return Categories(codes[self.codes], values)
 
 
+def durations_in_seconds(values: np.ndarray) -> np.ndarray:
+    """Return the durations of a column as float64 seconds, nan for missing ones; a column of another kind stays unchanged."""
+    if values.dtype.kind == "O" and timedelta in (
+        kinds := {type(value) for value in values.flat if not is_null(value)}
+    ):
+        values = values.astype("timedelta64[us]") if kinds == {timedelta} else values
+    return values / np.timedelta64(1, "s") if values.dtype.kind == "m" else values
+
+
 def factorise(texts: Iterable[str]) -> Categories:
     """Return texts as a column; its `values` are in the order of their first appearance."""
     position: dict[str, int] = {}
@@ -76,6 +88,19 @@ def factorise(texts: Iterable[str]) -> Categories:
 def composed(text: str) -> str:
     """Return `text` with composed accents (Unicode's NFC), so that texts that look the same are equal."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
+def rows_from_lists(values: np.ndarray) -> np.ndarray:
+    """Return (N,) lists of numbers, all of length D, as an (N, D) array; return other values unchanged."""
+    if values.dtype != object or values.ndim != 1 or not len(values):
+        return values
+    if not all(isinstance(value, list | tuple | np.ndarray) for value in values):
+        return values
+    try:
+        array = np.stack([np.asarray(value) for value in values])
+    except ValueError:  # the lists differ in length
+        return values
+    return array if array.ndim == 2 and array.dtype.kind in "iuf" else values
 
 
 def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
@@ -95,6 +120,10 @@ def as_categories(values: np.ndarray | Categories, name: str) -> Categories:
         raise BadInput(f"{name} has values of shape {values.shape[1:]} in each row; a row must have a single value")
     if values.dtype.kind == "O":
         return factorise(map(value_text, values.tolist()))
+    if values.dtype.kind == "M":
+        values = values.astype(
+            "datetime64[us]"
+        )  # Python's dates have no nanoseconds, so NumPy would list these as integers
     distinct, codes = np.unique(values, return_inverse=True)
     new = factorise(map(value_text, distinct.tolist()))
     return Categories(new.codes[codes.reshape(-1)], new.values)

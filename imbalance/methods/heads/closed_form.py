@@ -29,7 +29,7 @@ def adjusted_prior(training_prior: Tensor, natural: Tensor, section: Section) ->
     return prior / prior.sum()
 
 
-@tagged(prior=adjusted_prior)
+@tagged(prior=adjusted_prior, balances=True)
 def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -> nn.Module:
     """Subtract τ log π_j from the logit of each class j (Menon et al., ICLR 2021, equation 9).
 
@@ -44,7 +44,10 @@ def logit_adjusted(head: nn.Linear, class_counts: Tensor, *, tau: NonNegative) -
 def tau_normalised(head: nn.Linear, *, tau: NonNegative) -> nn.Module:
     """Divide the weight vector w_j of each class j by ‖w_j‖^τ, and drop the bias (Kang et al., ICLR 2020, equation 4).
 
+    A weight vector of zeros stays as it is.
+
     Args:
         tau: τ; 1.0 makes all weight vectors as long as each other, 0.0 only drops the bias.
     """
-    return linear(head.weight / head.weight.norm(dim=1, keepdim=True) ** tau, torch.zeros_like(head.bias))
+    norms = head.weight.norm(dim=1, keepdim=True)
+    return linear(head.weight / norms.where(norms > 0, 1.0) ** tau, torch.zeros_like(head.bias))

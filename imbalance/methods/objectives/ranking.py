@@ -32,7 +32,7 @@ class Ranking(Objective):
         super().__init__()
         if not positives or max(positives) >= num_classes or len(set(positives)) < len(positives):
             raise BadInput(
-                f"config.objective.positives: {positives} given; name at least one class by its number from 0 to "
+                f"positives: {positives} given; name at least one class by its number from 0 to "
                 f"{num_classes - 1}, each once"
             )
         self.share = share
@@ -214,9 +214,7 @@ class PartialAUC(Ranking):
         super().__init__(num_classes, positives=positives, share=share)
         bounded, value = ("level", level) if estimator == "cvar" else ("step", step)
         if value > 1:
-            raise BadInput(
-                f"config.objective.{bounded}: {value:g} given; it must be at most 1 if estimator={estimator!r}"
-            )
+            raise BadInput(f"{bounded}: {value:g} given; it must be at most 1 if estimator={estimator!r}")
         self.margin, self.estimator, self.level, self.step = margin, estimator, level, step
         self.register_buffer("states", torch.zeros(len(targets), dtype=torch.float64))
 

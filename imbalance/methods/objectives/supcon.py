@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from imbalance.config.schema import Count, NonNegative, Positive, checked
 from imbalance.config.tags import Tags
+from imbalance.errors import BadInput
 from imbalance.methods.batch import Batch, Inputs, Loss
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import Objective, check_vectors, features_of, head_of
@@ -27,8 +28,13 @@ def supervised_contrastive(projections: Tensor, targets: Tensor, weights: Tensor
         targets: (B,) classes.
         weights: (B,) weights w of the examples; all anchors of an example have its weight.
         temperature: τ.
+
+    Raises:
+        BadInput: there is one view only, or a column has another length.
     """
     views = projections.shape[1]
+    if views < 2:
+        raise BadInput(f"projections: {views} view of each example given; give at least 2, of shape (B, V, D)")
     check_vectors(len(projections), targets=targets, weights=weights)
     points = at_least_float32(projections).flatten(0, 1)
     classes, weights = (column[:, None].expand(-1, views).flatten() for column in (targets, weights))

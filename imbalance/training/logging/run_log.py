@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, TextIO
 
 import numpy as np
@@ -26,14 +27,10 @@ from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.predictions_file import PredictionsFile
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import atomic_file, names_file, write_atomic
+from imbalance.utils.files import NEW_FOLDERS, atomic_file, missing_folders, names_file, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
-
-# Parents of run directories that this process has made. Runs that are trained together share parents, so the last run to
-# be refused removes them, though the first run made them.
-MADE_FOLDERS: set[Path] = set()
 
 
 class RunLog:
@@ -83,7 +80,7 @@ class RunLog:
         lock = None
         try:
             self._is_new = not self.directory.exists()
-            MADE_FOLDERS.update(folder for folder in self.directory.parents if not folder.exists())
+            NEW_FOLDERS.update(missing_folders(self.directory))
             lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
             self._check_modules()
@@ -96,10 +93,7 @@ class RunLog:
             metrics = open(self.directory / "metrics.jsonl", "ab", buffering=0, opener=regular_opener)
             self._claimed, lock = ClaimedFiles(text, metrics, lock), None
         except OSError as error:
-            raise BadInput(
-                f"config.work_dir: cannot write {error.filename or self.directory}: {error.strerror}; use "
-                "another work_dir, or make this one writable"
-            ) from None
+            raise _not_writable(error, self.directory) from None
         finally:
             if lock:
                 self._remove_if_new()
@@ -205,7 +199,8 @@ class RunLog:
         if self._is_new and not is_trained(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
             for folder in self.directory.parents:
-                if folder in MADE_FOLDERS:
+                # Several processes make the folders of runs, which are empty folders of work_dir if all runs are refused.
+                if folder in NEW_FOLDERS or Path(str(self.config.work_dir)) in folder.parents:
                     with suppress(OSError):  # another run has its directory there
                         folder.rmdir()
 
@@ -468,6 +463,26 @@ def is_trained(directory: Path) -> bool:
     metrics = directory / "metrics.jsonl"
     results = (directory / "summary.json").exists() or (metrics.exists() and metrics.stat().st_size > 0)
     return results or any((directory / "checkpoints").glob("*.pt"))
+
+
+def check_writable(directory: Path) -> None:
+    """Raise `BadInput` if the run directory `directory` does not exist and cannot be made; nothing is left behind."""
+    if directory.exists():  # perhaps a finished run on a read-only disk, which is only read
+        return
+    existing = next(folder for folder in directory.absolute().parents if folder.exists())
+    try:
+        with TemporaryDirectory(dir=existing):
+            pass
+    except OSError as error:
+        error.filename = str(directory)  # in place of the name of the temporary folder
+        raise _not_writable(error, directory) from None
+
+
+def _not_writable(error: OSError, directory: Path) -> BadInput:
+    return BadInput(
+        f"config.work_dir: cannot write {error.filename or directory}: {error.strerror}; use another work_dir, or make this "
+        "one writable"
+    )
 
 
 def check_directory_config(config: Experiment, directory: Path) -> None:

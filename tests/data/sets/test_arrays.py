@@ -245,6 +245,38 @@ def test_numbers_in_the_byte_order_of_another_machine_are_the_same_data(tmp_path
         assert torch.equal(one.inputs, two.inputs) and torch.equal(one.targets, two.targets)
 
 
+@pytest.mark.parametrize("kind", ["list", "fixed-size list"])
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_lists_of_numbers_in_a_file_or_frame_are_the_array_of_a_npz_file(tmp_path, ending, kind):
+    import pyarrow
+    import pyarrow.parquet
+
+    rng, values = np.random.default_rng(0), PEOPLE | dict(target="target", classes=("0", "1"), attributes=())
+    inputs, target = rng.normal(size=(12, 4)).astype(np.float32), np.repeat([0, 1, 0], 4)
+    part = np.resize(["train", "train", "val", "test"], 12)
+    np.savez(tmp_path / "x.npz", embedding=inputs, target=target, split=part)
+    lists = pyarrow.array(inputs.tolist(), pyarrow.list_(pyarrow.float32(), 4 if kind == "fixed-size list" else -1))
+    table = pyarrow.table({"embedding": lists, "target": target, "split": part})
+    if ending == "parquet":
+        pyarrow.parquet.write_table(table, tmp_path / "x.parquet")
+    else:
+        with pyarrow.ipc.new_file(tmp_path / "x.arrow", table.schema) as file:
+            file.write_table(table)
+    own, other = (arrays(str(tmp_path), 0, **values | dict(file=f"x.{end}")) for end in ("npz", ending))
+    for split in ("train", "val", "test"):
+        assert torch.equal(getattr(own, split).inputs, getattr(other, split).inputs)
+    for frame in (table, table.to_pandas(), {"embedding": list(inputs)}):
+        np.testing.assert_array_equal(frame_columns(frame)["embedding"], inputs)
+
+
+@pytest.mark.parametrize("lists", [[[1.0], [1.0, 2.0]], [["a"], ["b"]], [[1.0], None]], ids=["lengths", "texts", "gap"])
+def test_lists_that_are_no_rows_of_numbers_are_refused(lists):
+    column = np.empty(2, object)
+    column[:] = lists
+    with pytest.raises(BadInput, match="column 'x' has values of type list; a row must have a single value"):
+        frame_columns({"x": column})
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [

@@ -1,5 +1,7 @@
 """The data set "drawn": a given number of examples of every group, drawn anew at each seed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,27 @@ def test_features_are_standardised_by_the_drawn_training_examples(monkeypatch):
     (column,) = dataset.preprocessing["features"]["numeric"]
     np.testing.assert_allclose(column["mean"], chosen.mean(0), atol=1e-6)
     module.pooled.cache_clear()
+
+
+@pytest.mark.parametrize(("groups", "test_from"), [("source", "all"), ("source", "test"), ("conflicting", "all")])
+def test_drawn_examples_keep_their_evaluation_groups_unless_the_groups_are_made_anew(monkeypatch, groups, test_from):
+    raw = Dataset(split((90,) * 4, 0), split((40,) * 4, 1), split((30,) * 4, 2), ("a", "b"), tuple("wxyz"))
+    masks = {  # an example's evaluation groups follow from its first input, so that the draw can be checked
+        name: replace(part, eval_group_mask=torch.stack([part.inputs[:, 0] > 0, part.inputs[:, 0] > 1], 1))
+        for name, part in raw.splits.items()
+    }
+    raw = replace(raw, **masks, evaluation_names=("above 0", "above 1"))
+    monkeypatch.setattr(module, "build_source", lambda *_: raw)
+    module.pooled.cache_clear()
+    counts = dict(train_counts=(50, 5), val_counts=(3,), test_counts=(4,))
+    dataset = draw(source=dict(name="features", folder="f"), groups=groups, test_from=test_from, **counts)
+    module.pooled.cache_clear()
+    assert len(dataset.evaluation_names) == (2 if groups == "source" else 0)
+    for part in dataset.splits.values():
+        if groups == "source":
+            assert part.eval_group_mask.equal(torch.stack([part.inputs[:, 0] > 0, part.inputs[:, 0] > 1], 1))
+        else:
+            assert part.eval_group_mask is None
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,33 @@ def test_a_frame_for_each_split_is_the_whole_frame(kind):
     )
 
 
+@pytest.mark.parametrize("absent", [("val",), ("test",), ("val", "test")], ids=" ".join)
+def test_a_split_without_a_frame_is_drawn_from_train(absent):
+    """As from one frame whose column of splits lacks that split."""
+    columns, kept = typed(), [name for name in ("train", "val", "test") if name not in absent]
+    split = ["train" if name in absent else name for name in columns.pop("split")]
+    parts = {
+        name: {key: [v for v, s in zip(values, split) if s == name] for key, values in columns.items()} for name in kept
+    }
+    made = frame_dataset(parts, 3, target="income", attributes="sex")
+    order = [i for name in kept for i, s in enumerate(split) if s == name]
+    whole = {key: [values[i] for i in order] for key, values in columns.items()}
+    whole |= {"split": [split[i] for i in order]}
+    same(made, frame_dataset(whole, 3, target="income", attributes="sex", split="split"))
+
+
+def test_a_single_text_or_number_is_a_tuple_of_one():
+    columns = typed()
+    columns["age"] = [-999 if value is None else value for value in columns["age"]]
+    several = dict(target="income", split="split", numeric=("age",), categorical=("work",))
+    expected = frame_dataset(columns, 0, missing=("-999",), **several)
+    assert any("age" in note for note in expected.notes if "missing" in note)
+    for missing in (-999, (-999,), np.array([-999]), -999.0, "-999"):
+        same(frame_dataset(columns, 0, missing=missing, **several), expected)
+    single = {**several, "numeric": "age", "categorical": "work"}
+    same(frame_dataset(columns, 0, missing=("-999",), **single), expected)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_takes_a_frame_and_its_model_predicts_frames(config, kind):
     columns = typed()
@@ -163,6 +190,14 @@ def test_read_only_reversed_and_swapped_arrays_are_taken_without_a_warning():
 
 WRONG = {
     "no target": (dict(data=typed()), "data: a mapping with age, .* name the column of the classes too: target=…"),
+    "letters of a column": (dict(data={"a": [1.0, 2.0] * 60, "b": [1.0, 2.0] * 60, **typed()}, target="income", numeric="ab"), "no column 'ab'"),
+    "classes as one text": (dict(data=typed(), target="income", classes="low,high"), r"^classes: 'low,high' given; give the classes as a tuple"),
+    "no tuple of texts": (dict(data=typed(), target="income", missing=None), "^missing: None given; give a tuple of texts"),
+    "None in a tuple": (dict(data=typed(), target="income", categorical=("work", None)), "^categorical: .* given; give a tuple of texts"),
+    "a list as target": (dict(data=typed(), target=["income"]), r"^target: \['income'\] given; give the name of one column"),
+    "a fraction as text": (dict(data=typed(), target="income", val_fraction="0.1"), "^val_fraction: '0.1' given; give a number"),
+    "a fraction of True": (dict(data=typed(), target="income", test_fraction=True), "^test_fraction: True given; give a number"),
+    "another name of a split": (dict(data={"train": typed(), "valid": typed()}, target="income"), "^data: a mapping with train, valid given; give each data frame under"),
     "no data": (dict(target="income"), "data: NoneType given with target; these arguments need a data frame"),
     "an unknown target": (dict(data=typed(), target="wealth"), "no column 'wealth', which is needed; the columns are age"),
     "a typing error": (dict(data=typed(), target="income", atributes="sex"), "unknown argument 'atributes'; did you mean attributes"),
@@ -196,6 +231,13 @@ def test_whole_numbers_are_one_category_in_all_splits_of_any_type():
     data = frame_dataset({"train": whole, "val": other, "test": whole}, 0, target="y", attributes="sex")
     assert data.class_names == ("0", "1") and data.group_names == ("0, 1", "0, 2", "1, 1", "1, 2")
     assert torch.equal(data.val.groups, data.train.groups) and torch.equal(data.val.inputs, data.train.inputs)
+
+
+def test_a_typed_category_stays_one_if_each_split_has_a_frame():
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"code": pandas.Categorical([3, 7] * 4), "y": [0, 1] * 4})
+    data = frame_dataset({"train": frame, "val": frame, "test": frame}, 0, target="y")
+    assert data.train.inputs.tolist() == [[1, 0], [0, 1]] * 4
 
 
 def test_masked_values_of_a_frame_are_missing_values():

@@ -197,6 +197,25 @@ def test_values_that_no_8_bits_can_stand_for_are_refused(tmp_path, values, words
         decode(tmp_path / "deep.tif", Recipe("L", CONVERT))
 
 
+def test_images_of_formats_that_are_not_read_are_counted_and_said(tmp_path, capsys):
+    make_folder(tmp_path)
+    root = tmp_path / "birds"
+    before = sum(map(len, folder(str(tmp_path), 0, **FOLDER).splits.values()))
+    image = next(path for path in sorted(root.rglob("*.png")) if path.parent.name == "land")
+    Image.open(image).convert("RGB").save(image.with_name("windows.jfif"), "JPEG")  # the name that Windows gives JPEGs
+    for name in ("phone.HEIC", "web.avif", "notes.txt", ".hidden.avif"):
+        image.with_name(name).touch()
+    dataset = folder(str(tmp_path), 0, **FOLDER)
+    assert sum(map(len, dataset.splits.values())) == before + 1
+    (note,) = dataset.notes
+    place = image.parent.relative_to(root)
+    assert note.startswith(f"{root}: 2 images left out, because images that end in .")
+    assert f"such as {place / 'phone.HEIC'}; convert them" in note
+    flags = [f"--config.data.{key}={value}" for key, value in FOLDER.items() if key != "augment"]
+    call(["data", "verify", "--config=folder_ce", f"--config.data_dir={tmp_path}", *flags])
+    assert f"note: {note}" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("place", [".", "train"])
 def test_an_image_beside_the_folders_is_noted(tmp_path, place, capsys):
     make_folder(tmp_path)

@@ -53,6 +53,38 @@ def test_groups_that_mix_classes_are_crossed_with_the_classes():
     assert kept.group_names == ("a", "b", "c") and torch.equal(kept.test.groups, 2 - kept.test.targets)
 
 
+@pytest.mark.parametrize(
+    ("shift", "names", "message"),
+    [
+        (1, None, "^data: the targets are 1, 2, 3, but whole numbers are positions in class_names, from 0, and each must occur; "),
+        (10**9, None, "^data: the targets are 1000000000, "),
+        (1, ("a", "b", "c"), "^class_names: 3 names given, and the data has the label 3; whole numbers are positions in "),
+        (0, ("a", "a", "b"), "^class_names: 'a' is given 2 times; give each label a name of its own$"),
+    ],
+)  # fmt: skip
+def test_targets_that_are_no_positions_and_names_given_twice_are_refused(shift, names, message):
+    data = {name: (inputs, targets + shift) for name, (inputs, targets) in parts().items()}
+    with pytest.raises(BadInput, match=message):
+        as_dataset(data, names)
+    text = {name: (inputs, targets.numpy().astype(str)) for name, (inputs, targets) in data.items()}
+    if names is None:  # the advice of the message
+        assert as_dataset(text).class_names == tuple(str(i + shift) for i in range(3))
+    elif len(set(names)) < 3:
+        with pytest.raises(BadInput, match=message):
+            as_dataset(text, names)
+
+
+def test_groups_may_be_any_whole_numbers_and_their_names_occur_once():
+    data = {name: (inputs, targets, 10**9 * (targets // 2) + 3) for name, (inputs, targets) in parts().items()}
+    made = as_dataset(data)
+    assert made.group_names == ("0, 3", "1, 3", "2, 1000000003")
+    nested = {name: (inputs, targets, 5 * targets) for name, (inputs, targets) in parts().items()}
+    made = as_dataset(nested)
+    assert made.group_names == ("0", "5", "10") and torch.equal(made.val.groups, made.val.targets)
+    with pytest.raises(BadInput, match="^group_names: 'g' is given 2 times"):
+        as_dataset(nested, group_names=("g", "g"))
+
+
 def changed(change):
     data = parts()
     change(data)
@@ -88,6 +120,13 @@ def changed(change):
         (
             changed(lambda d: d.update(val=(np.eye(12, 5)[::-1] * 1e39, torch.arange(12)))),
             "row 7 of the inputs .* too large for float32",
+        ),
+        (
+            {
+                name: (torch.zeros(12, 8, 9, 3, dtype=torch.uint8), torch.arange(12) % 3)
+                for name in ("train", "val", "test")
+            },
+            r"data\['train'\]: .*shape \(12, 8, 9, 3\), whose last axis seems to be the channels",
         ),
         ({}, "data: an empty mapping given; a Dataset"),
         (changed(lambda d: d.update(test=(*d["test"], d["test"][1]))), r"data\['train'\]: no groups given"),

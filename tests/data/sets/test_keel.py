@@ -69,6 +69,26 @@ def test_only_the_columns_that_inputs_names_are_inputs(tmp_path):
     assert load(SECTION, str(tmp_path), 0).train.inputs.shape[1] == 2
 
 
+@pytest.mark.parametrize(
+    ("row", "place"),
+    [("3, coupé, 1.0, negative", "Body style is 'coupé'"), ("3, sedan, 1.0, neutral", "Class is 'neutral'")],
+)
+def test_a_category_that_no_attribute_lists_is_refused_with_its_line(tmp_path, row, place):
+    """A misspelt category became a category of its own, and a misspelt class a third class."""
+    path = write_cars(tmp_path, extra=f"{row}\n")
+    with pytest.raises(DataProblems) as error:
+        read_dat(path)
+    assert str(error.value) == (
+        f"{path} line 49: {place}, which its line @attribute does not list; correct the value or the list"
+    )
+
+
+def test_categories_may_be_quoted_and_a_missing_one_is_none_of_them(tmp_path):
+    head = HEAD.replace("{sedan, hatch back, wagon}", "{'sedan', \"hatch back\", wagon}")
+    path = write_cars(tmp_path, head=head, extra="3, 'wagon', 1.0, negative\n3, ?, 1.0, negative\n")
+    assert len(read_dat(path)[0]) == 42
+
+
 def test_known_counts_are_compared(tmp_path, monkeypatch):
     write_cars(tmp_path)
     monkeypatch.setattr(module, "known_tables", lambda: {"cars": (32, 9)})

@@ -14,7 +14,7 @@ from imbalance.data.files import csv_records
 from imbalance.data.tables import csv_columns
 from imbalance.data.tables.columns import read_columns
 from imbalance.data.tables.csv_columns import read_csv_columns, scan
-from imbalance.data.tables.values import Categories, number
+from imbalance.data.tables.values import CODE, Categories, number
 from imbalance.errors import BadInput
 
 CELLS = st.one_of(
@@ -49,10 +49,10 @@ def as_module_csv_reads(monkeypatch, *arguments):
 def outcome(read):
     """Return the columns that `read` returns as text, or the message of its error."""
     try:
-        columns, length = read()
+        columns, length, codes = read()
     except BadInput as error:
         return str(error)
-    return length, {name: (type(column), texts(column)) for name, column in columns.items()}
+    return length, codes, {name: (type(column), texts(column)) for name, column in columns.items()}
 
 
 def check_both(path, text, missing):
@@ -74,8 +74,8 @@ def test_pyarrow_and_module_csv_read_the_cells_that_were_written(tmp_path_factor
     if quoting == csv.QUOTE_MINIMAL:  # the module writes a lone carriage return without quotation marks
         rows = [[cell.replace("\r", "") for cell in row] for row in rows]
     path = write(tmp_path_factory.mktemp("csv") / "table.csv", rows, end=end, quoting=quoting)
-    length, columns = check_both(path, ("c0",), missing)
-    assert length == len(rows)
+    length, codes, columns = check_both(path, ("c0",), missing)
+    assert length == len(rows) and all(CODE.match(code) for code in codes.values())
     for i, (kind, values) in enumerate(columns.values()):
         for row, value in zip(rows, values):
             if kind is Categories:
@@ -97,7 +97,7 @@ def test_a_table_of_numbers_is_read_by_pyarrow_alone(tmp_path, monkeypatch):
     pytest.importorskip("pyarrow")
     monkeypatch.setattr(csv_columns, "text_blocks", None)
     path = write(tmp_path / "table.csv", [["1", 'a "b", c'], ["2.5", "d"]], quoting=csv.QUOTE_ALL)
-    columns, _ = read_csv_columns(path, ",", (), ())
+    columns, _, _ = read_csv_columns(path, ",", (), ())
     assert columns["c0"].tolist() == [1, 2.5] and texts(columns["c1"]) == ['a "b", c', "d"]
 
 
@@ -128,12 +128,12 @@ def test_a_code_or_a_formatted_number_is_no_number(text):
 def test_a_column_that_begins_with_numbers_and_goes_on_with_text_keeps_its_text(tmp_path, monkeypatch):
     path = write(tmp_path / "table.csv", [["01", "1"]] * 6 + [["x", "2"]] + [["02", "3"]] * 3)
     monkeypatch.setattr(csv_columns, "BLOCK_CELLS", 4)
-    columns, _ = as_module_csv_reads(monkeypatch, path, ",", (), ())
+    columns, _, _ = as_module_csv_reads(monkeypatch, path, ",", (), ())
     assert texts(columns["c0"]) == ["01"] * 6 + ["x"] + ["02"] * 3 and columns["c1"].tolist() == [1] * 6 + [2] + [3] * 3
 
 
 def test_a_column_without_numbers_is_text(tmp_path):
-    columns, _ = read_csv_columns(write(tmp_path / "table.csv", [["", "?"], ["", ""]]), ",", (), ("", "?"))
+    columns, _, _ = read_csv_columns(write(tmp_path / "table.csv", [["", "?"], ["", ""]]), ",", (), ("", "?"))
     assert texts(columns["c0"]) == ["", ""] and texts(columns["c1"]) == ["?", ""]
 
 

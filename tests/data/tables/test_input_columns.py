@@ -1,5 +1,6 @@
 """Which columns become inputs: row numbers and identifiers do not, and numbers in other forms are refused."""
 
+from datetime import timedelta
 from fractions import Fraction
 
 import numpy as np
@@ -8,7 +9,7 @@ from helpers.data_files import people, write_csv
 
 from imbalance.data.problems import DataProblems
 from imbalance.data.sets.arrays import arrays
-from imbalance.data.tables.columns import frame_columns
+from imbalance.data.tables.columns import frame_columns, join_columns, read_columns
 from imbalance.data.tables.encoding import (
     decode_row,
     encoding_notes,
@@ -46,6 +47,81 @@ def test_codes_are_categories(tmp_path, codes):
     made = dataset(tmp_path, {"code": np.resize(codes, 120).astype(object)})
     features = made.preprocessing["features"]["categorical"]
     assert [column["values"] for column in features if column["column"] == "code"] == [sorted(codes)]
+
+
+@pytest.mark.parametrize("has_pyarrow", [True, False])
+def test_codes_with_leading_zeros_are_told_by_column(tmp_path, has_pyarrow, monkeypatch):
+    """The codes 007 and 7 became one number, and nothing was said."""
+    if not has_pyarrow:
+        monkeypatch.setattr("imbalance.data.tables.csv_columns.find_spec", lambda name: None)
+    text = {"zip": ["10001", "00123"], "rate": ["00.5", "1"], "zero": ["0", "10"], "small": ["0.5", "-0"]}
+    extra = {name: np.resize(np.array(values, dtype=object), 120) for name, values in text.items()}
+    made = dataset(tmp_path, extra)
+    told = [note for note in made.notes if "codes" in note]
+    assert told == [
+        "column 'zip' has codes such as 00123, which are read as numbers; to keep the codes, name all inputs in "
+        "config.data.numeric and config.data.categorical"
+    ]
+    kept = dataset(tmp_path, extra, numeric=("hours",), categorical=("zip",))
+    assert kept.preprocessing["features"]["categorical"][0]["values"] == ["00123", "10001"]
+    assert not [note for note in kept.notes if "codes" in note]
+    told = choose_inputs(frame_columns(extra), list(extra), ()).notes  # pyright: ignore[reportArgumentType]
+    assert [note.partition(";")[0] for note in told] == [
+        "column 'zip' has codes such as 00123, which are read as numbers"
+    ]
+
+
+def test_durations_are_seconds_in_every_kind_of_table(tmp_path):
+    """They were left out as identifiers, or were categories, and no config could make them numbers."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    waits = [timedelta(seconds=90 * i) if i != 2 else None for i in range(6)]
+    expected = np.array([0, 90, np.nan, 270, 360, 450])
+    frame = pandas.DataFrame({"wait": waits})
+    table = pyarrow.table({"wait": waits})
+    parquet.write_table(table, tmp_path / "a.parquet")
+    with pyarrow.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    np.savez(tmp_path / "a.npz", wait=np.array(waits, dtype="timedelta64[ms]"))
+    kinds = {f"pandas {unit}": frame_columns(frame.astype(f"timedelta64[{unit}]")) for unit in ("ns", "us", "s")}
+    kinds |= {"objects": frame_columns({"wait": np.array(waits, dtype=object)})}
+    kinds |= {"polars": frame_columns(polars.DataFrame({"wait": waits})), "pyarrow": frame_columns(table)}
+    kinds |= {suffix: read_columns(tmp_path / f"a.{suffix}") for suffix in ("parquet", "arrow", "npz")}
+    for kind, columns in kinds.items():
+        assert np.array_equal(np.asarray(columns["wait"], float), expected, equal_nan=True), kind
+        assert choose_inputs(columns, ["wait"], ("", "nan")).numeric == ("wait",), kind
+
+
+def test_dates_and_times_are_told_by_column_with_what_to_write():
+    pandas = pytest.importorskip("pandas")
+    days = pandas.date_range("2020-01-30", periods=40)
+    frame = pandas.DataFrame({
+        "day": days, "ns": days.astype("datetime64[ns]"), "month": days.to_period("M"), "zone": days.tz_localize("UTC"),
+        "hour": [f"{i % 24:02}:00" for i in range(40)], "text": days.astype(str), "day_of_week": days.day_name(),
+    })  # fmt: skip
+    chosen = choose_inputs(frame_columns(frame), list(frame.columns), ("", "nan"))
+    assert chosen.numeric == () and chosen.categorical == ("month", "hour", "day_of_week")
+    told = {note.split("'")[1]: note for note in chosen.notes}
+    assert told.keys() == {"day", "ns", "month", "zone", "hour", "text"}
+    assert all("write these in their place, such as the days since a fixed day" in note for note in told.values())
+
+
+def test_columns_of_a_type_of_categories_are_categories(tmp_path):
+    """Categories that are numbers became numbers."""
+    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    frame = pandas.DataFrame({"ward": pandas.Categorical([3, 1, 2] * 5), "id": pandas.Categorical(range(15)), "n": 1.0})
+    table = pyarrow.Table.from_pandas(frame)
+    with pyarrow.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    text = polars.DataFrame({name: frame[name].astype(str).to_list() for name in ("ward", "id")})
+    kinds = {"pandas": frame_columns(frame), "pyarrow": frame_columns(table)}
+    kinds |= {"polars": frame_columns(text.cast(polars.Categorical))}
+    parquet.write_table(text.cast(polars.Categorical).to_arrow(), tmp_path / "a.parquet")
+    kinds |= {suffix: read_columns(tmp_path / f"a.{suffix}") for suffix in ("parquet", "arrow")}
+    kinds |= {"joined": join_columns([frame_columns(frame), frame_columns(frame)])}
+    for kind, columns in kinds.items():
+        assert choose_inputs(columns, ["ward", "id"], ("", "nan")).categorical == ("ward", "id"), kind
 
 
 @pytest.mark.parametrize("form", ['"{0},5"', '"1,{0:03}"', "{0}%", "{0} %", "${0}", '"1.{0:03},5"', "€{0}"])

@@ -50,6 +50,14 @@ def test_logit_adjustment_takes_the_prior_s_logarithm_from_the_logits():
     assert weight.equal(head.weight)
 
 
+def test_tau_normalisation_keeps_a_vector_of_zeros():
+    """0/0 made its weights nan."""
+    head = torch.nn.Linear(2, 2)
+    head.weight.data = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
+    weight = HEADS["tau_normalised"](head, tau=1.0).weight
+    torch.testing.assert_close(weight.detach(), torch.tensor([[0.6, 0.8], [0.0, 0.0]]))
+
+
 def test_tau_normalisation_makes_norms_equal_at_one():
     data, head = dataset(), torch.nn.Linear(6, 2)
     weight, bias = make(dict(name="tau_normalised", tau=1.0), data, head)

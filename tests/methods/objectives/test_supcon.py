@@ -92,6 +92,11 @@ def test_one_example_has_its_other_view_as_its_only_positive():
     assert supervised_contrastive(projections, torch.tensor([0]), torch.ones(1), 0.1).item() == 0
 
 
+def test_one_view_is_refused():
+    with pytest.raises(BadInput, match="1 view of each example given; give at least 2"):
+        supervised_contrastive(torch.ones(2, 1, 3), torch.tensor([0, 1]), torch.ones(2), temperature=0.1)
+
+
 def test_half_precision_and_small_temperatures_stay_finite():
     projections = nn.functional.normalize(torch.randn(8, 2, 4), dim=2).bfloat16().requires_grad_()
     value = supervised_contrastive(projections, torch.arange(8) % 2, torch.ones(8), 0.001)
