@@ -16,7 +16,6 @@ from imbalance.data.population import SPLITS, population_problems
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
-    Columns,
     check_label_columns,
     frame_columns,
     group_name,
