@@ -248,6 +248,7 @@ def outcome_text(folder: Path) -> str:
     usual, uses = times.most_common(1)[0]
     choices = "; ".join(f"{method}, for {counted(count, 'base')}" for method, count in times.most_common())
     largest = int(np.abs(gains["c"]).argmax())
+    after, without = results.p_after_choice(usual), results.p_after_choice(usual, largest)
     single = results.tested == 1
     on_more = results.difference(usual, THRESHOLDS, ~single).points()
     same_network = results.difference(ADJUSTED, ADJUSTED._replace(at_val=True))
@@ -266,8 +267,8 @@ def outcome_text(folder: Path) -> str:
         f"The interval and the p-value of (c) do not allow for the choice: {uses} of {len(names)} bases chose {usual}, so (c) is "
         f"nearly the difference of the best of {len(CANDIDATES)} candidates, found with the test data of all bases. A permutation "
         f"that flips the signs of bases, and takes the largest |t| of all candidates, allows for it: p = "
-        f"{results.p_after_choice(usual):.2g} for {usual}, before any correction for the five contrasts. Without {names[largest]} it "
-        f"is {results.p_after_choice(usual, largest):.2g}, so what (c) shows depends on this base.\n\n"
+        f"{after:.2g} for {usual}, before any correction for the five contrasts. Without {names[largest]} it "
+        f"is {without:.2g}{', so what (c) shows depends on this base' if (after < 0.05) != (without < 0.05) else ''}.\n\n"
         f"Not planned: the median over bases, and the mean without the base with the largest absolute difference, are, in "
         f"points, {'; '.join(without_largest(key) for key in 'abc')}. {counted(int(single.sum()), 'table')} of "
         f"{len(single)} {'has' if single.sum() == 1 else 'have'} a single test example of the smallest class; on the other tables, "
