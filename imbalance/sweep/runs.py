@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from itertools import pairwise
 from math import ceil, isnan, nan
+from multiprocessing.connection import Connection
+from multiprocessing.connection import wait as wait_for_any
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ from imbalance.utils.files import NEW_FOLDERS, missing_folders
 from imbalance.utils.output import counted
 
 SAVE_EVERY = 30.0  # seconds between two writes of a table of results
+END_AFTER = 5.0  # seconds that workers have to end by themselves after a refusal, so that refused runs remove folders
 
 
 class Run(NamedTuple):
@@ -291,6 +294,9 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
     most OMP_NUM_THREADS if that is set. Each worker sees one GPU, or none if the machine has none. With fewer GPUs
     than workers, several workers share a GPU. With more GPUs than workers, some GPUs stay idle.
 
+    If an exception leaves the context, no further call begins. The workers have END_AFTER seconds to end their calls. Then
+    SIGTERM ends the workers that still run, so that no file changes after the exception.
+
     Args:
         processes: number of processes that train a run of a worker together. If it is above 1 and the machine has GPUs,
             each worker sees this number of GPUs, and shares them with no other worker.
@@ -304,11 +310,17 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
     share = max(1, (os.cpu_count() or 1) // (n * processes))
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
-        with workers.WorkerPool(n, _begin, (workers.SPAWN.Value("i", 0), gpus, new_folders)) as pool:
+        until_closed, end_of_pool = workers.SPAWN.Pipe(duplex=False)
+        arguments = workers.SPAWN.Value("i", 0), gpus, new_folders, until_closed
+        with until_closed, end_of_pool, workers.WorkerPool(n, _begin, arguments) as pool:
             try:
                 yield pool
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
+                timer = threading.Timer(END_AFTER, end_of_pool.close)
+                timer.start()
+                pool.shutdown(wait=True, cancel_futures=True)
+                timer.cancel()
+                timer.join()
                 raise
     finally:
         if before is None:
@@ -317,30 +329,31 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _begin(counter, gpus: list[str], new_folders: Sequence[Path]) -> None:
-    """Set up a worker process: choose its GPU, and end the worker when its parent ends.
+def _begin(counter, gpus: list[str], new_folders: Sequence[Path], until_closed: Connection) -> None:
+    """Set up a worker process: choose its GPU, and end the worker when its parent ends or closes a pipe.
 
     Args:
         counter: number of workers that have begun, shared by all workers.
         gpus: values of CUDA_VISIBLE_DEVICES, of which each worker takes the next, and after the last the first again.
         new_folders: as for `worker_pool`.
+        until_closed: end of the pipe to read from.
     """
     NEW_FOLDERS.update(new_folders)
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[index % len(gpus)]
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(until_closed,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
-    """Wait for the parent process to end, then send SIGTERM to this process until it ends.
+def _end_with_parent(until_closed: Connection) -> None:
+    """Wait for the parent process to end or to close a pipe, then send SIGTERM to this process until it ends.
 
     A killed parent cannot stop its workers. At the first signal a worker saves a checkpoint, at the second it ends.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None, "runs in a worker, which has a parent"
-    parent.join()
+    wait_for_any([parent.sentinel, until_closed])
     while True:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(1)

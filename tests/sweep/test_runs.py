@@ -2,6 +2,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from math import isnan
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers.surroundings import surroundings
+from helpers.writing import write_for
 
 from imbalance.cli.main import call
 from imbalance.config.resolve import load, run_directory
@@ -185,6 +187,22 @@ def test_runs_are_divided_into_batches_that_keep_every_worker_busy(tmp_path):
 def test_evaluations_leave_out_a_line_that_a_kill_cut_short(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
     assert evaluations_of(tmp_path) == [{"epoch": 1}]
+
+
+def test_no_worker_writes_after_the_refusal_of_another_run(tmp_path, monkeypatch):
+    """A worker that soon ends by itself is waited for, and a worker that goes on is ended."""
+    monkeypatch.setattr(sweep_runs, "END_AFTER", 1.0)
+    short, long = tmp_path / "short", tmp_path / "long"
+    with pytest.raises(BadInput, match="refused"), worker_pool(2) as pool:
+        pool.submit(write_for, short, 0.5)
+        pool.submit(write_for, long, 30)
+        while not (short.exists() and long.exists()):
+            time.sleep(0.01)
+        raise BadInput("refused")
+    written = long.stat().st_size
+    assert short.with_suffix(".ended").exists()
+    time.sleep(0.3)
+    assert long.stat().st_size == written and not long.with_suffix(".ended").exists()
 
 
 @pytest.mark.parametrize(
