@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from imbalance.config.schema import flatten
+from imbalance.errors import BadInput
 from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_head, method_values, section
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
@@ -20,11 +21,11 @@ from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.sweep.runs import Run, make_batches, make_run, run_and_keep
 
 STUDY = "every_method"
-IDENTITY = ("name", "overrides", "seed")
+IDENTITY = ("name", "overrides", "seed")  # columns that tell runs apart; see `run_and_keep`
 CONFIG = "drawn_erm"
 # Columns of `kept_results.row_of` that a row of this table has, too.
 ABOUT_RUN = (
-    "name", "overrides", "seed", "data", "lr", "epochs", "status", "train counts", "seconds", "together", "threads", "processor",
+    "name", "overrides", "seed", "data", "lr", "epochs", "config", "status", "train counts", "seconds", "together", "threads", "processor",
     "device", "precision", "versions", "commit",
 )  # fmt: skip
 SCORES = {"worst group": "worst_group_accuracy", "balanced": "balanced_accuracy"}  # by rule and by column
@@ -335,16 +336,28 @@ def train_windows(
     stacked: int,
     folder: Path,
 ) -> None:
-    """Train the runs of the current windows of methods on a data set that have no row yet, and keep their rows."""
+    """Train the runs of the current windows of methods on a data set that have no row yet, and keep their rows.
+
+    Raises:
+        BadInput: a run has the data set, method, learning rate and seed of a row, but other values of `common`.
+    """
     data, rows = DATA[name], kept_results.read(STUDY, folder)
     runs: list[Run] = []
     keys: dict[Path, tuple[str, str, int]] = {}
     for method in methods:
         of_method = [row for row in rows if row["set"] == name and row["method"] == method]
+        kept = {(int(row["exponent"]), int(row["seed"])): row["overrides"] for row in of_method}
         exponents = {e for rule in set(rules_of(data).values()) for e in window(of_method, data, method, rule)}
         for seed, exponent in itertools.product(range(seeds), sorted(exponents)):
             run = make_run(CONFIG, {**common, **run_values(data, method, exponent)}, seed, work_dir)
+            overrides = run.directory.parent.name
+            if kept.get((exponent, seed), overrides) != overrides:  # tables would mix both settings
+                given = ", ".join(f"--config.{key}" for key in common) or "changed settings of this experiment"
+                raise BadInput(
+                    f"{kept_results.file_of(STUDY, folder)} has a row of {method} on {name}, seed {seed}, without {given}; "
+                    "type --results=<another folder> for these runs"
+                )
             keys[run.directory] = name, method, exponent
             runs.append(run)
     batches = make_batches(runs, jobs, stacked)
-    run_and_keep(batches, jobs, STUDY, folder, IDENTITY, partial(to_row, keys=keys))
+    run_and_keep(batches, jobs, STUDY, folder, IDENTITY, partial(to_row, keys=keys), own_columns=("set", "exponent"))

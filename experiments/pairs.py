@@ -61,8 +61,8 @@ EQUIVALENCE = (
     0.005  # half a point; two methods are level if the whole interval of their difference is within ± this margin
 )
 
-# The columns of results/pairs.csv.gz that together identify a run.
-IDENTITY = ("name", "seed", "classes", "exponent", "lr", "batch size", "epochs")
+# The columns of results/pairs.csv.gz that tell the runs of this experiment apart; see `run_and_keep`.
+IDENTITY = ("name", "seed", "classes", "exponent", "lr")
 
 
 # The runs

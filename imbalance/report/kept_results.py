@@ -4,8 +4,8 @@
     imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
     imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
-A row has the experiment (config, overrides, seed, a digest of the data), how it was run (device, threads, processor,
-number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
+A row has the experiment (config, overrides, seed, digests of the data and of each section of the config), how it was run
+(device, threads, processor, number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
 during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
 those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
 uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it; the runs that
@@ -19,7 +19,9 @@ import functools
 import gzip
 import hashlib
 import io
+import json
 import math
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -30,7 +32,15 @@ from filelock import FileLock
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.renamed import RENAMED
-from imbalance.config.resolve import as_file_name, config_file, defining_values, load, resolve
+from imbalance.config.resolve import (
+    as_file_name,
+    config_file,
+    defining_values,
+    load,
+    resolve,
+    upgrade_saved_config,
+    without_added_keys,
+)
 from imbalance.config.run_directory import read_predictions, read_run_config
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput, Damaged
@@ -56,6 +66,7 @@ CONFIG_COLUMNS = {  # column of a row: key of the config
     "exponent": "weights.exponent", "lr": "optim.lr", "momentum": "optim.momentum", "batch size": "trainer.batch_size",
     "epochs": "trainer.epochs",
 }  # fmt: skip
+CONFIG_DIGESTS = "config"  # column of the digests of the config; rows of older versions have no such cell
 
 
 def row_of(directory: Path) -> Row | None:
@@ -70,7 +81,7 @@ def row_of(directory: Path) -> Row | None:
     row = {
         "name": directory.absolute().parts[-3], "overrides": directory.absolute().parts[-2], "seed": config["seed"],
         "data": digest(directory) if summary["status"] == "done" else "",
-        **settings(config),
+        **settings(config), CONFIG_DIGESTS: config_digests(config),
         "status": summary["status"], "epoch": summary["epoch"], "interpolation epoch": summary["interpolation_epoch"],
         "groups": "|".join(summary["groups"]["test"]),
         **{f"{split} counts": "|".join(map(str, counts.values())) for split, counts in summary["groups"].items()},
@@ -95,6 +106,19 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the config's value for each column in CONFIG_COLUMNS, by column; None if the config has no such key."""
     flat = flatten(config)
     return {column: flat.get(key) for column, key in CONFIG_COLUMNS.items()}
+
+
+def config_digests(config: Mapping[str, Any]) -> str:
+    """Return a digest of each section of a config, as text such as "data=1b2f05a7 optim=9c41d0e3".
+
+    The seed is left out, and so are the sections that say where a run reads and writes.
+
+    Args:
+        config: content of a config.json, of this version or an older one.
+    """
+    values = without_added_keys(defining_values(upgrade_saved_config(dict(config))))
+    texts = {key: json.dumps(value, sort_keys=True) for key, value in sorted(values.items()) if key != "seed"}
+    return " ".join(f"{key}={hashlib.sha256(text.encode()).hexdigest()[:8]}" for key, text in texts.items())
 
 
 def accuracies(prefix: str, metrics: dict[str, Any], split: str) -> dict[str, Any]:
@@ -243,17 +267,47 @@ def check_settings(row: Row, known: Mapping[tuple[str, ...], Row]) -> None:
     Args:
         known: rows by key; see `key_of`.
     """
-    other = known.get(key_of(row), row)
-    changed = [
-        f"{column} {row[column]} instead of {other[column]}"
-        for column in CONFIG_COLUMNS
-        if row.get(column) and other.get(column) and not _same(row[column], other[column])
-    ]
-    if changed:
+    if changed := differences(row, known.get(key_of(row), row)):
         raise BadInput(
             f"{row['name']}/{row['overrides']}/seed={row['seed']}: another run has this name and other values: "
             f"{', '.join(changed)}; give the changed config file another name, and train with that"
         )
+
+
+def differences(row: Row, other: Row) -> list[str]:
+    """Return texts that name the config values in which two rows of a config differ, or the sections; [] if they are equal.
+
+    Cells that one of the rows lacks are not compared, because older rows have fewer columns.
+    """
+    columns = [column for column in CONFIG_COLUMNS if row.get(column) and other.get(column)]
+    changed = [
+        f"{column} {row[column]} instead of {other[column]}"
+        for column in columns
+        if not _same(row[column], other[column])
+    ]
+    # Versions write the same value otherwise in the name of a run directory, so compare what has a column by its column.
+    compared = {CONFIG_COLUMNS[column] for column in columns}
+    texts, other_texts = _overrides_by_key(row), _overrides_by_key(other)
+    changed += [
+        f"{texts.get(key, f'no {key}')} instead of {other_texts.get(key, f'no {key}')}"
+        for key in sorted(texts.keys() | other_texts.keys())
+        if key not in compared and texts.get(key) != other_texts.get(key)
+    ]
+    if row.get(CONFIG_DIGESTS) and other.get(CONFIG_DIGESTS):
+        texts, other_texts = (_values_of(cells[CONFIG_DIGESTS].replace(" ", ",")) for cells in (row, other))
+        sections = [key for key in sorted(texts.keys() | other_texts.keys()) if texts.get(key) != other_texts.get(key)]
+        changed += [f"other values in config.{key}" for key in sections]
+    return changed
+
+
+def _overrides_by_key(row: Row) -> dict[str, str]:
+    """Return each override of a row, such as "optim.lr=0.1", by its key.
+
+    The end of a name that was cut has the key "other overrides": its last key may be cut, and further keys are in its hash.
+    """
+    parts = [part for part in row["overrides"].split(",") if part not in ("", "default")]
+    cut = parts.pop() if re.search("-[0-9a-f]{12}$", row["overrides"]) else ""
+    return {part.partition("=")[0]: part for part in parts} | ({"other overrides": cut} if cut else {})
 
 
 def key_of(row: Row) -> tuple[str, ...]:

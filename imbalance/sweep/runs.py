@@ -168,31 +168,50 @@ def run_and_keep(
     folder: Path,
     identity: Sequence[str],
     to_row: Callable[[Path], Row | None] = kept_results.row_of,
+    own_columns: Sequence[str] = (),
 ) -> None:
     """Train the runs that have no row in <folder>/<table>.csv.gz, and add a row for each trained run.
 
-    Rows are added every SAVE_EVERY seconds, so that a stop loses little. If the code has uncommitted changes, raise
-    `BadInput` before training. Also raise it if a run that was finished earlier has code that cannot be checked out.
+    Rows are added every SAVE_EVERY seconds, so that a stop loses little. Before training, raise `BadInput` if the code has
+    uncommitted changes, or if the row of a run differs from the run in a config value that is no column of `identity`.
+    Also raise it if a run that was finished earlier has code that cannot be checked out.
 
     Args:
         batches: lists of runs; the runs of a list are trained as one stacked model.
         jobs: number of worker processes.
         table: name of the table, such as "pairs".
         folder: folder that holds the tables of results, such as results/.
-        identity: columns of the table; two rows with equal cells in these columns are the same run.
+        identity: columns of the table that tell the runs of the experiment apart. All other config values must be equal,
+            or the tables and figures of the experiment would mix settings.
         to_row: function from the directory of a finished run to its row.
+        own_columns: columns of the table that have the name of a column of `kept_results.row_of`, but another meaning.
     """
 
-    def identity_of(run: Run) -> tuple[str, ...]:
+    def identity_of(row: Row) -> tuple[str, ...]:
+        return tuple(row[column] for column in identity)
+
+    def is_kept(run: Run) -> bool:
         name, overrides = run.directory.parts[-3:-1]
-        row = {"name": name, "overrides": overrides, "seed": run.config.seed}
-        row |= kept_results.settings(run.config.to_dict())
-        return tuple(kept_results.text(row[column]) for column in identity)
+        config = run.config.to_dict()
+        cells = {"name": name, "overrides": overrides, "seed": run.config.seed, **kept_results.settings(config)}
+        row = {column: kept_results.text(value) for column, value in cells.items() if column not in own_columns}
+        rows = kept.get(identity_of(row), [])
+        if any(other.get(kept_results.CONFIG_DIGESTS) for other in rows):
+            row[kept_results.CONFIG_DIGESTS] = kept_results.config_digests(config)
+        for other in rows:
+            if changed := kept_results.differences(row, other):
+                raise BadInput(
+                    f"{kept_results.file_of(table, folder)} has the row of another run of {name}, seed {run.config.seed}: "
+                    f"{', '.join(changed)}; type --results=<another folder> for runs with other values"
+                )
+        return bool(rows)
 
     from imbalance.training.state.provenance import clean_commit  # here, because it imports torch
 
-    kept = {tuple(row[column] for column in identity) for row in kept_results.read(table, folder)}
-    missing = [[run for run in batch if identity_of(run) not in kept] for batch in batches]
+    kept: dict[tuple[str, ...], list[Row]] = {}
+    for row in kept_results.read(table, folder):
+        kept.setdefault(identity_of(row), []).append(row)
+    missing = [[run for run in batch if not is_kept(run)] for batch in batches]
     missing = [batch for batch in missing if batch]
     if not missing:
         return

@@ -276,14 +276,18 @@ def row_of_result(tmp_path, patch):
 
 
 def values_of_result(tmp_path, patch):
-    rows = []
-    for folder, sections in (("a", {}), ("b", {"optim": {"lr": 0.3}})):
-        directory = tmp_path / folder / "digits" / "default" / "seed=0"
-        train(digits(**sections), directory)
-        rows.append(kept_results.row_of(directory))
-    kept_results.add("rows", tmp_path, rows[:1])
-    with pytest.raises(BadInput, match="another run has this name and other values: lr 0.3 instead of"):
-        kept_results.add("rows", tmp_path, rows[1:])
+    changes = {"a": {}, "b": {"optim": {"lr": 0.3}}, "c": {"trainer": {"clip_norm": 9.0}}, "d": {}}
+    rows = {}
+    for folder, sections in changes.items():
+        config, directory = digits(**sections), tmp_path / folder / "digits" / "default" / "seed=0"
+        config.data_dir = folder
+        train(config, directory)
+        rows[folder] = kept_results.row_of(directory)
+    kept_results.add("rows", tmp_path, [rows["a"]])
+    for folder, words in (("b", "lr 0.3 instead of"), ("c", "other values in config.trainer; give")):
+        with pytest.raises(BadInput, match=f"another run has this name and other values: {words}"):
+            kept_results.add("rows", tmp_path, [rows[folder]])
+    assert kept_results.add("rows", tmp_path, [rows["d"]]) == 0
     return "refused"
 
 
@@ -319,7 +323,7 @@ CHANGES = {
     ("features", "`trainer.dtype`, `mixed_precision` and `tf32`, and the preprocessing of inputs"): arithmetic_of_features,
     ("features that are half extracted", "the key of the features"): partial_features,
     ("kept result", "name of the config, overrides, seed, and the rows, classes and groups of the data"): row_of_result,
-    ("kept result", "the values of a config file that the row has, such as `lr` and `loss`"): values_of_result,
+    ("kept result", "all values of the config file, except `work_dir`, `data_dir` and `logger`"): values_of_result,
     ("page of `imbalance watch`", "the files of each run"): page_of_watch,
 }  # fmt: skip
 

@@ -5,6 +5,7 @@ import json
 import pytest
 from helpers.every_method import row, rows_at
 
+from imbalance.errors import BadInput
 from imbalance.experiments import every_method_runs as every
 from imbalance.experiments.every_method_runs import DATA, EVERY, Data
 from imbalance.report import kept_results
@@ -73,6 +74,16 @@ def test_a_row_has_the_test_scores_at_the_best_epoch_on_val_and_one_run_repeats_
                 assert made[f"{rule}: {score}"] == kept_results.text(best[f"test/{name}"])
         assert made["last: balanced"] == kept_results.text(lines[-1]["test/balanced_accuracy"])
         assert made["representation"] == "columns" and made["train counts"] == "40|8|8|40"
+
+
+def test_a_run_with_other_values_is_not_put_beside_a_kept_one(tmp_path):
+    run = make_run(every.CONFIG, every.run_values(DATA["law"], "erm", -2), 0, "runs")
+    kept = row("erm", -2, 0, 0.5, 0.5, name="law") | {"overrides": run.directory.parent.name}
+    kept_results.add(every.STUDY, tmp_path, [kept], packed=True)
+    with pytest.raises(
+        BadInput, match="row of erm on law, seed 0, without --config.trainer.clip_norm; type --results=<another folder>"
+    ):
+        every.train_windows("law", ("erm",), {"trainer.clip_norm": 1.0}, 1, "runs", 1, 1, tmp_path)
 
 
 def test_all_methods_of_all_data_sets_have_valid_configs():

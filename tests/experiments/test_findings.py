@@ -136,9 +136,47 @@ def test_runs_that_results_has_are_not_asked_for_again(tmp_path, monkeypatch):
     monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
     settings = pairs.Settings(str(tmp_path), tmp_path, {}, 1)
     runs = [pairs.pair_run(settings, "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, seed) for seed in (0, 1)]
-    results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9)], packed=True)
+    kept = row(("poly", 1.0), "bag+coat", 1, 0.003, 0.9) | {"overrides": runs[1].directory.parent.name}
+    results.add(pairs.STUDY, tmp_path, [kept], packed=True)
     pairs.train(settings, [runs])
     assert [run.config.seed for run in asked] == [0]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("trainer.clip_norm", 1.0, "trainer.clip_norm=1.0 instead of no trainer.clip_norm"),
+        ("trainer.epochs", 7, "epochs 7 instead of 100"),
+    ],
+)
+def test_a_run_with_other_values_is_not_taken_for_a_kept_one_nor_put_beside_it(
+    key, value, words, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sweep_runs, "run_batches", lambda *arguments: pytest.fail("trained before the refusal"))
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
+
+    def settings(common):
+        return pairs.Settings(str(tmp_path), tmp_path, common, 1)
+
+    def run(common):
+        return pairs.pair_run(settings(common), "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, 0)
+
+    kept = row(("poly", 1.0), "bag+coat", 0, 0.003, 0.9) | {"overrides": run({}).directory.parent.name}
+    results.add(pairs.STUDY, tmp_path, [kept], packed=True)
+    with pytest.raises(BadInput, match=f"another run of fashion_pair_poly, seed 0: {words}; type --results="):
+        pairs.train(settings({key: value}), [[run({key: value})]])
+
+
+def test_a_run_of_a_changed_config_file_is_not_taken_for_a_kept_one(tmp_path):
+    run = pairs.pair_run(
+        pairs.Settings(str(tmp_path), tmp_path, {}, 1), "fashion", ("poly", 1.0), ("bag", "coat"), 0.003, 0
+    )
+    config = run.config.to_dict()
+    before = results.config_digests(config | {"trainer": {**config["trainer"], "clip_norm": 1.0}})
+    cells = {"overrides": run.directory.parent.name, "config": before}
+    results.add(pairs.STUDY, tmp_path, [row(("poly", 1.0), "bag+coat", 0, 0.003, 0.9) | cells], packed=True)
+    with pytest.raises(BadInput, match="seed 0: other values in config.trainer; type --results="):
+        sweep_runs.run_and_keep([[run]], 1, pairs.STUDY, tmp_path, pairs.IDENTITY)
 
 
 def test_a_run_that_was_finished_with_uncommitted_code_is_not_kept_by_an_experiment(tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def worst_group(directory, split, epoch):
 def test_the_protocol_selects_setting_and_checkpoint_and_reports_the_chosen_setting_over_seeds(
     tmp_path, monkeypatch, capsys
 ):
-    monkeypatch.setattr(launch, "launch", lambda place, *_: worker.work(place, None, False, 1, 16))
+    monkeypatch.setattr(launch, "launch", lambda place, *_, **__: worker.work(place, None, False, 1, 16))
     given = arguments("--methods=reweight,crt", "--trials=2", "--seeds=2", f"--work_dir={tmp_path}")
     subpopbench.subpopbench(**given)
     first = capsys.readouterr().out

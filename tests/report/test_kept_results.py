@@ -147,6 +147,47 @@ def test_a_run_of_a_changed_config_file_is_no_run_that_has_a_row(runs, tmp_path)
     assert results.read("none", tmp_path) == [] and len(results.read("digits", tmp_path)) == 1
 
 
+def test_the_digests_of_a_config_are_those_of_its_file_and_no_path_or_seed_changes_them(runs, tmp_path):
+    run = runs[0]
+    row, config = results.row_of(run.directory), run.config.to_dict()
+    assert row["config"] == results.config_digests(config) == results.row_of(runs[1].directory)["config"]
+    assert row["config"] == results.config_digests(config | {"data_dir": "elsewhere", "work_dir": "other", "seed": 9})
+    without = {
+        key: value for key, value in config["trainer"].items() if key != "clip_norm"
+    }  # a file of an older version
+    assert row["config"] == results.config_digests(config | {"trainer": without})
+    changed = results.config_digests(config | {"trainer": {**config["trainer"], "clip_norm": 1.0}})
+    differing = set(changed.split()) ^ set(row["config"].split())
+    assert len(differing) == 2 and all(part.startswith("trainer=") for part in differing)
+
+
+def test_a_row_of_an_older_version_is_compared_by_the_columns_that_it_has(runs, tmp_path):
+    row = results.row_of(runs[0].directory)
+    results.add("old", tmp_path, [{key: value for key, value in row.items() if key != "config"}])
+    before = results.file_of("old", tmp_path).read_bytes()
+    assert results.add("old", tmp_path, [row]) == 0
+    assert results.file_of("old", tmp_path).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "other", "expected"),
+    [
+        ("optim.lr=0.1", "optim.lr=0.1", []),
+        ("optim.lr=0.1,trainer.clip_norm=1.0", "optim.lr=0.1", ["trainer.clip_norm=1.0 instead of no trainer.clip_norm"]),
+        ("default", "optim.momentum=0.5", ["no optim.momentum instead of optim.momentum=0.5"]),
+        ("data.classes=a+b-0123abcd", "data.classes=a+b", []),  # versions write one value otherwise; the column decides
+        # The name of a folder was cut, so the hash is all that tells of later keys.
+        ("data.classes=a+-0123456789ab", "data.classes=a+-ba9876543210",
+         ["data.classes=a+-0123456789ab instead of data.classes=a+-ba9876543210"]),
+    ],
+)  # fmt: skip
+def test_differing_overrides_are_named(overrides, other, expected):
+    assert (
+        results.differences({"overrides": overrides, "classes": "a+b"}, {"overrides": other, "classes": "a+b"})
+        == expected
+    )
+
+
 def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, capsys):
     """Every file that the table and the report read; no checkpoint; a finished run there stays as it is."""
     work_dir, carried, other = runs[0].directory.parents[2], tmp_path / "carried", tmp_path / "other"
