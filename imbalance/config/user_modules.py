@@ -5,12 +5,13 @@ import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Diverged, LostPeer, is_out_of_memory
 
 
 def user_module_file(name: str) -> str:
@@ -85,6 +86,29 @@ def forget_changed_modules(config: Mapping[str, Any]) -> None:
     for key in {str(Path(file).resolve()) for value in _texts(config) if (file := user_module_file(value))}:
         if key in _loaded and not (Path(key).is_file() and Path(key).read_bytes() == _loaded[key][0]):
             del _loaded[key]
+
+
+@contextmanager
+def user_code_errors(name: str = "") -> Iterator[None]:
+    """Return a context manager that turns an error in a user's own module into a `BadInput` with its file and line.
+
+    Out-of-memory errors pass unchanged, and so do the errors of this package that have a message for its users.
+
+    Args:
+        name: name of the function that the code inside calls. If it is in a user's module, such as `my_module.py:MyLoss`,
+            every error counts as one of this module, also one of a call with arguments that the function does not take.
+    """
+    try:
+        yield
+    except (BadInput, Diverged, LostPeer):
+        raise
+    except (Exception, SystemExit) as error:
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _loaded]
+        if file := user_module_file(name):
+            files.insert(0, str(Path(file).resolve()))
+        if not files or is_out_of_memory(error):
+            raise
+        raise user_code_error(files[-1], error) from error
 
 
 def user_code_error(file: str | Path, error: BaseException) -> BadInput:
