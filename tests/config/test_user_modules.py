@@ -316,3 +316,11 @@ def test_a_fit_and_a_sampler_of_the_own_loop_take_changed_code(tmp_path):
         rows.append(len(EpochSampler(f"{file}:few", targets)))
     assert (probabilities[0] != probabilities[1]).any()
     assert rows == [2, 1]
+
+
+def test_a_loaded_run_has_the_network_of_the_run_that_is_in_the_directory_now(own):
+    for layer in ("ReLU", "Tanh"):
+        Path("my_module.py").write_text(MODULE.replace("ReLU", layer))
+        shutil.rmtree("run", ignore_errors=True)
+        train(own, "run")
+        assert layer in repr(imbalance.load("run").network)
