@@ -11,11 +11,10 @@ either command can resume a run of the other.
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -55,6 +54,7 @@ from imbalance.training.loop import (
     is_paused,
     save,
 )
+from imbalance.training.stacked.fingerprint import fingerprint
 from imbalance.training.stacked.fits import FitStack, first_members
 from imbalance.training.stacked.models import Stack
 from imbalance.training.state import forensics
@@ -124,6 +124,8 @@ def draws_data(config: Experiment) -> bool:
 def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = None) -> list[dict[str, Any]]:
     """Train runs for which `in_common` returns the same text; return each summary.json's content, in the order of `runs`.
 
+    The runs train in the groups of `groups_of`, one group after another.
+
     A run whose loss becomes non-finite ends as it would alone, with the status "diverged" in its summary.json. The
     other runs go on.
 
@@ -158,21 +160,53 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = N
             # Each member gets its own `Interrupt`, which receives no signal. Only the shared one does, so that all
             # members stop at the same step.
             members.append(begin(config, learner, log, Interrupt()))
-        for member in members:
-            member.progress.together = len(members)
         interrupt.defer()
-
-        # Members train together if they are at the same step, and their inputs have the same shape. Steps can differ
-        # after a crash between the saves of two members. Shapes can differ, because the examples in train, which the
-        # seed draws, decide how many categories are encoded. Fits by "lbfgs" need the same data.
-        def alike(member: Run) -> tuple:
-            dataset = member.learner.dataset
-            data = id(dataset.train) if takes_full_batches(member.config) else 0
-            return position(member), dataset.input_shape, dataset.vocabulary, data
-
-        for _, together in groupby(sorted(members, key=alike), key=alike):
-            fit(list(together), interrupt, pause)
+        groups = groups_of(members)
+        for number, together in enumerate(groups):
+            for member in together:
+                member.progress.together = len(together)
+                member.clock.start()  # leave out the time of the groups before this one
+            try:
+                fit(together, interrupt, pause)
+            except Interrupted as error:
+                for later in groups[number + 1 :]:
+                    save_all(later)
+                    for member in later:
+                        write_early_summary(member, error.status, str(error))
+                raise
     return [read_summary(Path(directory)) for _, directory in runs]
+
+
+def groups_of(members: Sequence[Run]) -> list[list[Run]]:
+    """Divide runs into groups that can train as one stacked model; the groups are in the order of their first runs.
+
+    The runs of a group are at the same step, and one loss and one objective serve all of them. So an own loss that depends
+    on the seed or on the data, other than through its buffers, puts runs into different groups. Steps can differ after a
+    crash between the saves of two runs. Sizes and categories of the data can differ, because the seed may draw the
+    examples in train. Then a sampler may draw different numbers of examples, too. Fits by "lbfgs" need the same data.
+    """
+    drawn: dict[Any, int] = {}  # number of examples that an epoch draws, by seed and epoch
+
+    def key(member: Run) -> Hashable:
+        learner, full_batches = member.learner, takes_full_batches(member.config)
+        dataset = learner.dataset
+        epoch = min(member.progress.epoch, member.epochs - 1)
+        if (learner.seed, epoch) not in drawn:
+            drawn[learner.seed, epoch] = len(learner.sampler(epoch))
+        return (
+            position(member),
+            drawn[learner.seed, epoch],
+            id(dataset.train) if full_batches else 0,
+            fingerprint([len(dataset.train), dataset.input_shape, dataset.vocabulary]),
+            fingerprint([dataset.class_names, dataset.group_names, dataset.inferred_names, dataset.augmentations]),
+            fingerprint(learner.loss, stacks_buffers=not full_batches),
+            fingerprint(learner.objective),
+        )
+
+    groups: dict[Hashable, list[Run]] = {}
+    for member in members:
+        groups.setdefault(key(member), []).append(member)
+    return list(groups.values())
 
 
 def position(member: Run) -> tuple[int, int]:

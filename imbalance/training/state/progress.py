@@ -85,8 +85,12 @@ class Clock:
     def __init__(self, progress: Progress, checkpoint_minutes: float):
         self.progress, self.interval = progress, 60 * checkpoint_minutes
         self.steps_before, self.epochs_before, self.seconds_before = progress.step, progress.epoch, progress.seconds
-        self.started = self.saved_at = time.monotonic()
         self.cost = 0.0  # duration of the last save in seconds
+        self.start()
+
+    def start(self) -> None:
+        """Start the clock anew, for a run whose training begins only now."""
+        self.started = self.saved_at = time.monotonic()
 
     def seconds(self) -> float:
         """Return the training time of the run in seconds, including the time before every resume.

@@ -253,6 +253,148 @@ def test_each_leaves_what_it_would_alone(change, config, tmp_path, monkeypatch):
         assert_same(ours, theirs)
 
 
+OWN = """
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from imbalance.methods.objectives.base import Objective
+
+
+class OfSeed(nn.Module):
+    "Cross-entropy times 1 + seed."
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.function = lambda losses: losses * (1 + seed)
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+        return self.function(F.cross_entropy(logits, targets, reduction="none"))
+
+
+class OfData(nn.Module):
+    "Cross-entropy times a number that the classes decide."
+
+    def __init__(self, targets: Tensor):
+        super().__init__()
+        self.inner = nn.Identity()
+        self.inner.factor = 0.2 + float(targets.double().mean())
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+        return self.inner.factor * F.cross_entropy(logits, targets, reduction="none")
+
+
+class OfBuffer(nn.Module):
+    "Cross-entropy times a number that the seed decides, in a buffer."
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(1.0 + seed))
+
+    def forward(self, logits: Tensor, targets: Tensor, groups: Tensor) -> Tensor:
+        return self.factor * F.cross_entropy(logits, targets, reduction="none")
+
+
+class Convex(OfBuffer):
+    "The same, said to be convex."
+
+    is_convex = True
+
+
+class Mean(Objective):
+    "Mean times 1 + seed, in a buffer."
+
+    def __init__(self, seed: int):
+        super().__init__()
+        self.register_buffer("factor", torch.tensor(1.0 + seed))
+
+    def forward(self, losses: Tensor, weights: Tensor, groups: Tensor) -> Tensor:
+        return self.factor * (weights * losses).mean()
+"""
+
+
+def by_lbfgs(config: ConfigDict) -> ConfigDict:
+    """Zeros at the start, and all examples in each step."""
+    config.model = create(name="linear", init="zeros")
+    config.data = create(name="same_images")
+    schedule = create(name="constant", warmup_epochs=0.0)
+    config.optim = create(name="lbfgs", weight_decay=0.1, decayed="weights", tolerance=1e-8, schedule=schedule)
+    config.trainer.clip_norm = 0.0
+    return config
+
+
+@pytest.mark.parametrize(
+    "section, name, stacks",
+    [
+        ("loss", "OfSeed", {1, 2}),
+        ("loss", "OfData", {2}),  # seeds 1 and 2 have as many examples of each class
+        ("loss", "OfBuffer", {4}),
+        ("objective", "Mean", {1, 2}),
+    ],
+)
+def test_an_own_loss_or_objective_of_a_seed_serves_that_seed_alone(
+    section, name, stacks, config, tmp_path, monkeypatch
+):
+    """Two of the four runs have the seed 0; the buffers of a loss are stacked, all else that it holds must be equal."""
+    monkeypatch.setitem(DATASETS, "random_images", random_images)
+    (tmp_path / "own.py").write_text(OWN)
+    config.data = create(name="random_images")
+    config[section] = create(name=f"{tmp_path / 'own.py'}:{name}")
+    configs = varied(config, *MEMBERS)
+    ours = at_once(configs, tmp_path / "ours")
+    assert {json.loads((d / "summary.json").read_text())["together"] for d in ours} == stacks
+    for mine, theirs in zip(ours, one_by_one(configs, tmp_path / "theirs")):
+        assert_same(mine, theirs)
+
+
+def test_an_own_loss_of_a_seed_is_fitted_for_that_seed_alone(config, tmp_path, monkeypatch):
+    """By "lbfgs", which takes one loss with its tensors for all runs."""
+    monkeypatch.setitem(DATASETS, "same_images", lambda: random_images(0))
+    (tmp_path / "own.py").write_text(OWN)
+    config = by_lbfgs(config)
+    config.loss = create(name=f"{tmp_path / 'own.py'}:Convex")
+    configs = varied(config, {"seed": 0}, {"seed": 1}, {"seed": 0, "optim.weight_decay": 0.01})
+    ours = at_once(configs, tmp_path / "ours")
+    assert [json.loads((d / "summary.json").read_text())["together"] for d in ours] == [2, 1, 2]
+    for mine, theirs in zip(ours, one_by_one(configs, tmp_path / "theirs")):
+        assert_same(mine, theirs)
+
+
+def images_by_seed(seed: int) -> Dataset:
+    """One example more in train at seed 1, in val at seed 2 and in test at seed 3."""
+    splits = random_images(0)
+    train, val, test = (splits.train.subset(torch.arange(15 + (seed == size))) for size in (1, 2, 3))
+    return replace(splits, train=train, val=val, test=test)
+
+
+@pytest.mark.parametrize("sampler", ["shuffle", "undersample"])
+def test_data_of_other_sizes_at_each_seed(sampler, config, tmp_path, monkeypatch):
+    """An epoch has another number of examples, because train has, or because the smallest class has."""
+    monkeypatch.setitem(DATASETS, "random_images", images_by_seed if sampler == "shuffle" else random_images)
+    config.data, config.weights = create(name="random_images"), create(name="uniform")
+    if sampler == "undersample":
+        config.sampler = create(name="undersample", by="class", redraw=True)
+    configs = varied(config, {"seed": 0}, {"seed": 1}, {"seed": 2}, {"seed": 3}, {"seed": 1, "optim.lr": 0.01})
+    ours = at_once(configs, tmp_path / "ours")
+    assert len({json.loads((d / "summary.json").read_text())["together"] for d in ours}) > 1
+    for mine, theirs in zip(ours, one_by_one(configs, tmp_path / "theirs")):
+        assert_same(mine, theirs)
+
+
+def test_groups_that_wait_are_saved_at_a_signal(config, tmp_path, monkeypatch):
+    """A run whose group has not begun says so, and all go on as if nothing had been."""
+    monkeypatch.setitem(DATASETS, "random_images", images_by_seed)
+    config.data = create(name="random_images")
+    configs = varied(config, {"seed": 0}, {"seed": 1})
+    whole = at_once(configs, tmp_path / "whole")
+    with monkeypatch.context() as context, pytest.raises(Interrupted):
+        at_call(context, batched.Stack, "terms", 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        at_once(configs, tmp_path / "parts")
+    summaries = [json.loads((tmp_path / "parts" / f"{i}" / "summary.json").read_text()) for i in range(2)]
+    assert [(s["status"], s["step"]) for s in summaries] == [("interrupted", 2), ("interrupted", 0)]
+    for theirs, ours in zip(whole, at_once(configs, tmp_path / "parts")):
+        assert_same(ours, theirs)
+
+
 @pytest.mark.parametrize("change, train, val", [(uneven, 3, 3), (augmented, 1, 1), (refitted, 3, 1)])
 def test_runs_share_what_of_the_data_is_the_same(change, train, val, config, tmp_path, monkeypatch):
     """On the device, here in float64: train of those that hold some of it out is the same at one seed, val at all."""
