@@ -112,7 +112,7 @@ def run_warnings(
 ) -> list[str]:
     """Return warnings about a finished run: about its selected epoch, and about predictions that are all one class.
 
-    The selected epoch is doubtful if config.callbacks.monitor had no value, had its best value at several evaluations,
+    The selected epoch is doubtful if config.callbacks.monitor had no value at some evaluations, had its best value at several,
     or was best at the first one; or if the early model of the head "self" is from the same epoch or a later one. A score
     without a value is told too, and a training that config.callbacks.patience ended although the metric never changed.
 
@@ -129,6 +129,11 @@ def run_warnings(
     if not monitored and not config.debug and (selects or (was_cut and len(evaluations) == patience)):
         consequence = ", so the weights of the last epoch were tested" if selects else was_cut
         warnings.append(f"{monitor} had no value at any evaluation{consequence}")
+    without_value = len(evaluations) - len(monitored)
+    if monitored and without_value and (selects or patience):
+        consequence = ", which could not be selected" if selects else ""
+        consequence += f", and which config.callbacks.patience={patience} counts as no improvement" if patience else ""
+        warnings.append(f"{monitor} had no value at {without_value} of {len(evaluations)} evaluations{consequence}")
     if config.score in values and math.isnan(values[config.score]) and not config.debug:
         warnings.append(
             f"config.score: {config.score} has no value for the tested weights, so this run has no score; use a metric that "

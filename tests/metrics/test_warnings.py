@@ -75,6 +75,23 @@ def test_a_training_that_patience_ended_without_a_value_gets_a_warning(config, d
     assert run_warnings(config, evaluations(None, None), {}, dataset, 4) == [words]
 
 
+@pytest.mark.parametrize(
+    ("select", "patience", "consequence"),
+    [
+        ("best", 0, ", which could not be selected"),
+        ("last", 3, ", and which config.callbacks.patience=3 counts as no improvement"),
+        ("best", 3, ", which could not be selected, and which config.callbacks.patience=3 counts as no improvement"),
+        ("last", 0, None),  # nothing reads the monitor
+    ],
+)
+def test_a_monitor_without_a_value_at_some_evaluations_gets_a_warning(select, patience, consequence, config, dataset):
+    config.callbacks.update(select=select, patience=patience)
+    words = f"val/worst_group_accuracy had no value at 3 of 4 evaluations{consequence}"
+    assert run_warnings(config, evaluations(0.5, None, None, None), {}, dataset, 2) == [words] * (
+        consequence is not None
+    )
+
+
 def test_a_score_without_a_value_gets_a_warning(config, dataset):
     config.score = "val/few_shot_accuracy"
     found = run_warnings(config, evaluations(0.5, 0.7, 0.6), {config.score: float("nan")}, dataset, 4)
