@@ -34,7 +34,6 @@ from imbalance.sweep.study import (
 )
 from imbalance.sweep.trial_data import summary_digest
 from imbalance.training.distributed.interrupt import Interrupt
-from imbalance.utils.seeds import derived_seed
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -285,6 +284,8 @@ class Worker:
             self.others += 1
             return
         # The draw depends on the place of the trial alone, so neither the worker nor a restart changes it.
+        from imbalance.utils.seeds import derived_seed  # imports torch
+
         self.study.sampler = make_sampler(self.search.sampler, derived_seed(self.search.seed, "search", place))
         point = _suggest(import_optuna().trial.Trial(self.study, trial_id), self.search.space)
         identity = {"key": f"trial {number}", "attempt": 0, "stack": None}

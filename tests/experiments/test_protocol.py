@@ -16,7 +16,7 @@ def test_the_best_rate_is_by_val_the_smaller_of_equals_and_never_one_that_diverg
 
 
 def test_the_protocol_tunes_each_method_and_compares_them_over_seeds(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(launch, "launch", lambda place, *_: worker.work(place, None, False, 1, 16))
+    monkeypatch.setattr(launch, "launch", lambda place, *_, **__: worker.work(place, None, False, 1, 16))
     given = arguments_of(
         "protocol",
         [

@@ -158,7 +158,7 @@ def test_a_batch_of_one_class_has_no_ranking_loss_and_a_finite_gradient(name, la
 
 @pytest.mark.parametrize("positives", [(), (2,), (1, 1)])
 def test_classes_that_are_not_there_are_refused(positives):
-    with pytest.raises(BadInput, match=r"config.objective.positives: .* given; name at least one class .* 0 to 1"):
+    with pytest.raises(BadInput, match=r"^positives: .* given; name at least one class .* 0 to 1"):
         SmoothAP(2, positives=positives, share=1.0, temperature=0.1)
 
 
