@@ -136,8 +136,11 @@ ON_DIGITS = (
         "importance weights by class, exponent 1.5, under [poly](methods/poly.md)", "digits_poly", "default", "val classes"
     ),
     OnDigits(
-        "[balanced softmax](methods/balanced-softmax.md), with the learning rate of plain cross-entropy", "digits_erm",
-        "loss.name=balanced_softmax", "val classes, for plain cross-entropy",
+        "[balanced softmax](methods/balanced-softmax.md), with the learning rate of plain cross-entropy", "digits_erm",        "loss.name=balanced_softmax", "val classes, for plain cross-entropy",
+    ),
+    OnDigits(
+        "[logit adjustment](methods/logit-adjustment.md) after training with plain cross-entropy", "digits_erm",
+        "head.name=logit_adjusted,head.tau=1.0", "val classes, for plain cross-entropy",
     ),
 )  # fmt: skip
 

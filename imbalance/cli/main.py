@@ -12,7 +12,6 @@ import json
 import os
 import sys
 import time
-import traceback
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -206,9 +205,12 @@ def run_command(command: Command, arguments: Mapping[str, Any]) -> int:
 
     If the function returns a string, print it and return 0; if it returns a number, that is the exit status.
     """
+    from imbalance.config.user_modules import user_code_errors
+
     module, _, function = command.function.partition(":")
     try:
-        result = getattr(importlib.import_module(module), function)(**arguments)
+        with user_code_errors():
+            result = getattr(importlib.import_module(module), function)(**arguments)
     except (Interrupted, KeyboardInterrupt):
         print("stopped; the same command resumes", file=sys.stderr)
         return 130
@@ -278,7 +280,6 @@ def train(*, config: str, dry_run: bool, overrides: Mapping[str, Any]) -> int:
 
 def run(config: Any, directory: Path) -> int:
     """Train `config` in `directory`, print the result, and return the exit status."""
-    from imbalance.config.user_modules import user_code_error
     from imbalance.training.distributed import heartbeat
     from imbalance.training.loop import train
 
@@ -305,8 +306,6 @@ def run(config: Any, directory: Path) -> int:
         return error.exit_status
     except (BadInput, OSError):
         raise
-    except SystemExit as error:  # a module of the user's own; its status could be 0
-        raise user_code_error(traceback.extract_tb(error.__traceback__)[-1].filename, error) from None
     except Exception as error:
         if is_out_of_memory(error):
             raise BadInput(

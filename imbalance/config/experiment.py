@@ -30,6 +30,7 @@ from imbalance.config.schema import (
     short_repr,
 )
 from imbalance.config.tags import tags_of
+from imbalance.config.user_modules import forget_changed_modules
 from imbalance.errors import BadInput
 
 EvalSplit = Literal["val", "test"]
@@ -206,6 +207,8 @@ def _hints(cls: type) -> dict[str, Any]:
 def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 
+    The user's own modules that `config` names are loaded again if their files have changed.
+
     Raises:
         BadInput: a key is missing or unknown, or a value is not valid. The message names the first such key.
     """
@@ -216,6 +219,12 @@ def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
             f"config: {short_repr(config)} given; a config is needed, such as a ConfigDict or a dictionary of its sections"
         )
     values = plain(config)
+    forget_changed_modules(values)
+    return _typed(values)
+
+
+def _typed(values: dict[str, Any]) -> Experiment:
+    """Check all values of a config, a plain dictionary, and return them typed and frozen."""
     check_keys("", values, _hints(Experiment))
     for path, kind in VALUE_SECTIONS.items():
         check_values("config.", values, {path: Mapping[str, Any]})
@@ -404,5 +413,5 @@ def first_run(config: Experiment) -> Experiment | None:
     """
     for function in methods(config).values():
         if derive := tags_of(function).first_run:
-            return validate(derive(config))
+            return _typed(plain(derive(config)))  # not `validate`: the run must not change its code
     return None

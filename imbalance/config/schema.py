@@ -22,7 +22,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import Unpack
 
 from imbalance.config.renamed import renamed_key
-from imbalance.config.user_modules import load_user_module, user_module_file
+from imbalance.config.user_modules import load_user_module, user_code_errors, user_module_file
 from imbalance.errors import BadInput
 from imbalance.utils.output import one_line
 
@@ -200,7 +200,8 @@ def build(table: Table[T], section: Mapping[str, Any], **provided: Any) -> T:
         section: the name of the function, and its keyword-only arguments.
         provided: further arguments, which the program passes; arguments that the function does not take are ignored.
     """
-    return bind(table, section, **provided)()
+    with user_code_errors(section["name"]):
+        return bind(table, section, **provided)()
 
 
 @contextmanager

@@ -1,16 +1,17 @@
 """Load a user's own modules, which a config refers to as `my_module.py:MyLoss`."""
 
-import functools
 import importlib.util
 import sys
 import traceback
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
-from imbalance.errors import BadInput
+from imbalance.errors import BadInput, Diverged, LostPeer, is_out_of_memory
 
 
 def user_module_file(name: str) -> str:
@@ -19,18 +20,30 @@ def user_module_file(name: str) -> str:
     return file if file.endswith(".py") and function else ""
 
 
-class SourceLoader(SourceFileLoader):
-    """Loader that writes no compiled file beside a module, because a module can be in a run directory."""
+class CodeLoader(SourceFileLoader):
+    """Loader that executes `code`, the content of `file`. It neither reads nor writes a compiled file beside the module.
 
-    def set_data(self, path: str, data: Any, *, _mode: int = 0o666) -> None:
-        """Write nothing."""
+    A compiled file can be older than the module. The folder of the module can be a run directory.
+    """
+
+    def __init__(self, name: str, file: str, code: bytes):
+        super().__init__(name, file)
+        self.code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        """Return the compiled code."""
+        return self.source_to_code(self.code, self.path)
 
 
-@functools.cache
+# The content, and the public functions and classes by name, of each module that this process has loaded, by absolute path.
+_loaded: dict[str, tuple[bytes, dict[str, Callable[..., Any]]]] = {}
+
+
 def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     """Import a user's module, and return its public functions and classes by name.
 
-    Each process imports a file only once, so changes of the file have no effect on a run that has started.
+    A module stays loaded until `forget_changed_modules` finds that its file has changed. So changes of the file have no
+    effect on a run that has started.
 
     Args:
         file: absolute path of the module.
@@ -38,18 +51,64 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     Raises:
         BadInput: the file does not exist, or its code raises an error.
     """
+    if file in _loaded:
+        return _loaded[file][1]
     if not Path(file).is_file():
         raise BadInput(f"no file {file}; give the path of an existing .py file before the colon")
-    name = f"own_{Path(file).stem}_{zlib.crc32(file.encode()):08x}"
-    spec = importlib.util.spec_from_file_location(name, file, loader=SourceLoader(name, file))
-    assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
-    # `typing` looks up names of annotations in sys.modules
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
+        code = Path(file).read_bytes()
+        # The name depends on the code, so that objects of the code before a change can still be pickled.
+        name = f"own_{Path(file).stem}_{zlib.crc32(file.encode() + code):08x}"
+        spec = importlib.util.spec_from_file_location(name, file, loader=CodeLoader(name, file, code))
+        assert spec is not None and spec.loader is not None  # never None for a file that ends in .py
+        # `typing` looks up names of annotations in sys.modules
+        module = sys.modules[name] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise user_code_error(file, error) from error
-    return {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    functions = {key: value for key, value in vars(module).items() if callable(value) and not key.startswith("_")}
+    _loaded[file] = code, functions
+    return functions
+
+
+def user_module_code(file: Path) -> bytes:
+    """Return the content that a user's module had when this process loaded it; load it if that is still to be done.
+
+    The file itself may have changed since.
+    """
+    key = str(file.resolve())
+    load_user_module(key)
+    return _loaded[key][0]
+
+
+def forget_changed_modules(config: Mapping[str, Any]) -> None:
+    """Forget the loaded modules that `config` names and whose files have changed or are gone, so that they are loaded again."""
+    for key in {str(Path(file).resolve()) for value in _texts(config) if (file := user_module_file(value))}:
+        if key in _loaded and not (Path(key).is_file() and Path(key).read_bytes() == _loaded[key][0]):
+            del _loaded[key]
+
+
+@contextmanager
+def user_code_errors(name: str = "") -> Iterator[None]:
+    """Return a context manager that turns an error in a user's own module into a `BadInput` with its file and line.
+
+    Out-of-memory errors pass unchanged, and so do the errors of this package that have a message for its users.
+
+    Args:
+        name: name of the function that the code inside calls. If it is in a user's module, such as `my_module.py:MyLoss`,
+            every error counts as one of this module, also one of a call with arguments that the function does not take.
+    """
+    try:
+        yield
+    except (BadInput, Diverged, LostPeer):
+        raise
+    except (Exception, SystemExit) as error:
+        files = [frame.filename for frame in traceback.extract_tb(error.__traceback__) if frame.filename in _loaded]
+        if file := user_module_file(name):
+            files.insert(0, str(Path(file).resolve()))
+        if not files or is_out_of_memory(error):
+            raise
+        raise user_code_error(files[-1], error) from error
 
 
 def user_code_error(file: str | Path, error: BaseException) -> BadInput:

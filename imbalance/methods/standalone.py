@@ -27,6 +27,7 @@ from imbalance.config.schema import (
     required_arguments,
     short_repr,
 )
+from imbalance.config.user_modules import forget_changed_modules
 from imbalance.data.tables.values import check_unmasked
 from imbalance.errors import BadInput
 from imbalance.methods.context import FirstRun
@@ -172,6 +173,7 @@ def section_of(section: str, table: Table, name: str, values: Mapping[str, Any])
     Raises:
         BadInput: the table has no such name, or a value is missing, unknown or out of range.
     """
+    forget_changed_modules({"name": name})
     try:
         annotations = keyword_annotations(look_up(table, name))
     except BadInput as error:

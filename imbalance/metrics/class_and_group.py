@@ -139,7 +139,8 @@ def compute(
     - For two classes and groups that are class × attribute, as fairlearn defines them: `demographic_parity_difference` and
       `demographic_parity_ratio` compare the attributes by the share of predictions that are the second class.
       `equalized_odds_difference` and `equalized_odds_ratio` compare the attributes by true and by false positive rates, and
-      are the worse one of the two. A difference is that of the largest and smallest rate; a ratio is smallest to largest.
+      are the worse one of the two. A difference is that of the largest and smallest rate; a ratio is smallest to largest. A
+      rate that is 0/0 is left out; in fairlearn it counts as 0.
 
     If `evaluation_names` is given, the metrics of groups are over the evaluation groups. Exceptions are
     `adjusted_accuracy`, the metrics of parity and those in TRAINING_GROUP_METRICS, which are over the groups of the

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
 from imbalance.config.run_directory import read_summary, recorded_digests
-from imbalance.config.user_modules import user_module_file
+from imbalance.config.user_modules import forget_changed_modules, user_module_file
 from imbalance.data import Dataset
 from imbalance.errors import BadInput, Damaged
 from imbalance.utils.package import __version__
@@ -66,6 +66,7 @@ def read(directory: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
                 copy = Path("modules") / Path(own).name
                 read_bytes(directory / copy, recorded_digests(directory).get(str(copy)))  # compares the digest
                 section["name"] = f"{directory / copy}:{section['name'].rpartition(':')[2]}"
+                forget_changed_modules(section)  # another run may have had this directory before
             about[key] = with_tuples(section)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BadInput(

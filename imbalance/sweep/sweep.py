@@ -145,6 +145,12 @@ def sweep(
     opened = studies.open_study(location)
     keep_plan(opened, plan)
     studies.renew(opened, location)
+    if searched.count(studies.attempts_in(opened.get_trials(deepcopy=False))) >= trials:
+        print(
+            f"the study has all {trials} trials of this search already, so --sampler and --sampler_seed choose nothing; for "
+            "other values type --study=<another name>",
+            file=sys.stderr,
+        )
     launch(location, searched, jobs, stacked, launcher, slurm, processes_per_run, searched.has)
     return report_study(location, searched.has)
 

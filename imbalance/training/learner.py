@@ -381,13 +381,13 @@ def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Datase
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
     """Return a function from an epoch to the row numbers of train that the epoch draws, in order, on the CPU."""
     draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
-    depends_on_epoch = "epoch" in inspect.signature(draw).parameters
+    parameters = inspect.signature(draw).parameters
     inputs = dataset.train.inputs
 
     def sampler(epoch: int) -> Tensor:
-        chooser = generator(config.seed, "sampler", epoch)
+        provided = dict(epoch=epoch, generator=generator(config.seed, "sampler", epoch))
         with own_errors(config, "sampler"):
-            order = draw(generator=chooser, **(dict(epoch=epoch) if depends_on_epoch else {}))
+            order = draw(**{name: value for name, value in provided.items() if name in parameters})
         check_rows(config, order, len(dataset.train))
         if not dataset.bucket or not isinstance(inputs, Tokens):
             return order

@@ -23,6 +23,7 @@ from imbalance.config.metric_names import needs_scores
 from imbalance.config.override_flags import overrides_in_python, python_messages
 from imbalance.config.resolve import resolve, run_directory
 from imbalance.config.schema import MissingKeys, short_repr
+from imbalance.config.user_modules import user_code_errors
 from imbalance.data import Dataset, given_dataset
 from imbalance.data.identity import digest
 from imbalance.data.population import check_population
@@ -156,6 +157,7 @@ def incomplete_section(error: MissingKeys, changes: Mapping[str, Any]) -> BadInp
     )
 
 
+@user_code_errors()
 @own_torch_state()
 def train(
     config: Mapping[str, Any] | ConfigDict | Experiment,
@@ -207,6 +209,7 @@ def checked_directory(directory: str | Path) -> Path:
     return Path(text)
 
 
+@user_code_errors()
 @own_torch_state()
 def train_in_memory(config: Experiment, dataset: Dataset) -> Run:
     """Train a config on a loaded data set without a run directory, and return the run with its selected weights loaded.
@@ -467,6 +470,7 @@ def compare_with_best(run: Run, epoch: int, value: float) -> None:
         progress.best_weights = run.remembered[run.learner.evaluated_part]
 
 
+@user_code_errors()
 def dry_run(config: Experiment, directory: Path) -> None:
     """Raise any error that a run of `config` in `directory` would raise before its first step, and leave no file."""
     accelerator = start_accelerator(config)

@@ -4,18 +4,17 @@ Functions of this package are not checked here, because the tests of this packag
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.user_modules import user_code_error, user_module_file
+from imbalance.config.user_modules import user_code_errors, user_module_file
 from imbalance.data import Dataset
-from imbalance.errors import BadInput, is_out_of_memory
+from imbalance.errors import BadInput
 from imbalance.methods.batch import Inputs
 from imbalance.methods.margins import at_least_float32
 from imbalance.methods.objectives.base import FunctionObjective, Objective
@@ -64,24 +63,13 @@ def is_own(config: Experiment, path: str) -> bool:
     return bool(user_module_file(config.section(path).name))
 
 
-@contextmanager
-def own_errors(config: Experiment, path: str) -> Iterator[None]:
+def own_errors(config: Experiment, path: str) -> AbstractContextManager[None]:
     """Return a context manager that turns an error in a user's own function into a `BadInput` with its file and line.
-
-    Out-of-memory errors pass unchanged.
 
     Args:
         path: path of the config section that names the function, such as "optim.schedule".
     """
-    try:
-        yield
-    except BadInput:
-        raise
-    except (Exception, SystemExit) as error:
-        if not is_own(config, path) or is_out_of_memory(error):
-            raise
-        file = Path(user_module_file(config.section(path).name)).resolve()
-        raise user_code_error(file, error) from error
+    return user_code_errors(config.section(path).name)
 
 
 def check_rows(config: Experiment, rows: Any, size: int) -> None:

@@ -1,6 +1,7 @@
 """A module of one's own, named in the config: its data set, model and loss, kept with the run."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -18,6 +19,8 @@ from imbalance.config.registries import registries
 from imbalance.config.resolve import load, override, run_directory
 from imbalance.config.user_modules import load_user_module
 from imbalance.errors import BadInput
+from imbalance.methods.standalone import EpochSampler
+from imbalance.sklearn import ImbalanceClassifier
 from imbalance.training.learner import load_dataset
 from imbalance.training.loop import train
 
@@ -271,3 +274,53 @@ def test_no_compiled_file_is_written_beside_a_module(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text("def f():\n    return 3\n")
     assert load_user_module(str(tmp_path / "mine.py"))["f"]() == 3
     assert [path.name for path in tmp_path.iterdir()] == ["mine.py"]
+
+
+def test_changed_code_is_loaded_again_and_the_run_keeps_the_code_that_it_trained(own, monkeypatch):
+    def logits_of(name: str) -> np.ndarray:
+        own.work_dir = name
+        with np.load(imbalance.run(own).directory / "predictions" / "test.npz") as saved:
+            return saved["logits"]
+
+    code = MODULE.replace("(self.gamma *", "(0 * self.gamma *")  # no gradient, so that the network never changes
+    before = logits_of("before")
+    Path("my_module.py").write_text(code)
+    os.utime("my_module.py", ns=(0, 0))  # the content counts, not the time
+    after = logits_of("after")
+    assert (before != after).any()
+    (kept,) = Path("after").rglob("modules/my_module.py")
+    assert kept.read_text() == code
+    # The data set too is that of the new code, and the copy is that of the code that trains.
+    Path("my_module.py").write_text(MODULE.replace("draw(42)", "draw(44)"))
+    experiment = validate(own)
+    Path("my_module.py").write_text(code)
+    directory = Path(train(experiment, "third")["run_directory"])
+    with np.load(directory / "predictions" / "test.npz") as saved:
+        assert len(saved["targets"]) == 44
+    assert "draw(44)" in (directory / "modules" / "my_module.py").read_text()
+
+
+def test_a_fit_and_a_sampler_of_the_own_loop_take_changed_code(tmp_path):
+    file, table = tmp_path / "changing.py", np.random.default_rng(0).normal(size=(60, 3))
+    targets, probabilities, rows = (table[:, 0] > 0.8).astype(int), [], []
+    for factor in (1, 0):
+        file.write_text(
+            "import torch\n"
+            "class Scaled(torch.nn.Module):\n"
+            "    def forward(self, logits, targets, groups):\n"
+            f"        return {factor} * torch.nn.functional.cross_entropy(logits, targets, reduction='none')\n"
+            f"def few(targets):\n    return torch.arange({factor} + 1)\n"
+        )
+        classifier = ImbalanceClassifier(loss={"name": f"{file}:Scaled"}, trainer={"epochs": 2}, random_state=0)
+        probabilities.append(classifier.fit(table, targets).predict_proba(table))
+        rows.append(len(EpochSampler(f"{file}:few", targets)))
+    assert (probabilities[0] != probabilities[1]).any()
+    assert rows == [2, 1]
+
+
+def test_a_loaded_run_has_the_network_of_the_run_that_is_in_the_directory_now(own):
+    for layer in ("ReLU", "Tanh"):
+        Path("my_module.py").write_text(MODULE.replace("ReLU", layer))
+        shutil.rmtree("run", ignore_errors=True)
+        train(own, "run")
+        assert layer in repr(imbalance.load("run").network)

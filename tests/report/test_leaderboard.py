@@ -415,7 +415,7 @@ def test_rows_of_kept_results_say_what_their_tuning_read_and_how_long_they_train
     }
     assert digits == {
         "ERM", "weights importance by class, exponent 1", "weights importance by class, exponent 1.5 + loss poly",
-        "loss balanced_softmax",
+        "loss balanced_softmax", "head logit_adjusted",
     }  # fmt: skip
 
 

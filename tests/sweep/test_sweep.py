@@ -428,6 +428,8 @@ def test_scores_of_data_that_have_changed_since_are_not_returned(tmp_path, capfd
     ]  # fmt: skip
     before = [run_sweep(command, capfd) for _ in range(2)]
     assert before[0] == before[1] and before[0]["trials"] == {"done": 2}
+    assert call([*command, "--sampler_seed=7"]) == 0
+    assert "has all 2 trials of this search already, so --sampler and --sampler_seed choose" in capfd.readouterr().err
 
     write_table(tmp_path / "table.csv", flipped=40)
     assert call(command) == 2  # as `imbalance train` refuses the run directory

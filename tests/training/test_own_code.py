@@ -5,9 +5,12 @@ import torch
 
 import imbalance
 from imbalance.errors import BadInput
+from imbalance.training import loop
 from imbalance.training.loop import train
 
 MODULE = """
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -53,6 +56,36 @@ class Broken(nn.Module):
 class Exits(nn.Module):
     def forward(self, logits, targets, groups):
         raise SystemExit(0)
+
+
+class Late(nn.Module):  # an error after the checks, which call it with two examples
+    def forward(self, logits, *_):
+        if len(logits) > 2:
+            raise RuntimeError("late")
+        return losses(logits, torch.zeros(len(logits), dtype=torch.long)) if logits.ndim == 2 else logits.mean()
+
+
+def late_model(input_shape, num_classes):
+    model = with_head(nn.Flatten(), torch.Size(input_shape).numel(), num_classes)
+    forward = model.forward
+
+    model.forward = lambda inputs: forward(inputs) if len(inputs) <= 2 else Late()(inputs)
+    return model
+
+
+def in_order(targets):
+    return torch.arange(len(targets))
+
+
+def every_third(targets, epoch):
+    return torch.arange(epoch % 3, len(targets), 3)
+
+
+def raising():
+    raise KeyError("mine")
+
+
+no_line = functools.partial(nn.Linear, 3, -1)
 
 
 def three():
@@ -258,7 +291,18 @@ RAISED = [
     ("loss", "Exits", r"own.py, line \d+: SystemExit: 0"),
     ("model", "narrow", "own.py: RuntimeError: mat1 and mat2 shapes cannot be multiplied"),
     ("optim.schedule", "three", "own.py: TypeError: "),
-]
+    ("loss", "Late", r"own.py, line \d+: RuntimeError: late"),
+    ("objective", "Late", r"own.py, line \d+: RuntimeError: late"),
+    ("model", "late_model", r"own.py, line \d+: RuntimeError: late"),
+    *[
+        (section, "raising", r"own.py, line \d+: KeyError: 'mine'")
+        for section in (
+            "adapter", "data", "groups", "head", "loss", "mix", "model", "objective", "optim", "sampler", "weights"
+        )
+    ],
+    ("head", "no_line", "own.py: RuntimeError: .*negative dimension"),
+    ("data", "no_line", "own.py: RuntimeError: .*negative dimension"),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -316,3 +360,15 @@ def test_the_trial_of_own_functions_changes_no_result(run, config, tmp_path, mon
     train(config, tmp_path / "tried")
     ours, theirs = (torch.load(tmp_path / d / "checkpoints" / "selected.pt") for d in ("tried", "run"))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize(
+    ("function", "rows"),
+    [("in_order", lambda epoch: range(60)), ("every_third", lambda epoch: range(epoch % 3, 60, 3))],
+)
+def test_a_sampler_gets_only_the_arguments_that_it_names(function, rows, run, monkeypatch):
+    learners, make = [], loop.make_learner
+    monkeypatch.setattr(loop, "make_learner", lambda *arguments: learners.append(make(*arguments)) or learners[-1])
+    run("sampler", function)
+    for epoch in range(3):
+        assert learners[0].sampler(epoch).tolist() == list(rows(epoch))

@@ -22,7 +22,7 @@ from torch import Tensor
 from imbalance.config.experiment import Experiment
 from imbalance.config.resolve import defining_values, upgrade_saved_config
 from imbalance.config.run_directory import FILES, MISSING, REWRITTEN, damaged_files, read_summary
-from imbalance.config.user_modules import user_module_files
+from imbalance.config.user_modules import user_module_code, user_module_files
 from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.predictions_file import PredictionsFile
@@ -137,7 +137,7 @@ class RunLog:
         """Raise `BadInput` if a user's own module that the config names has changed since this run began."""
         for file in user_module_files(self.config.to_dict()):
             copy = self.directory / "modules" / file.name
-            if copy.exists() and read_bytes(copy) != read_bytes(file):
+            if copy.exists() and read_bytes(copy) != user_module_code(file):
                 raise BadInput(
                     f"{file}: not the code that this run began with, which is in {copy}; restore that code, or use another "
                     "config.work_dir"
@@ -146,7 +146,7 @@ class RunLog:
     def _keep_modules(self) -> None:
         """Copy the user's modules that the config names to the run directory, so that the run can be repeated."""
         for file in user_module_files(self.config.to_dict()):
-            copy, code = self.directory / "modules" / file.name, read_bytes(file)
+            copy, code = self.directory / "modules" / file.name, user_module_code(file)
             if not copy.exists():
                 write_atomic(copy, code)
             self.digests[f"modules/{file.name}"] = short_hash(code)

@@ -27,6 +27,7 @@ from imbalance.config.resolve import defining_values
 from imbalance.config.run_directory import read_summary
 from imbalance.config.schema import flatten, look_up, required_arguments
 from imbalance.config.tags import tags_of
+from imbalance.config.user_modules import user_code_errors
 from imbalance.errors import Diverged, Interrupted
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
@@ -119,6 +120,7 @@ def draws_data(config: Experiment) -> bool:
     return "seed" in required_arguments(data) and (seeded is None or seeded(config.data))
 
 
+@user_code_errors()
 def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = None) -> list[dict[str, Any]]:
     """Train runs for which `in_common` returns the same text; return each summary.json's content, in the order of `runs`.
 
