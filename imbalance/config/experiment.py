@@ -91,7 +91,8 @@ class Callbacks:
         monitor: val metric that `select` and `patience` compare; higher is better.
         patience: training ends after this number of evaluations in a row without a higher `monitor`; 0: it never ends
             early.
-        stop_at_interpolation: ends training after the first epoch in which every training prediction was correct.
+        stop_at_interpolation: ends training after the first epoch whose training steps predicted every example correctly; if
+            the sampler draws only a part of train, the other examples do not count.
         keep_logits: saves the logits of every evaluation in the folder evaluations/ of the run directory, so that
             `imbalance select` can apply other selection rules afterwards.
         checkpoint_minutes: minutes between checkpoints; a killed process loses at most the work of so many minutes.

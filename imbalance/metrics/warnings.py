@@ -148,22 +148,23 @@ def run_warnings(
         best = max(value for _, value in monitored)
         tied = [epoch for epoch, value in monitored if value == best]
         was_constant = len(tied) == len(monitored)
+        number_text = f"{len(monitored)} evaluations" + (" with a value" if without_value else "")
         if selects and was_constant:
             warnings.append(
-                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations: the first of these epochs was selected; {instead}"
+                f"{monitor} was {best:.4f} at all {number_text}: the first of these epochs was selected; {instead}"
             )
         elif selects and len(tied) > 1:
             warnings.append(
-                f"{monitor} had its best value at {len(tied)} of {len(monitored)} evaluations: the first of these epochs was selected; "
+                f"{monitor} had its best value at {len(tied)} of {number_text}: the first of these epochs was selected; "
                 f"{instead}"
             )
         elif selects and tied[0] == monitored[0][0]:
             warnings.append(
-                f"{monitor} was best at the first of {len(monitored)} evaluations, epoch {tied[0]}, and no later epoch improved it"
+                f"{monitor} was best at the first of {number_text}, epoch {tied[0]}, and no later epoch improved it"
             )
         elif was_cut and was_constant and len(monitored) - 1 == patience:
             warnings.append(
-                f"{monitor} was {best:.4f} at all {len(monitored)} evaluations{was_cut}; use {other}config.callbacks.patience=0"
+                f"{monitor} was {best:.4f} at all {number_text}{was_cut}; use {other}config.callbacks.patience=0"
             )
     if config.head.name == "self" and selected_epoch <= config.head.first_epochs and not config.debug:
         warnings.append(

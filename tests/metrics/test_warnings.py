@@ -92,6 +92,12 @@ def test_a_monitor_without_a_value_at_some_evaluations_gets_a_warning(select, pa
     )
 
 
+def test_evaluations_without_a_value_are_not_counted_among_those_with_one(config, dataset):
+    warnings = run_warnings(config, evaluations(0.5, None, 0.5), {}, dataset, 2)
+    assert "no value at 1 of 3 evaluations" in warnings[0]
+    assert "was 0.5000 at all 2 evaluations with a value: the first of these" in warnings[1]
+
+
 def test_a_score_without_a_value_gets_a_warning(config, dataset):
     config.score = "val/few_shot_accuracy"
     found = run_warnings(config, evaluations(0.5, 0.7, 0.6), {config.score: float("nan")}, dataset, 4)

@@ -57,6 +57,19 @@ def test_training_ends_at_interpolation_and_says_when_that_was(config):
     assert min(last[f"train/margin_min/{name}"] for name in ("even red", "even green", "odd red", "odd green")) > 0
 
 
+def test_only_drawn_examples_count_for_interpolation(config, monkeypatch):
+    """As the description of the key says; most examples, which the sampler never draws, stay wrong or right by chance."""
+    monkeypatch.setitem(SAMPLERS, "first", lambda generator: torch.arange(10))
+    config.sampler = {"name": "first"}
+    config.trainer.epochs = 100
+    config.callbacks.stop_at_interpolation = True
+    summary = train(config)
+    assert summary["interpolation_epoch"] == summary["epoch"] < 100
+    predictions = np.load(Path(summary["run_directory"]) / "predictions" / "train.npz")
+    right = predictions["logits"].argmax(1) == predictions["targets"]
+    assert len(right) > 10 and not right.all()
+
+
 def test_without_the_callbacks_interpolation_is_noted_and_training_goes_on(config):
     config.trainer.epochs, config.trainer.eval_every = 60, 60
     summary = train(config)

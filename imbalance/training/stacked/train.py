@@ -198,7 +198,8 @@ def groups_of(members: Sequence[Run]) -> list[list[Run]]:
             drawn[learner.seed, epoch],
             id(dataset.train) if full_batches else 0,
             fingerprint([len(dataset.train), dataset.input_shape, dataset.vocabulary]),
-            fingerprint([dataset.class_names, dataset.group_names, dataset.inferred_names, dataset.augmentations]),
+            fingerprint([dataset.class_names, dataset.group_names, dataset.evaluation_names, dataset.inferred_names]),
+            fingerprint(dataset.augmentations),
             fingerprint(learner.loss, stacks_buffers=not full_batches),
             fingerprint(learner.objective),
         )
