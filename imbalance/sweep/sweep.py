@@ -309,7 +309,8 @@ def parse_axis(path: str, text: str) -> tuple[str, Any]:
         valid = False
     if not valid:
         raise BadInput(
-            f"{text!r} is neither a list nor a range of values; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log]"
+            f"{text!r} is neither a list nor a range of values; type <key>=<value>,<value>,… or <key>=<low>:<high>[:log], "
+            "with <low> smaller than <high>"
         )
     base = load(config_file(path))
     known = flatten(base)
