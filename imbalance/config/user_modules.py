@@ -12,6 +12,7 @@ from types import CodeType
 from typing import Any
 
 from imbalance.errors import BadInput, Diverged, LostPeer, is_out_of_memory
+from imbalance.utils.read import read_bytes
 
 
 def user_module_file(name: str) -> str:
@@ -56,7 +57,7 @@ def load_user_module(file: str) -> dict[str, Callable[..., Any]]:
     if not Path(file).is_file():
         raise BadInput(f"no file {file}; give the path of an existing .py file before the colon")
     try:
-        code = Path(file).read_bytes()
+        code = read_bytes(file)
         # The name depends on the code, so that objects of the code before a change can still be pickled.
         name = f"own_{Path(file).stem}_{zlib.crc32(file.encode() + code):08x}"
         spec = importlib.util.spec_from_file_location(name, file, loader=CodeLoader(name, file, code))
@@ -84,7 +85,7 @@ def user_module_code(file: Path) -> bytes:
 def forget_changed_modules(config: Mapping[str, Any]) -> None:
     """Forget the loaded modules that `config` names and whose files have changed or are gone, so that they are loaded again."""
     for key in {str(Path(file).resolve()) for value in _texts(config) if (file := user_module_file(value))}:
-        if key in _loaded and not (Path(key).is_file() and Path(key).read_bytes() == _loaded[key][0]):
+        if key in _loaded and not (Path(key).is_file() and read_bytes(key) == _loaded[key][0]):
             del _loaded[key]
 
 
