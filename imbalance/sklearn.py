@@ -86,9 +86,10 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         classifier = ImbalanceClassifier(loss={"name": "poly", "alpha": 1.0, "left": "logistic"}, random_state=0)
         classifier.fit(X, y, groups=sex).predict_proba(X_new)
 
-    `fit` gives the same network weights as `imbalance.run` with the same config and data, but writes no files. Inputs
-    are encoded as by the data set "arrays": numbers are standardised, categories of a data frame become columns of 0
-    and 1. A missing number becomes the mean, and a further column marks it.
+    `fit` gives the same network weights as `imbalance.run` with the same config and data, but writes no files. (Labels
+    such as "2" and "10" are an exception: scikit-learn sorts them as text, `imbalance.run` by value.) Inputs are encoded
+    as by the data set "arrays": numbers are standardised, categories of a data frame become columns of 0 and 1. A missing
+    number becomes the mean, and a further column marks it.
 
     `fit` sets `classes_`, the labels in the order of `predict_proba`; `n_features_in_`, and `feature_names_in_` for a
     data frame; `network_`, the trained network in float64; and `encoding_`, the encoding of the columns of X, see

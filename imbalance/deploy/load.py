@@ -118,7 +118,8 @@ class TrainedModel:
         """
         self.check_prior(prior)
         kind = self.about["preprocessing"].get("kind")
-        examples = self.as_table(examples)
+        # The checks below read the examples too, and an iterator can be read once only.
+        examples = self.as_table(list(examples) if isinstance(examples, Iterator) else examples)
         if kind == "columns" and is_table(examples):
             examples = frame_columns(examples)
             for line in self.unfamiliar_values(examples):

@@ -657,6 +657,7 @@ def test_empty_texts_are_counted_and_said(tmp_path, capsys):
         model, texts = imbalance.load(directory, "cpu"), ["a word", "another", "yes no", "a", "no"]
         together = model.predict(texts).probabilities
     assert together.shape == (5, 2)
+    np.testing.assert_array_equal(model.predict(iter(texts)).probabilities, together)
     for size in (1, 2, 4):
         np.testing.assert_allclose(model.predict(texts, batch_size=size).probabilities, together, rtol=1e-5)
 
