@@ -128,7 +128,7 @@ def config_of(directory: Path, summary: Mapping[str, Any]) -> dict[str, Any] | N
     path = directory / "config.json"
     try:
         config = flatten(read_json(path, summary.get(FILES, {}).get(path.name)))
-        needed = {"trainer.epochs", "optim.lr", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
+        needed = {"trainer.epochs", "callbacks.monitor", "callbacks.select"}  # the report reads these keys
         if isinstance(config.get("seed"), int) and needed <= config.keys():
             return config
         reason = f"a run's config has an integer seed and the keys {', '.join(sorted(needed))}"

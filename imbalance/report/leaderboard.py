@@ -186,7 +186,7 @@ def about_config(flat: Mapping[str, Any]) -> Entry:
         "data": data, "source": source_of(data), "method": method_text(flat), "labels in train": labels_in_train(flat),
         "rule": rule["name"].partition(", head ")[0], "labels in val": val,
         "network": f"{flat['model.name']}{widths}", "starts from": str(pretrained),
-        "budget": budget_text(flat), "learning rate": f"{flat['optim.lr']:g}",
+        "budget": budget_text(flat), "learning rate": f"{flat['optim.lr']:g}" if "optim.lr" in flat else "–",
     }  # fmt: skip
 
 

@@ -135,7 +135,8 @@ def rates(settings: Settings) -> "Figure | None":
     by_name: dict[str, list[Row]] = {}
     for (name, overrides), runs in settings.items():
         rest = [part for part in overrides.split(",") if not part.startswith("optim.lr=") and part != "default"]
-        by_name.setdefault(", ".join([name, *rest]), []).extend(runs)
+        # An optimiser without a learning rate, such as lbfgs, has no place in this figure.
+        by_name.setdefault(", ".join([name, *rest]), []).extend(run for run in runs if "config.optim.lr" in run)
     by_name = {n: runs for n, runs in by_name.items() if len({run["config.optim.lr"] for run in runs}) > 1}
     if not by_name:
         return None

@@ -217,6 +217,19 @@ def test_a_report_writes_everything_and_shows_the_papers_figures_that_are_there(
     assert "<h2>Figure 1 of Wang et al. (ICLR 2022)</h2>" in text and base64.b64encode(b"boundaries").decode() in text
 
 
+def test_a_run_whose_optimiser_has_no_learning_rate_is_in_the_tables_and_not_in_the_figure_of_rates(work_dir):
+    pytest.importorskip("matplotlib")
+    path = work_dir / "digits_ce" / "default" / "seed=0" / "config.json"
+    config = json.loads(path.read_text())
+    config["optim"] = {"name": "lbfgs", "weight_decay": 0.01, "decayed": "weights", "tolerance": 1e-4}
+    path.write_text(json.dumps(config))
+    rows = collect(work_dir)
+    assert len(rows) == 6 and sum("config.optim.lr" not in row for row in rows) == 1
+    (axis,) = plots.rates(report.by_setting(rows)).axes
+    scores = np.concatenate([line.get_ydata() for line in axis.lines if line.get_marker() == "o"])
+    assert sorted(scores) == pytest.approx([70, 80, 90])
+
+
 def test_box_plots_share_the_names_of_their_settings(work_dir):
     pytest.importorskip("matplotlib")
     for metrics in (["accuracy"], ["accuracy", "balanced_accuracy", "worst_group_accuracy"]):
