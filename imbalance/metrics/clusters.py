@@ -119,7 +119,6 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
         differences: (N,) one value for each table or other unit; nan for a unit without the value, which is left out.
         clusters: the name of the cluster of each unit.
     """
-
     means = cluster_means(differences, clusters)
     means = means[~np.isnan(means)]
     value, count = float(means.mean()) if len(means) else np.nan, int((~np.isnan(differences)).sum())
@@ -228,5 +227,5 @@ def t_test(differences: np.ndarray) -> np.ndarray:
     centre, spread = differences.mean(1), differences.std(1, ddof=1) / np.sqrt(seeds)
     t = np.divide(
         centre, spread, out=np.where(centre == 0, 0.0, np.copysign(np.inf, centre)), where=spread != 0
-    )  # nan / nan
+    )  # with nan in a row both are nan, and so is t
     return 2 * stats.t.sf(np.abs(t), seeds - 1)

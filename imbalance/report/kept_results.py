@@ -4,12 +4,14 @@
     imbalance keep --work_dir=runs --to=carried      # on a temporary machine: packs every finished run into small files
     imbalance keep --from=carried --study=rows       # elsewhere: unpacks these runs under runs/ and adds them to results/rows.csv
 
-A row has the experiment (config, overrides, seed, digests of the data and of each section of the config), how it was run
-(device, threads, processor, number of runs trained together, precision, versions, commit), and its results: every group's accuracy on train, val and test with the selected checkpoint. If test was evaluated
-during training, the row also has the epochs that other selection rules would have selected, and the test accuracies at
-those epochs. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
+A row has the experiment (config, overrides, seed, digests of the data and of each section of the config), how it was
+run (device, threads, processor, number of runs trained together, precision, versions, commit), and its results: every
+group's accuracy on train, val and test with the selected checkpoint. If test was evaluated during training, the row
+also has the epochs that other selection rules would have selected, and the test accuracies at those epochs. A debug run
+is left out. A run that already has a row is skipped, so the command can be repeated. A run is refused if its code had
 uncommitted changes, or if its commit is not part of the current branch, because nobody could repeat it; the runs that
-are not refused are added. Rows from before this rule have a commit that ends in + if there were uncommitted changes, and in ? if no clone has the commit.
+are not refused are added. Rows from before this rule have a commit that ends in + if there were uncommitted changes,
+and in ? if no clone has the commit.
 
 Each table is a file results/<table>.csv, or .csv.gz for thousands of runs. `--study` names the table.
 """
@@ -70,13 +72,15 @@ CONFIG_DIGESTS = "config"  # column of the digests of the config; rows of older 
 
 
 def row_of(directory: Path) -> Row | None:
-    """Return the row of a run directory, or None if the run is neither done nor diverged."""
+    """Return the row of a run directory, or None if the run is neither done nor diverged, or has config.debug=True."""
     if not (directory / "summary.json").exists():
         return None
     summary = summary_of(directory)
     if summary["status"] not in ("done", "diverged"):
         return None
     config = read_run_config(directory)
+    if config.get("debug"):  # its metrics are of one batch
+        return None
     trainer = config["trainer"]
     row = {
         "name": directory.absolute().parts[-3], "overrides": directory.absolute().parts[-2], "seed": config["seed"],
@@ -350,7 +354,7 @@ def _add(table: str, folder: Path, rows: Iterable[Row], packed: bool) -> int:
 
 
 def finished(work_dir: Path) -> list[Row]:
-    """Return the rows of all runs under `work_dir` that are done or diverged."""
+    """Return the rows of all runs under `work_dir` that are done or diverged, without debug runs."""
     rows = []
     for directory in (work_dir / run for run in run_directories(work_dir)):
         if config_of(directory, summary_or_status(directory)) and (row := row_of(directory)):
@@ -421,7 +425,7 @@ def keep(*, study: str | None, work_dir: str, results: str, to: str | None = Non
     rows, folder, refusals = finished(Path(work_dir)), Path(results), []
     if not rows:
         raise BadInput(
-            f"--work_dir={work_dir} has no finished run; type a folder with done or diverged runs, as --work_dir=runs"
+            f"--work_dir={work_dir} has no finished run besides debug runs; type a folder with done or diverged runs, as --work_dir=runs"
         )
     accepted, known = [], {key_of(row): row for row in read(study, folder)}
     for row in map(_with_current_name, rows):

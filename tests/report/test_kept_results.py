@@ -86,6 +86,13 @@ def test_a_diverged_run_is_kept_and_an_unfinished_one_is_not(runs, tmp_path):
     assert results.row_of(tmp_path / "seed=0") is None
 
 
+def test_a_debug_run_is_not_kept(tmp_path):
+    run = make_run("digits_poly", SHORT | {"debug": True}, 0, str(tmp_path))
+    assert run_all([run], 1, 1)[0]["status"] == "done" and results.row_of(run.directory) is None
+    with pytest.raises(BadInput, match="has no finished run besides debug runs"):
+        results.keep(study="rows", work_dir=str(tmp_path), results=str(tmp_path / "results"))
+
+
 def test_the_digest_distinguishes_splits(runs):
     first, second = (results.row_of(run.directory)["data"] for run in runs[:2])
     assert first != second and len(first) == 10

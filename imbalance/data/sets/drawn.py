@@ -16,7 +16,7 @@ from imbalance.data.sets.features import column_statistics, feature_encoding, st
 from imbalance.data.splits import Dataset, Split, joined
 from imbalance.errors import BadInput
 
-Counts = Annotated[tuple[Natural, ...], Field(min_length=1)]
+GroupCounts = Annotated[tuple[Natural, ...], Field(min_length=1)]
 SOURCE_SEED = 0  # the other data set is the same at every seed of a run
 
 
@@ -26,9 +26,9 @@ def drawn(
     *,
     source: Mapping[str, Any],
     groups: Literal["source", "conflicting"],
-    train_counts: Counts,
-    val_counts: Counts,
-    test_counts: Counts,
+    train_counts: GroupCounts,
+    val_counts: GroupCounts,
+    test_counts: GroupCounts,
     test_from: Literal["test", "all"],
     standardise: bool,
 ) -> Dataset:
@@ -110,7 +110,9 @@ def with_conflicting_groups(dataset: Dataset) -> Dataset:
     return replace(dataset, **parts, group_names=names, evaluation_names=())
 
 
-def draw_parts(split: Split, dataset: Dataset, counts: Mapping[str, Counts], rng: np.random.Generator) -> list[Split]:
+def draw_parts(
+    split: Split, dataset: Dataset, counts: Mapping[str, GroupCounts], rng: np.random.Generator
+) -> list[Split]:
     """Return disjoint parts of a split, each with a given number of examples of every group.
 
     Args:

@@ -38,9 +38,9 @@ def list_folder(
     """List the images of a folder that has a subfolder for each class, or folders train, val and test with such subfolders.
 
     The classes are the names of the subfolders, in alphabetical order as in ImageFolder; the groups are the classes.
-    Images in deeper subfolders count, too. Hidden files and folders, and files that are
-    not images, are left out. A note says how many images of other formats, such as .heic, are left out. A link to an image that does not exist (git-annex, DVC) is a problem of the data, and not
-    left out.
+    Images in deeper subfolders count, too. Hidden files and folders, and files that are not images, are left out. A note says
+    how many images of other formats, such as .heic, are left out. A link to an image that does not exist (git-annex, DVC) is
+    a problem of the data, and not left out.
 
     Args:
         folder: the folder under data_dir; "" for data_dir itself.
