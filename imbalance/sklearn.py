@@ -13,7 +13,6 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.override_flags import python_messages
 from imbalance.config.resolve import resolve
 from imbalance.config.schema import Fraction, MissingKeys, check_values, look_up, short_repr
 from imbalance.config.tags import tags_of
@@ -55,19 +54,6 @@ PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 
 # A changed section of a config: the name of a function, new values by key, or no change.
 Setting = str | Mapping[str, Any] | None
-
-
-def parameters(values: Mapping[str, str]) -> str:
-    """Return config values as parameters of `ImbalanceClassifier`, such as `optim={'lr': 0.1}`.
-
-    Args:
-        values: the values by key, as written in Python.
-    """
-    sections: dict[str, list[str]] = {}
-    for key, value in values.items():
-        section, _, name = key.partition(".")
-        sections.setdefault(section, []).append(f"{name!r}: {value}")
-    return ", ".join(f"{section}={{{', '.join(items)}}}" for section, items in sections.items())
 
 
 def one_value_each(groups: Any) -> np.ndarray:
@@ -139,7 +125,6 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         self.validation_fraction = validation_fraction
         self.random_state = random_state
 
-    @python_messages(parameters)
     def fit(self, X: Any, y: Any, groups: Any = None) -> "ImbalanceClassifier":
         """Train on N examples.
 
@@ -173,7 +158,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         config = self._config(seed)
         dataset, self.encoding_ = self._dataset(columns, targets, groups, seed)
         for line in filter(None, (corrected_twice(config), equal_views(config, dataset))):
-            warnings.warn(line, stacklevel=3)
+            warnings.warn(line, stacklevel=2)
         before = random_state()
         try:
             run = train_in_memory(config, dataset)
@@ -285,7 +270,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         encoding = fit_features(columns, train, chosen.numeric, chosen.categorical, MISSING)
         inputs = transform(columns, encoding)
         for note in (*chosen.notes, *encoding_notes(columns, train, encoding, inputs.shape[1])[1:]):
-            warnings.warn(f"X: {note}", stacklevel=4)
+            warnings.warn(f"X: {note}", stacklevel=3)
         examples = {name: (inputs[rows], *(values[rows] for values in labels)) for name, rows in
                     (("train", train), ("val", val), ("test", val))}  # fmt: skip
         dataset = as_dataset(examples, self.classes_.astype(str).tolist(), names)

@@ -164,8 +164,9 @@ def test_a_column_that_names_the_rows_is_left_out():
 
 
 def test_rounded_integers_of_a_column_are_told():
-    with pytest.warns(UserWarning, match=r"X: column 'id' has integers above 2\*\*53, which are rounded"):
+    with pytest.warns(UserWarning, match=r"X: column 'id' has integers above 2\*\*53, which are rounded") as told:
         classifier().fit(table().append_column("id", [2**60 + np.arange(160)]), Y)
+    assert told[0].filename == __file__
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars"])

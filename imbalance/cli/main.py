@@ -74,7 +74,8 @@ def call(argv: Sequence[str]) -> int:
             print(one_line(f"{name}: {announcement}"), file=sys.stderr, flush=True)
         return run_command(COMMANDS[name], arguments)
     except BadInput as error:
-        return refuse(str(error))
+        has_more = len(getattr(error, "problems", ())) > 1
+        return refuse(f"{error}; imbalance data verify lists all" if has_more else str(error))
     except LostPeer as error:
         return refuse(f"{error}; {SAME_COMMAND}")
     except OSError as error:  # a full disk, or a data_dir that was removed

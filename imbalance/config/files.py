@@ -4,7 +4,7 @@ import difflib
 import errno
 from pathlib import Path
 
-from imbalance.config.renamed import replacement_flags
+from imbalance.config.renamed import RENAMED
 from imbalance.errors import BadInput
 
 # imbalance/configs is a link to configs/ at the top of the repository, so that a wheel has the files too.
@@ -21,7 +21,7 @@ def config_file(name: str | Path) -> Path:
         BadInput: the file does not exist; the message suggests names with a similar spelling.
     """
     if not str(name):
-        raise BadInput("--config: empty; name a file, or a config that `imbalance list configs` shows")
+        raise BadInput("config: empty; name a file, or a config that `imbalance list configs` shows")
     path = Path(name)
     if _exists(path, "file") and path.suffix in (".py", ".json"):
         return path
@@ -32,14 +32,16 @@ def config_file(name: str | Path) -> Path:
     if str(name) in files_by_name:
         return files_by_name[str(name)]
     if _exists(path, "file", "dir"):
-        raise BadInput(f"--config: {name} is no config; name a .py or .json file")
-    if flags := replacement_flags(path.stem):
-        raise BadInput(f"--config: {name} is no config any more; type {flags} instead")
+        raise BadInput(f"config: {name} is no config; name a .py or .json file")
+    if path.stem in RENAMED:
+        new, *overrides = RENAMED[path.stem].split()
+        values = " ".join(f"config.{override}" for override in overrides)
+        raise BadInput(f"config: {name} is no config any more; use {new} with {values}")
     if path.stem in files_by_name and path.suffix in (".py", ".json"):
-        raise BadInput(f"--config: no file {name}; for the config of this name in configs/, type {path.stem}")
+        raise BadInput(f"config: no file {name}; for the config of this name in configs/, type {path.stem}")
     near = difflib.get_close_matches(path.stem, files_by_name)
     hint = f"did you mean {' or '.join(near)}?" if near else "`imbalance list configs` shows all"
-    raise BadInput(f"--config: no config {name}; {hint}")
+    raise BadInput(f"config: no config {name}; {hint}")
 
 
 def config_files_by_name() -> dict[str, Path]:
@@ -58,4 +60,4 @@ def _exists(path: Path, *kinds: str) -> bool:
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:  # a misspelt name, to which the caller knows similar ones
             return False
-        raise BadInput(f"--config: {path}: {error.strerror}; name a file that can be read") from None
+        raise BadInput(f"config: {path}: {error.strerror}; name a file that can be read") from None

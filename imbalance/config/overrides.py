@@ -135,7 +135,7 @@ def read_by_annotation(text: Any, annotation: Any) -> Any:
 def section_given_value(key: str, section: ConfigDict) -> BadInput:
     """Return the error for an override that gives a plain value to `key`, which is a section."""
     first = "name" if "name" in section else next(iter(section), "<key>")
-    return BadInput(f"config.{key}: a section, not a value; type {PREFIX}{key}.{first}=…, and so on")
+    return BadInput(f"config.{key}: a section, not a value; set its keys one by one, such as config.{key}.{first}")
 
 
 def key_suggestion(key: str, config: ConfigDict) -> str:
@@ -158,7 +158,7 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
     names = [name for name in names if not name.endswith("_cosine")]
     if names:
         have, name = ("have", "<one of them>") if len(names) > 1 else ("has", names[0])
-        return f"; {', '.join(names)} {have} it: type {PREFIX}{path}.name={name} too"
+        return f"; {', '.join(names)} {have} it: set config.{path}.name={name} too"
     return _did_you_mean(_keys_alike(key, word, keys, siblings))
 
 
@@ -177,4 +177,4 @@ def _keys_alike(key: str, word: str, keys: Sequence[str], siblings: Mapping[str,
 
 
 def _did_you_mean(keys: Sequence[str]) -> str:
-    return f"; did you mean {' or '.join(PREFIX + key for key in keys)}?" if keys else ""
+    return f"; did you mean {' or '.join(f'config.{key}' for key in keys)}?" if keys else ""

@@ -83,9 +83,9 @@ RENAMED_KEYS = {
 }
 # For keys that users expect but no config has: what to type instead.
 EXPECTED_KEYS = {
-    "loss.label_smoothing": "label smoothing is a loss of its own, for cross-entropy and its relatives: type "
-    "--config.loss.name=smoothed --config.loss.label_smoothing=<ε> --config.loss.gamma=0 --config.loss.tau=0; for balanced "
-    "softmax type --config.loss.tau=1"
+    "loss.label_smoothing": "label smoothing is a loss of its own, for cross-entropy and its relatives: use "
+    "config.loss.name=smoothed config.loss.label_smoothing=<ε> config.loss.gamma=0 config.loss.tau=0; for balanced "
+    "softmax use config.loss.tau=1"
 }
 
 
@@ -103,9 +103,3 @@ def renamed_key(key: str, keys: Iterable[str]) -> str:
         return f"; {EXPECTED_KEYS[key]}"
     new, meaning = RENAMED_KEYS.get(key, ("", ""))
     return f"; it is config.{new} now: {meaning}" if new in keys else ""
-
-
-def replacement_flags(name: str) -> str:
-    """Return the flags that replace `--config=<name>`, or "" if no older version had a config of this name."""
-    config, *overrides = RENAMED.get(name, "").split() or [""]
-    return " ".join([f"--config={config}", *(f"--config.{override}" for override in overrides)]) if config else ""

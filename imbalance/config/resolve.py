@@ -79,17 +79,17 @@ def load(path: str | Path) -> ConfigDict:
         code = _compiled(read_text(path), str(path))
     except OSError as error:
         raise BadInput(
-            f"--config: cannot read {path}: {error.strerror}; make it readable, or name another file"
+            f"config: cannot read {path}: {error.strerror}; make it readable, or name another file"
         ) from None
     except Damaged as error:
-        raise BadInput(f"--config: {path} is no config: {error.reason}; mend the file, or name another") from None
+        raise BadInput(f"config: {path} is no config: {error.reason}; mend the file, or name another") from None
     except SyntaxError as error:
-        raise BadInput(f"--config: {path}, line {error.lineno}: {error.msg}") from None
+        raise BadInput(f"config: {path}, line {error.lineno}: {error.msg}") from None
     except (ValueError, RecursionError, MemoryError) as error:  # deep nesting raises the last two
-        raise BadInput(f"--config: {path} is no config: {error}; mend the file, or name another") from None
+        raise BadInput(f"config: {path} is no config: {error}; mend the file, or name another") from None
     # The file may be any program, so look for get_config() before running it.
     no_function = BadInput(
-        f"--config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
+        f"config: {path} is no config: it has no get_config(); define this function, which returns a ConfigDict"
     )
     if not any(map(_may_define_get_config, dis.get_instructions(code))):
         raise no_function
@@ -103,7 +103,7 @@ def load(path: str | Path) -> ConfigDict:
         raise no_function
     if not isinstance(config, ConfigDict):
         raise BadInput(
-            f"--config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
+            f"config: get_config() of {path} returns {type(config).__name__}, not a ConfigDict; return ml_collections.ConfigDict(…)"
         )
     return config
 

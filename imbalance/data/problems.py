@@ -26,7 +26,7 @@ class DataProblems(BadInput):
 
     def __str__(self) -> str:
         rest = len(self.problems) - 1
-        return f"{self.problems[0]}" + (f" (and {rest:,} more: imbalance data verify lists them)" if rest else "")
+        return f"{self.problems[0]}" + (f" (and {rest:,} more)" if rest else "")
 
 
 def raise_first(problems: Sequence[Problem]) -> None:

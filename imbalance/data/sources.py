@@ -258,7 +258,7 @@ SOURCES = {
     "colored_mnist": Source(
         "CC BY-SA 3.0 (MNIST, LeCun, Cortes and Burges); cite Arjovsky et al., 2019, and Yang et al., 2023",
         (),
-        "set --config.data.download=True, which gets MNIST with torchvision; or put the four files of MNIST, unpacked, into data_dir/MNIST/raw/",
+        "set config.data.download=True, which gets MNIST with torchvision; or put the four files of MNIST, unpacked, into data_dir/MNIST/raw/",
     ),
     "compas": Source(
         "no licence is stated; cite Angwin et al., 'Machine Bias', ProPublica, 2016; the table names real people",
@@ -297,7 +297,7 @@ SOURCES = {
         "public, under the terms of the Census Bureau (census.gov/data/developers/about/terms-of-service.html); cite Ding et al., 2021",
         (),
         "get csv_p<state>.zip of https://www2.census.gov/programs-surveys/acs/data/pums/2018/1-Year/, such as csv_pca.zip for "
-        "California; unpack it in data_dir/2018/1-Year/, and set --config.data.file=2018/1-Year/psam_p06.csv; folktables "
+        "California; unpack it in data_dir/2018/1-Year/, and set config.data.file=2018/1-Year/psam_p06.csv; folktables "
         "(pip install folktables) downloads the same files to the same places",
     ),
     "keel": Source(

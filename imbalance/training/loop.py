@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 
 from imbalance.config.experiment import Experiment, first_run, validate
 from imbalance.config.metric_names import needs_scores
-from imbalance.config.override_flags import overrides_in_python, python_messages
 from imbalance.config.resolve import resolve, run_directory
 from imbalance.config.schema import MissingKeys, short_repr
 from imbalance.config.user_modules import user_code_errors
@@ -78,7 +77,6 @@ class Result(NamedTuple):
     directory: Path
 
 
-@python_messages()
 @own_torch_state()
 def run(
     config: str | Path | Mapping[str, Any] | Experiment,
@@ -125,7 +123,7 @@ def run(
     try:
         resolved, default = resolve(config, changes)
     except MissingKeys as error:
-        raise incomplete_section(error, changes) from None
+        raise missing_values(error, changes) from None
     dataset = (
         None if data is None and not table else check_population(given_dataset(data, resolved.seed, table), "data")
     )
@@ -140,21 +138,23 @@ def run(
     return Result(float("nan") if summary["score"] is None else summary["score"], summary, directory)
 
 
-def incomplete_section(error: MissingKeys, changes: Mapping[str, Any]) -> BadInput:
-    """Return the error for a mapping in `changes` that replaces a section and lacks keys; `error` if there is no such one.
+def missing_values(error: MissingKeys, changes: Mapping[str, Any]) -> BadInput:
+    """Return the error for overrides without which the config lacks keys. Its message names the keys as Python writes them.
 
-    A user of a mapping such as `{"trainer": {"epochs": 2}}` wants to change its keys, and not to remove all others.
+    A mapping in `changes`, such as `{"trainer": {"epochs": 2}}`, replaces a section; then the user most likely wants to change
+    the keys of the mapping, and not to remove all others.
     """
-    section = next(iter(error.values)).rpartition(".")[0]
-    values = changes.get(section)
-    if not isinstance(values, Mapping | ConfigDict):
-        return error
-    kept = {f"{section}.{key}": repr(value) for key, value in values.items()}
-    missing = {key: f"<{fits}>" for key, fits in error.values.items()} if "name" in values else {}
-    return BadInput(
-        f"overrides: {section!r} replaces the whole section, which lacks {len(error.values)} of its keys, such as "
-        f"{next(iter(error.values))}; to change some keys, pass {overrides_in_python(kept | missing)}"
-    )
+    first, missing = next(iter(error.values)), {key: f"<{fits}>" for key, fits in error.values.items()}
+    section = first.rpartition(".")[0]
+    advice, values = f"config.{first}: missing; add", changes.get(section)
+    if isinstance(values, Mapping | ConfigDict):
+        kept = {f"{section}.{key}": repr(value) for key, value in values.items()}
+        missing = kept | (missing if "name" in values else {})
+        advice = (
+            f"overrides: {section!r} replaces the whole section, which lacks {len(error.values)} of its keys, such as {first}; "
+            "to change some keys, pass"
+        )
+    return BadInput(f"{advice} overrides={{{', '.join(f'{key!r}: {value}' for key, value in missing.items())}}}")
 
 
 @user_code_errors()

@@ -181,7 +181,7 @@ def test_one_file_under_two_names_is_refused(main, birds, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["describe", "--config=nowhere.py"], "--config: no config nowhere.py"),
+        (["describe", "--config=nowhere.py"], "config: no config nowhere.py"),
         (["build", f"--config={DIGITS}", "--config.data.clases=1"], "clases"),
         (
             ["build", f"--config={DIGITS}", "--config.data.imbalance_ratio=0.5"],

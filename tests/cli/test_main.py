@@ -28,12 +28,12 @@ def train(monkeypatch, tmp_path, capsys):
     ("args", "words"),
     [
         ([], "the following arguments are required: --config"),
-        (["--config=nope.py"], "--config: no config nope.py"),
+        (["--config=nope.py"], "config: no config nope.py"),
         (["--config=configs/digts_poly.py"], "did you mean digits_poly or"),
         ([CONFIG, "extra"], "extra: unknown"),
-        ([CONFIG, "--config.optim.lrr=1"], "did you mean --config.optim.lr"),
-        ([CONFIG, "--config.optim.Lr=1"], "config.optim.Lr: no such key; did you mean --config.optim.lr?"),
-        ([CONFIG, "--config.lr=1"], "config.lr: no such key; did you mean --config.optim.lr?"),
+        ([CONFIG, "--config.optim.lrr=1"], "did you mean config.optim.lr"),
+        ([CONFIG, "--config.optim.Lr=1"], "config.optim.Lr: no such key; did you mean config.optim.lr?"),
+        ([CONFIG, "--config.lr=1"], "config.lr: no such key; did you mean config.optim.lr?"),
         ([CONFIG, "--config.optim.lr=abc"], "--config.optim.lr=abc: not a number"),
         ([CONFIG, "--config.optim.lr"], "--config.optim.lr: lacks a value"),
         ([CONFIG, "--config.model.hidden=(10**12,)"], "--config.model.hidden=(10**12,): not values with commas"),
@@ -41,16 +41,19 @@ def train(monkeypatch, tmp_path, capsys):
         ([CONFIG, "--config.optim={'lr': 3}"], "config.optim.schedule: must be a section"),
         ([CONFIG, "--config.loss={'name': 'poly', 'alpha': 1.0}"], "add --config.loss.left=<'logistic', 'exponential'"),
         ([CONFIG, "--config.loss.name=vs"], "add --config.loss.gamma=<number, at least 0> --config.loss.tau=<number"),
-        ([CONFIG, "--config.loss=poly"], "config.loss: a section, not a value; type --config.loss.name=…"),
+        (
+            [CONFIG, "--config.loss=poly"],
+            "config.loss: a section, not a value; set its keys one by one, such as config.loss.name",
+        ),
         ([CONFIG, "--config.seed=18446744073709551616"], "config.seed: 18446744073709551616 given"),
         ([CONFIG, "--config.trainer.accumulation=1000000000"], "config.trainer.accumulation: 1000000000 given"),
         ([CONFIG, "--config.model.hidden=1000000000000"], "config.model: weights and gradients take 512,000.0 GB"),
         ([CONFIG, "--config.score=val/\n\x1b[31m"], r"config.score: 'val/\n\x1b[31m' given"),
-        (["--config=no\nsuch"], r"--config: no config no\nsuch"),
-        (["--config=setup.py"], "--config: setup.py is no config: it has no get_config()"),
-        (["--config=README.md"], "--config: README.md is no config; name a .py or .json file"),
-        (["--config=configs"], "--config: configs is no config"),
-        (["--config=" + "x" * 300], "--config: no config xxx"),
+        (["--config=no\nsuch"], r"config: no config no\nsuch"),
+        (["--config=setup.py"], "config: setup.py is no config: it has no get_config()"),
+        (["--config=README.md"], "config: README.md is no config; name a .py or .json file"),
+        (["--config=configs"], "config: configs is no config"),
+        (["--config=" + "x" * 300], "config: no config xxx"),
         ([CONFIG, "--config.trainer.epochs=0"], "config.trainer.epochs: 0 given"),
         ([CONFIG, "--config.score=val/recall/cat"], "'cat' must be one of 0, 1, 2"),
     ],
@@ -63,6 +66,14 @@ def test_bad_usage_is_one_line_and_status_2(train, args, words):
     assert "{" not in out
 
 
+def test_a_file_with_several_problems_is_answered_with_the_command_that_lists_them(train, tmp_path):
+    rows = [f"{row},{'unknown' if row in (3, 5) else row % 2}" for row in range(20)]
+    (tmp_path / "table.csv").write_text("\n".join(["age,target", *rows]))
+    status, _, err = train("--config=arrays_erm", f"--config.data_dir={tmp_path}")
+    assert status == 2 and "line 5: target is 'unknown'" in err
+    assert err.endswith(" (and 1 more); imbalance data verify lists all\n")
+
+
 def test_a_config_in_a_folder_that_cannot_be_read_is_not_called_missing(train, monkeypatch):
     """The rights of folders do not bind root, as whom tests may run."""
 
@@ -71,7 +82,7 @@ def test_a_config_in_a_folder_that_cannot_be_read_is_not_called_missing(train, m
 
     monkeypatch.setattr(Path, "is_file", is_file)
     status, _, err = train("--config=private/mine.py")
-    assert status == 2 and err == "--config: private/mine.py: Permission denied; name a file that can be read\n"
+    assert status == 2 and err == "config: private/mine.py: Permission denied; name a file that can be read\n"
 
 
 def test_bad_usage_of_main_is_one_line_and_status_2(main):

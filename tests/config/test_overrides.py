@@ -233,5 +233,5 @@ def test_names_that_look_like_numbers_are_names_where_the_key_takes_names(key, t
     ],
 )  # fmt: skip
 def test_an_unknown_key_is_answered_by_the_key_that_is_meant(base, key, expected):
-    with pytest.raises(BadInput, match=rf"config.{key}: no such key; did you mean --config.{expected}\?$"):
+    with pytest.raises(BadInput, match=rf"config.{key}: no such key; did you mean config.{expected}\?$"):
         override(base, {key: OverrideText("1")})

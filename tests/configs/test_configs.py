@@ -5,7 +5,7 @@ from conftest import CONFIG_FILES
 
 from imbalance.config.experiment import validate
 from imbalance.config.override_flags import split_overrides
-from imbalance.config.renamed import RENAMED, replacement_flags
+from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import load, resolve
 
 DATASETS = (
@@ -32,8 +32,8 @@ def test_every_data_set_has_its_three_configs(dataset, method):
     """As a file, or as the command that took a file's place."""
     name = f"{dataset}_{method}"
     assert name in CONFIG_FILES or name in RENAMED, f"{name}: add a row of this name to ROWS in tools/config_table.py"
-    file, *flags = (replacement_flags(name) or f"--config={name}").split()
-    config, _ = resolve(CONFIG_FILES[file.removeprefix("--config=")], split_overrides(flags)[0])
+    file, *values = RENAMED.get(name, name).split()
+    config, _ = resolve(CONFIG_FILES[file], split_overrides([f"--config.{value}" for value in values])[0])
     assert config.data.name == dataset.removesuffix("_small")
     assert config.loss.name == ("poly" if method == "poly" else "cross_entropy")
     assert config.weights.name == ("uniform" if method == "erm" else "importance")

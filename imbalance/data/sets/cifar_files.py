@@ -103,7 +103,7 @@ def published(name: str, data_dir: str, download: bool) -> tuple[Published, Publ
         reason = getattr(error, "strerror", None) or error
         raise BadInput(
             f"config.data_dir: CIFAR-{name[5:]} is missing in {folder.absolute()}, or damaged ({reason}); unpack its Python "
-            f"version there, type imbalance data download {files.source}, or set --config.data.download=True"
+            f"version there, type imbalance data download {files.source}, or set config.data.download=True"
         ) from None
 
     def joined(batches: list[dict[str, Any]]) -> Published:

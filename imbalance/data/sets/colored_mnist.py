@@ -34,7 +34,7 @@ def colored_mnist(data_dir: str, *, label_noise: Fraction, color_noise: Fraction
     if len(digits) != sum(SIZES):
         raise BadInput(
             f"config.data_dir: MNIST in {root or data_dir} has {len(digits):,} training images, not the published {sum(SIZES):,}; "
-            "remove its folder MNIST, and set --config.data.download=True"
+            "remove its folder MNIST, and set config.data.download=True"
         )
     ends = np.cumsum((0, *SIZES)).tolist()
     train, val, test = (

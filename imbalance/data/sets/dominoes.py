@@ -114,7 +114,7 @@ def read_top(top: str, data_dir: str, download: bool) -> list[tuple[np.ndarray, 
     except (RuntimeError, OSError) as error:
         raise BadInput(
             f"config.data_dir: MNIST is missing in {data_dir}, or damaged ({str(error).splitlines()[0]}); put its four files into "
-            "MNIST/raw/, or set --config.data.download=True"
+            "MNIST/raw/, or set config.data.download=True"
         ) from None
     return [(each.data.numpy(), each.targets.numpy()) for each in sets]
 

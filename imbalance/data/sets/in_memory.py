@@ -13,6 +13,7 @@ from torch import Tensor
 
 from imbalance.config.schema import keyword_annotations, short_repr, suggestion
 from imbalance.data.population import SPLITS, population_problems
+from imbalance.data.problems import raise_first
 from imbalance.data.sets.arrays import channel_statistics, columns_dataset, unusable_row
 from imbalance.data.splits import Dataset, Split
 from imbalance.data.tables.columns import (
@@ -157,10 +158,7 @@ def as_dataset(
         group_names = tuple(group_name((class_names[target], group_names[group])) for target, group in pairs.tolist())
         splits = with_groups(splits, torch.from_numpy(all_groups))
     split_numbers = np.repeat(np.arange(3), [len(split) for split in splits.values()])
-    problems = population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names)
-    if problems:  # not `raise_first`, whose message names a command that reads files
-        more = f" (and {len(problems) - 1:,} more)" if problems[1:] else ""
-        raise BadInput(f"{problems[0]}{more}")
+    raise_first(population_problems("data", all_targets, all_groups, split_numbers, class_names, group_names))
     mean, std = (), ()
     if (images := examples["train"][0]).dtype == torch.uint8:
         mean, std = channel_statistics(images, np.arange(len(images)))
@@ -294,9 +292,7 @@ def frame_dataset(
             **fractions,
         )
     except BadInput as error:  # the arguments of this function are keys of a config elsewhere
-        raise BadInput(
-            str(error).replace("config.data.", "").replace(": imbalance data verify lists them", "")
-        ) from None
+        raise BadInput(str(error).replace("config.data.", "")) from None
 
 
 def column_name(argument: str, name: Any) -> str:

@@ -11,10 +11,10 @@ from imbalance.errors import BadInput
 # Environment variables that switch on an engine, with the engine's name and what to do instead. Each engine would wrap the
 # model, and thereby change the names of its saved weights, or is not supported at all.
 ENGINES = {
-    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", "use --config.trainer.shard=True to save memory"),
-    "ACCELERATE_USE_FSDP": ("FSDP", "use --config.trainer.shard=True"),
-    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "use --config.trainer.shard=True to save memory"),
-    "ACCELERATE_USE_PARALLELISM_CONFIG": ("a parallelism config", "use --config.trainer.shard=True to save memory"),
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed", "use config.trainer.shard=True to save memory"),
+    "ACCELERATE_USE_FSDP": ("FSDP", "use config.trainer.shard=True"),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "use config.trainer.shard=True to save memory"),
+    "ACCELERATE_USE_PARALLELISM_CONFIG": ("a parallelism config", "use config.trainer.shard=True to save memory"),
 }
 # Environment variables with a value that a key of `config.trainer` decides, and the values that request nothing.
 VALUES = {
@@ -49,13 +49,13 @@ def check_settings(config: Experiment) -> None:
     if any(name in os.environ for name in TPU) or os.environ.get("PJRT_DEVICE") == "TPU":
         raise BadInput(
             "launch: accelerate is set to use TPUs, for which there is no support; launch without --tpu, on GPUs or a CPU, "
-            "and for bfloat16 use --config.trainer.mixed_precision=bf16"
+            "and for bfloat16 use config.trainer.mixed_precision=bf16"
         )
     # accelerate would wrap the model, and the names of the saved weights would begin with `_orig_mod.`.
     if (backend := os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no")).lower() != "no":
         raise BadInput(
             f"launch: the dynamo backend is {backend!r}; the config decides how a run is compiled, so launch with "
-            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND); to compile the run, add --config.trainer.compile=default"
+            "--dynamo_backend no (or remove ACCELERATE_DYNAMO_BACKEND); to compile the run, add config.trainer.compile=default"
         )
     for name, (key, without) in VALUES.items():
         value, current = (os.environ.get(name) or "no").lower(), getattr(config.trainer, key)
@@ -64,7 +64,7 @@ def check_settings(config: Experiment) -> None:
         known = value != "fp8"
         raise BadInput(
             f"launch: accelerate is set to {name}={value}, but config.trainer.{key} is {current!r}; "
-            + (f"use --config.trainer.{key}={value}" if known else f"use --config.trainer.{key}=bf16 or no")
+            + (f"use config.trainer.{key}={value}" if known else f"use config.trainer.{key}=bf16 or no")
             + f", and launch without that setting (or remove {name})"
         )
 

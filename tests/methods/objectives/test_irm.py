@@ -6,7 +6,7 @@ from torch import nn
 
 from experiments.colored_digits_methods import METHODS
 from imbalance.config.override_flags import split_overrides
-from imbalance.config.renamed import replacement_flags
+from imbalance.config.renamed import RENAMED
 from imbalance.config.resolve import resolve
 from imbalance.config.schema import build
 from imbalance.errors import BadInput
@@ -102,6 +102,6 @@ def test_eiil_then_irm_does_not_diverge(tmp_path, seed):
     (variant,) = (variant for title, variant, _ in METHODS if title == "EIIL, then IRM")
     config = variant.run({"trainer.epochs": 6, "trainer.eval_every": 6}, seed, str(tmp_path)).config
     assert train(config, tmp_path / "run")["status"] == "done"
-    flags = split_overrides(replacement_flags("colored_digits_eiil_irm").split()[1:])[0]
+    flags = split_overrides([f"--config.{value}" for value in RENAMED["colored_digits_eiil_irm"].split()[1:]])[0]
     renamed, _ = resolve("colored_digits_irm", flags)
     assert renamed.trainer.clip_norm == config.trainer.clip_norm and renamed.groups == config.groups

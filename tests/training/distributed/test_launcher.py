@@ -64,7 +64,7 @@ REFUSED = {
 @pytest.mark.parametrize(("settings", "flags", "key"), REFUSED.values(), ids=list(REFUSED))
 def test_a_setting_of_accelerate_is_refused_with_the_key_to_use(config, environment_of, settings, flags, key):
     environment_of({"distributed_type": "MULTI_GPU"} | settings, *flags)
-    with pytest.raises(BadInput, match=rf"^launch: .*--config\.{key}\b") as refused:
+    with pytest.raises(BadInput, match=rf"^launch: .*config\.{key}\b") as refused:
         start_accelerator(validate(config))
     assert "\n" not in str(refused.value)
 
@@ -87,7 +87,7 @@ def test_what_the_config_says_too_is_done(config, environment_of):
 def test_a_number_of_accelerate_is_that_of_the_config_or_refused(config, monkeypatch, name, value, key, same):
     """These reach the processes with DeepSpeed, or from the user's own environment."""
     monkeypatch.setenv(name, value)
-    with pytest.raises(BadInput, match=rf"--config\.trainer\.{key}={value}"):
+    with pytest.raises(BadInput, match=rf"config\.trainer\.{key}={value}"):
         check_settings(validate(config))
     config.trainer[key] = same
     check_settings(validate(config))
