@@ -4,10 +4,10 @@
     imbalance reproduce every_method --no-train       # the tables from results/every_method.csv.gz only
 
 The data sets are those of DATA in every_method_runs.py: features of a published network that is not trained further, tables,
-and images on which a small network is trained from scratch. docs/findings-tables.md says how to get them. The protocol is
-fixed in docs/preregistered/2026-11-28-every-method.md, and for pixels in 2026-11-28-every-method-on-pixels.md. For each method and each seed, three
-learning rates are tried. Val of the seed chooses one of them and an epoch, by one of two rules: one reads the groups of
-val, the other only its classes. Own hyperparameters of a method have their published defaults.
+and images on which a small network is trained from scratch. docs/findings-tables.md says how to get them. The protocol is fixed
+in docs/preregistered/2026-11-28-every-method.md, and for pixels in 2026-11-28-every-method-on-pixels.md. For each method and
+each seed, three learning rates are tried. Val of the seed chooses one of them and an epoch, by one of two rules: one reads the
+groups of val, the other only its classes. Own hyperparameters of a method have their published defaults.
 
 The three learning rates are a window of one grid that all methods share. If more than half of the seeds choose the
 lowest or the highest rate of the window, the window moves by one rate, at most MOVES times. So all methods have
@@ -144,7 +144,8 @@ def results_of(rows: Sequence[Row], labels: str, metric: str = "", pixels: bool 
     Args:
         labels: "groups" or "classes"; a data set without a rule for "groups" has its rule for "classes".
         metric: key of SCORES; only data sets with this metric. "" for all.
-        pixels: True for the data sets on which a network is trained from scratch on pixels; False for all others; None for both.
+        pixels: True for the data sets on which a network is trained from scratch on pixels; False for all others; None for
+            both.
     """
     results = {}
     for name in trained_sets(rows):

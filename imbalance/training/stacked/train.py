@@ -72,8 +72,9 @@ WRITERS = 8  # threads that write files, because writing waits for the disk, and
 def in_common(config: Experiment) -> str | None:
     """Return, as text, all values of a config except seed, learning rate, importance weights and head.
 
-    The head is not excepted if it decides which examples are in train, or if it is no linear layer. For the optimiser "lbfgs" `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these
-    texts are equal. Return None if the config cannot be stacked.
+    The head is not excepted if it decides which examples are in train, or if it is no linear layer. For the optimiser "lbfgs"
+    `optim.weight_decay` and `optim.decayed` are excepted, too. Runs can be stacked if these texts are equal. Return None if the
+    config cannot be stacked.
     """
     trainer = config.trainer
     can_stack = trainer.accumulation == 1 and trainer.mixed_precision == "no"
@@ -131,7 +132,8 @@ def train_stacked(runs: Sequence[tuple[Experiment, Path]], pause: int | None = N
 
     Args:
         runs: config and run directory of each run.
-        pause: number of epochs, counted from the start of the run, after which a run pauses, as in `imbalance.training.loop.train`; None for no pause.
+        pause: number of epochs, counted from the start of the run, after which a run pauses, as in
+            `imbalance.training.loop.train`; None for no pause.
 
     Raises:
         BadInput: the config or the data is wrong.
