@@ -56,16 +56,6 @@ PREDICTED_ROWS = 4096  # rows of a batch in predict_proba
 Setting = str | Mapping[str, Any] | None
 
 
-def one_value_each(groups: Any) -> np.ndarray:
-    """Return `groups`, values of shape (N,) or (N, 1), as an (N,) array; raise `BadInput` for any other shape."""
-    try:
-        return column_or_1d(groups)
-    except ValueError:
-        raise BadInput(
-            f"groups: values of shape {np.shape(groups)} given; give one value for each example, of shape (N,)"
-        ) from None
-
-
 class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
     """Classifier with the methods of a config, on arrays (N, D) of numbers and on data frames.
 
@@ -254,7 +244,7 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         """Return the data set to train on, and the encoding of its columns; its test split is its validation split."""
         names, labels = None, (targets,)
         if groups is not None:
-            attribute = as_categories(one_value_each(groups), "groups").sorted(None)
+            attribute = as_categories(np.asarray(groups), "groups").sorted(None)
             if missing := [value for value in attribute.values if value in MISSING]:
                 row = int(np.flatnonzero(attribute.codes == attribute.values.index(missing[0]))[0])
                 raise BadInput(f"groups[{row}] is missing; leave out the example, or give it a value of its own")

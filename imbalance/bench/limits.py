@@ -60,13 +60,13 @@ def cpu_seconds(call: Callable[[], Any]) -> float:
     return time.process_time() - started
 
 
-def measure_peaks(turns: int = 3) -> Peaks:
-    """Measure the highest rate of arithmetic and of copies in memory of this processor, each as the best of `turns` measurements."""
+def measure_peaks() -> Peaks:
+    """Measure the highest rate of arithmetic and of copies in memory of this processor, each as the best of three measurements."""
     left, right, product = (torch.ones(SIDE, SIDE) for _ in range(3))
     source = torch.ones(COPIED // 4)
     target = torch.empty_like(source)
-    product_seconds = min(cpu_seconds(lambda: torch.mm(left, right, out=product)) for _ in range(turns))
-    copy_seconds = min(cpu_seconds(lambda: target.copy_(source)) for _ in range(turns))
+    product_seconds = min(cpu_seconds(lambda: torch.mm(left, right, out=product)) for _ in range(3))
+    copy_seconds = min(cpu_seconds(lambda: target.copy_(source)) for _ in range(3))
     return Peaks(2 * SIDE**3 / product_seconds, 2 * COPIED / copy_seconds)
 
 

@@ -24,7 +24,7 @@ from imbalance.config.schema import build, short_repr
 from imbalance.data.images.decode import Recipe, decode, image_pixels, loaded
 from imbalance.data.images.normalise import pixel_normaliser
 from imbalance.data.sets.image_folder import images_in, unread_note
-from imbalance.data.sets.text import text_columns
+from imbalance.data.sets.text import is_blank, text_columns
 from imbalance.data.tables.columns import NAMELESS, Columns, array_columns, frame_columns, is_table, read_columns
 from imbalance.data.tables.encoding import check_table, transform, transform_parts, unfamiliar_values
 from imbalance.data.tables.values import check_unmasked
@@ -354,8 +354,7 @@ class TrainedModel:
             examples: as in `predict`.
         """
         texts = self.as_texts(examples)
-        pairs = ((text,) if isinstance(text, str) else text for text in texts)
-        rows = [row for row, parts in enumerate(pairs) if not all(part.strip() for part in parts)]
+        rows = [row for row, text in enumerate(texts) if is_blank(text)]
         if not rows:
             return []
         return [

@@ -11,7 +11,7 @@ from torch import Tensor
 from imbalance.config.metric_names import CLASS_METRICS, PARITY_METRICS, SUMMARY_METRICS, TRAINING_GROUP_METRICS
 from imbalance.config.schema import short_repr
 from imbalance.errors import BadInput
-from imbalance.utils.arrays import as_array
+from imbalance.utils.arrays import as_nonnegative
 
 MOST_LABELS = 20_000  # classes or groups; a greater number is most likely no number of labels
 
@@ -250,9 +250,9 @@ def checked_counts(key: str, counts: Any, size: int) -> np.ndarray:
         key: name of the argument, for the message.
         counts: non-negative numbers, whose last dimension must have the length `size`.
     """
-    array = as_array(key, counts, (1, 2))
-    if array.shape[-1] != size or not (array >= 0).all():
-        raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers of 0 or more are needed")
+    array = as_nonnegative(key, counts, (1, 2))
+    if array.shape[-1] != size:
+        raise BadInput(f"{key}: an array of shape {array.shape} given; {size} numbers are needed")
     return array
 
 

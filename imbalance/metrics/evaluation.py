@@ -18,7 +18,7 @@ import torch
 
 from imbalance.config.schema import short_repr
 from imbalance.data.tables.columns import group_name
-from imbalance.data.tables.values import check_unmasked
+from imbalance.data.tables.values import check_unmasked, is_missing
 from imbalance.errors import BadInput
 from imbalance.metrics import scores
 from imbalance.metrics.class_and_group import (
@@ -31,6 +31,7 @@ from imbalance.metrics.class_and_group import (
 )
 from imbalance.metrics.intervals import LEVEL, Interval, mean, mean_over_examples, wilson, worst_over_examples
 from imbalance.metrics.label_shift import shifted_accuracy
+from imbalance.utils.arrays import as_probabilities
 
 Array = np.ndarray
 RESAMPLES = 1000
@@ -125,12 +126,11 @@ def evaluate(
     if groups is not None:
         check_present("groups", groups, array(groups))
     probability = None
+    # A number in bfloat16 has 8 binary digits, so rounding moves the sum of a row by up to 0.2 %.
+    rounded = getattr(predictions, "dtype", None) == torch.bfloat16
     if predicted.ndim == 2:
-        if predicted.dtype.kind not in "biuf":
-            raise BadInput(
-                f"evaluate: predictions: {predicted.dtype} of shape {predicted.shape} given; pass (N, K) probabilities as floats"
-            )
-        probability = predicted.astype(np.float64)
+        tolerance = 5e-3 if rounded else 1e-3
+        probability = as_probabilities("evaluate: predictions", predicted, tolerance).astype(np.float64)
     else:
         check_present("predictions", predictions, predicted)
         check_same_type(target_labels, predicted)
@@ -149,9 +149,10 @@ def evaluate(
     if probability is None:
         chosen = positions("predictions", predicted, names)
     else:
-        # A number in bfloat16 has 8 binary digits, so rounding moves the sum of a row by up to 0.2 %.
-        rounded = getattr(predictions, "dtype", None) == torch.bfloat16
-        check_probabilities(probability, len(names), tolerance=5e-3 if rounded else 1e-3)
+        if probability.shape[1] != len(names):
+            raise BadInput(
+                f"evaluate: {probability.shape[1]} columns of probabilities for {len(names)} classes; they must match"
+            )
         probability = probability / probability.sum(axis=1, keepdims=True) if rounded else probability
         check_top_k(top_k, len(names))
         chosen = probability.argmax(axis=1)
@@ -222,14 +223,6 @@ def check_present(name: str, values: Any, labels: Array) -> None:
         raise BadInput(f"evaluate: {name}: values of several types given; give only texts or only numbers")
 
 
-def is_missing(item: Any) -> bool:
-    """Return True for None, nan, NaT and the NA of pandas, which are not equal to themselves."""
-    try:
-        return item is None or bool(item != item)
-    except TypeError:  # the NA of pandas is neither true nor false
-        return True
-
-
 def check_same_type(targets: Array, predictions: Array) -> None:
     """Raise `BadInput` if either the (N,) targets or the (N,) predictions are texts, and the others are numbers."""
     first = {"targets": targets.tolist()[0], "predictions": predictions.tolist()[0]}
@@ -289,25 +282,6 @@ def positions(what: str, labels: Array, classes: Sequence[Any]) -> Array:
     except KeyError as error:
         known = ", ".join(map(repr, classes[:10])) + (", …" if len(classes) > 10 else "")
         raise BadInput(f"evaluate: {what}: {error} is no class; the classes are {known}; pass classes=…") from None
-
-
-def check_probabilities(probability: Array, num_classes: int, tolerance: float) -> None:
-    """Raise `BadInput` unless `probability` has `num_classes` columns, and rows of shares that sum to 1.
-
-    Args:
-        tolerance: the largest difference of the sum of a row from 1.
-    """
-    if probability.shape[1] != num_classes:
-        raise BadInput(
-            f"evaluate: {probability.shape[1]} columns of probabilities for {num_classes} classes; they must match"
-        )
-    wrong = ~((probability >= 0).all(axis=1) & (np.abs(probability.sum(axis=1) - 1) < tolerance))
-    if wrong.any():
-        row = int(np.flatnonzero(wrong)[0])
-        raise BadInput(
-            f"evaluate: predictions[{row}] sums to {probability[row].sum():g}; probabilities are at least 0 and sum to 1, "
-            "so pass logits.softmax(1) if these are logits"
-        )
 
 
 def count_metrics(

@@ -191,20 +191,26 @@ def wilson(right: int, n: int) -> Interval:
     Raises:
         BadInput: `right` is not from 0 to `n`.
     """
-    check_counts(right, n)
-    low, high = wilson_ends(right, n)
+    low, high = wilson_ends(*checked_counts(right, n))
     return Interval(float(low), float(high))
 
 
-def check_counts(right: Any, totals: Any) -> None:
-    """Raise `BadInput` unless there is a number of right predictions for each number of examples, from 0 to that number."""
+def checked_counts(right: Any, totals: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return numbers of right predictions and of examples as arrays.
+
+    Raises:
+        BadInput: the shapes differ, or a number of right predictions is not from 0 to its number of examples.
+    """
     right_counts, total_counts = np.asarray(right), np.asarray(totals)
     if right_counts.shape != total_counts.shape:
         raise BadInput(
             f"right, totals: arrays of shapes {right_counts.shape} and {total_counts.shape} given; they must be equal"
         )
-    if not ((right_counts >= 0) & (right_counts <= total_counts)).all():
-        raise BadInput("right: a number of right predictions is below 0, or larger than the number of examples")
+    wrong = ~((right_counts >= 0) & (right_counts <= total_counts))
+    if wrong.any():
+        number, size = right_counts[wrong][0], total_counts[wrong][0]
+        raise BadInput(f"right: {number} right predictions of {size} examples given; give a number from 0 to {size}")
+    return right_counts, total_counts
 
 
 def wilson_ends(right: np.ndarray | int, n: np.ndarray | int) -> tuple[np.ndarray, np.ndarray]:
@@ -242,8 +248,7 @@ def worst_over_examples(right: Sequence[int] | np.ndarray, totals: Sequence[int]
     """
     from scipy import special
 
-    check_counts(right, totals)
-    right_counts, total_counts = np.asarray(right), np.asarray(totals)
+    right_counts, total_counts = checked_counts(right, totals)
     right_counts, total_counts = right_counts[total_counts > 0], total_counts[total_counts > 0]
     if not len(total_counts):
         return Interval(np.nan, np.nan)
@@ -278,8 +283,7 @@ def mean_over_examples(
     """
     from scipy import special
 
-    check_counts(right, totals)
-    right_counts, total_counts = np.asarray(right), np.asarray(totals)
+    right_counts, total_counts = checked_counts(right, totals)
     mask = np.eye(len(total_counts), dtype=bool) if combinations is None else combinations
     group_totals = total_counts @ mask.astype(np.int64)
     present = group_totals > 0

@@ -9,9 +9,9 @@ from numbers import Real
 
 import numpy as np
 
-from imbalance.config.schema import short_repr
 from imbalance.errors import BadInput
-from imbalance.metrics.intervals import Interval, mean_over_examples
+from imbalance.metrics.intervals import Interval, checked_counts, mean_over_examples
+from imbalance.utils.arrays import as_nonnegative
 
 Array = np.ndarray
 
@@ -34,10 +34,9 @@ def long_tailed_prior(class_counts: Sequence[int] | Array, ratio: float) -> Arra
     Raises:
         BadInput: `ratio` is not above 0 and finite, a count is not a number from 0 on, or there are fewer than two classes.
     """
-    counts = np.asarray(class_counts)
-    if counts.ndim != 1 or len(counts) < 2:
+    counts = as_nonnegative("class_counts", class_counts)
+    if len(counts) < 2:
         raise BadInput(f"class_counts: shape {counts.shape} given; a count for each of two or more classes is needed")
-    check_numbers("class_counts", counts)
     if not isinstance(ratio, Real) or not 0 < ratio < np.inf:
         raise BadInput(f"ratio: {ratio} given; a number above 0 is needed")
     ranks = np.empty(len(counts))
@@ -60,27 +59,12 @@ def shifted_accuracy(right: Array, totals: Array, class_prior: Array) -> tuple[f
     Raises:
         BadInput: the lengths differ, a value is not a number from 0 on, or a class has more right predictions than examples.
     """
-    right, totals, class_prior = map(np.asarray, (right, totals, class_prior))
-    for name, values in (("right", right), ("totals", totals), ("class_prior", class_prior)):
-        if values.shape != totals.shape or values.ndim != 1:
-            raise BadInput(f"{name}: shape {values.shape} given; one number for each class is needed")
-        check_numbers(name, values)
-    if (right > totals).any():
-        k = int(np.flatnonzero(right > totals)[0])
-        raise BadInput(f"right[{k}]: {right[k]} given, but totals[{k}] is {totals[k]}; it must be at most as large")
+    right, totals = checked_counts(as_nonnegative("right", right), as_nonnegative("totals", totals))
+    class_prior = as_nonnegative("class_prior", class_prior)
+    if class_prior.shape != totals.shape:
+        raise BadInput(f"class_prior: shape {class_prior.shape} given; one number for each class is needed")
     shares = np.where(totals > 0, class_prior, 0.0)
     if not shares.sum():
         return np.nan, Interval(np.nan, np.nan)
     value = float(shares @ (right / np.maximum(1, totals)) / shares.sum())
     return value, mean_over_examples(right, totals, shares=shares)
-
-
-def check_numbers(name: str, values: Array) -> None:
-    """Raise `BadInput` unless all (K,) values are finite numbers from 0 on.
-
-    Args:
-        name: the name of the argument, for the message.
-    """
-    valid = values.dtype.kind in "biuf" and bool((np.isfinite(values) & (values >= 0)).all())
-    if not valid:
-        raise BadInput(f"{name}: {short_repr(values.tolist())} given; finite numbers from 0 on are needed")

@@ -110,16 +110,15 @@ def display_name(config: str) -> str:
     return "/".join((name, *overrides))
 
 
-def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path, seeds: int = 10) -> str:
-    """Return the table that `compare` prints, from results in <folder>/ledger.csv and without training.
+def compare_kept(variants: Mapping[str, Variant], metric_name: str, folder: Path) -> str:
+    """Return the table that `compare` prints, from results of the seeds 0 to 9 in <folder>/ledger.csv and without training.
 
     Args:
         variants: configs with overrides, by title. Each later variant is compared with the first.
         metric_name: the test metric, "balanced_accuracy" or "worst_group_accuracy".
         folder: folder that holds the tables of results, such as results/.
-        seeds: number of seeds to read; the seeds are 0, 1, 2, …
     """
-    rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < seeds]
+    rows = [row for row in kept_results.read("ledger", folder) if int(row["seed"]) < 10]
     values_of, group_numbers = {}, set()
     for title, variant in variants.items():
         chosen = variant.rows(rows)

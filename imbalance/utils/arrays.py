@@ -38,16 +38,32 @@ def as_floats(name: str, value: Any, dims: int) -> np.ndarray:
     return array
 
 
-def as_probabilities(name: str, value: Any) -> np.ndarray:
+def as_nonnegative(name: str, value: Any, dims: int | tuple[int, ...] = 1) -> np.ndarray:
+    """Return `value` as an array of finite numbers from 0 on; the arguments and errors are those of `as_array`."""
+    array = as_array(name, value, dims)
+    if len(wrong := np.argwhere(~(np.isfinite(array) & (array >= 0)))):
+        place = wrong[0].tolist()
+        raise BadInput(f"{name}{place}: {array[tuple(place)]} given; finite numbers from 0 on are needed")
+    return array
+
+
+def as_probabilities(name: str, value: Any, tolerance: float = 0.01) -> np.ndarray:
     """Return `value` as an (N, K) array of floats whose rows are probabilities.
+
+    Args:
+        tolerance: the largest difference of the sum of a row from 1, which depends on the precision of the values.
 
     Raises:
         BadInput: a row has a value below 0, or does not sum to 1: logits were passed, for example.
     """
     array = as_floats(name, value, 2)
-    # Rows in float32 or float16 sum to 1 up to the precision of their values.
-    if (array < 0).any() or (np.abs(array.sum(axis=1) - 1) > 0.01).any():
-        raise BadInput(f"{name}: a row does not sum to 1, or has a value below 0; pass probabilities, not logits")
+    wrong = (array < 0).any(axis=1) | (np.abs(array.sum(axis=1) - 1) > tolerance)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong)[0])
+        raise BadInput(
+            f"{name}[{row}] sums to {array[row].sum():g}; probabilities are at least 0 and sum to 1, so pass "
+            "logits.softmax(1) if these are logits"
+        )
     return array
 
 

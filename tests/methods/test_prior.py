@@ -80,8 +80,8 @@ def test_em_leaves_out_a_class_without_training_examples_and_needs_an_example():
     ("arguments", "words"),
     [
         (([[0.5, math.nan]], [0.5, 0.5]), "probabilities: a value is not finite"),
-        (([[0.5, 0.6]], [0.5, 0.5]), "probabilities: a row does not sum to 1"),
-        (([[5.0, -4.0]], [0.5, 0.5]), "probabilities: a row does not sum to 1, or has a value below 0"),
+        (([[0.5, 0.6]], [0.5, 0.5]), r"probabilities\[0\] sums to 1.1; "),
+        (([[5.0, -4.0]], [0.5, 0.5]), r"probabilities\[0\] sums to 1; probabilities are at least 0"),
         (([0.5, 0.5], [0.5, 0.5]), "probabilities: float64 of shape .* 2 dimensions"),
         (([[0.5, 0.5]], [0.5, 0.6]), "prior: 0.5, 0.6 given; class shares must be at least 0 and sum to 1"),
         (([[0.5, 0.5]], [0.5, 0.3, 0.2]), "prior: 3 class shares given; give 2"),
@@ -126,7 +126,7 @@ def test_bbse_solves_for_the_ratios_of_the_class_shares():
         (([0, 1], [0, 1], [-1, -1]), "predictions: class numbers are needed, whole numbers from 0 on"),
         (([0.5, 1], [0, 1], [1]), "val_predictions: class numbers are needed"),
         (([0, 1], [0, math.nan], [1]), "val_targets: class numbers are needed"),
-        (([[0.5, 0.6], [0.1, 0.9]], [0, 1], [[0.5, 0.5]]), "val_predictions: a row does not sum to 1"),
+        (([[0.5, 0.6], [0.1, 0.9]], [0, 1], [[0.5, 0.5]]), r"val_predictions\[0\] sums to 1.1"),
     ):
         with pytest.raises(BadInput, match=words):
             bbse_prior(*arrays)

@@ -1,6 +1,5 @@
 """Data set of a user's own arrays or table, from a file: `.npz`, `.npy`, `.csv`, `.parquet`, `.arrow`."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from imbalance.data.tables.columns import (
     Delimiter,
     as_array,
     assign_splits,
+    check_input_columns,
     check_label_columns,
     number_groups,
     read_columns,
@@ -143,7 +143,8 @@ def columns_dataset(
             f"config.data.numeric, categorical: {columns.source} has no column besides target, attributes and split that can "
             f"be an input{''.join(f'; {note}' for note in notes)}; a model needs at least one input column"
         )
-    check_inputs(numeric, categorical, target, split)
+    roles = {split: "the split", target: "the target"}
+    check_input_columns("numeric, categorical", (*numeric, *categorical), roles)
     train, mean, std, preprocessing = split_numbers == 0, (), (), {}
     order = np.argsort(split_numbers, kind="stable")  # each split becomes a slice, which needs no memory of its own
     if is_array:
@@ -211,19 +212,6 @@ def check_no_splits(columns: Columns, names: tuple[str, ...]) -> None:
             raise BadInput(
                 f"{columns.source}: column {name!r} holds the splits of a data set and would be an input of the model; set "
                 f"config.data.split={name}, or name the inputs in config.data.numeric, categorical"
-            )
-
-
-def check_inputs(numeric: tuple[str, ...], categorical: tuple[str, ...], target: str, split: str) -> None:
-    """Raise `BadInput` if a column is named twice as an input, or if the target or split column is an input."""
-    inputs = (*numeric, *categorical)
-    twice = [name for name, count in Counter(inputs).items() if count > 1]
-    if twice:
-        raise BadInput(f"config.data.numeric, categorical: {twice[0]!r} appears twice; name each column once")
-    for name, what in ((target, "the target"), (split, "the split")):
-        if name in inputs:
-            raise BadInput(
-                f"config.data.numeric, categorical: {name!r} is {what}, which must not be an input; remove it"
             )
 
 

@@ -118,21 +118,20 @@ def colored_fashion(
     return biased_dataset(parts, fashion.CLASSES, tuple(COLOURS), mean, std, seed, val_fraction, augment)
 
 
-def assign_attributes(targets: np.ndarray, conflicting: float | None, count: int = 10) -> np.ndarray:
+def assign_attributes(targets: np.ndarray, conflicting: float | None) -> np.ndarray:
     """Return an attribute for each example: attribute k for most examples of class k, as the published code does.
 
     The examples of a class get attributes in the order of the files: the first of them get attribute 0, the next ones
     attribute 1, and so on. The numbers of examples are rounded.
 
     Args:
-        targets: (N,) the class of each example, 0 to `count` − 1.
+        targets: (N,) the class of each example, 0 to 9.
         conflicting: the share of a class's examples that have an attribute other than k; None to give all attributes
             equally often.
-        count: the number of classes, and of attributes.
     """
     attributes = np.empty(len(targets), dtype=np.int64)
-    for label in range(count):
-        shares = np.full(count, 1 / count if conflicting is None else conflicting / (count - 1))
+    for label in range(10):
+        shares = np.full(10, 0.1 if conflicting is None else conflicting / 9)
         if conflicting is not None:
             shares[label] = 1 - conflicting
         rows = np.flatnonzero(targets == label)

@@ -15,6 +15,7 @@ from imbalance.data.tables.columns import (
     Columns,
     Delimiter,
     assign_splits,
+    check_input_columns,
     check_label_columns,
     number_groups,
     read_columns,
@@ -71,7 +72,8 @@ def list_text(
     check_label_columns(classes, target, attributes)
     if len(text) not in (1, 2):
         raise BadInput(f"config.data.text: {text} given; name one column of texts, or two for pairs")
-    check_text_columns(text, target, attributes, split)
+    roles = {split: "the split"} | dict.fromkeys(attributes, "an attribute") | {target: "the target"}
+    check_input_columns("text", text, roles)
     label_columns: dict[str, None] = dict.fromkeys([target, *attributes, *([split] if split else [])])
     columns = read_columns(Path(data_dir) / file, delimiter, (*text, *label_columns))
     labels = {name: columns.categories(name) for name in label_columns}
@@ -130,18 +132,6 @@ def list_text(
         notes=notes,
         token_keys=token_keys,
     )
-
-
-def check_text_columns(text: tuple[str, ...], target: str, attributes: tuple[str, ...], split: str) -> None:
-    """Raise `BadInput` if a column is named twice as a text, or if the target, an attribute or the split is a text."""
-    if len(set(text)) < len(text):
-        raise BadInput(f"config.data.text: {text[0]!r} appears twice; name each column once")
-    labels = {split: "the split"} | dict.fromkeys(attributes, "an attribute") | {target: "the target"}
-    for name in text:
-        if name in labels:
-            raise BadInput(
-                f"config.data.text: {name!r} is {labels[name]}, which must not be an input; name another column"
-            )
 
 
 def label_cause(name: str, value: str, valid: Sequence[str] | None) -> str:

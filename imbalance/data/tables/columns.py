@@ -291,6 +291,23 @@ def check_label_columns(classes: Sequence[str], target: str, attributes: Sequenc
         )
 
 
+def check_input_columns(key: str, names: Sequence[str], roles: Mapping[str, str]) -> None:
+    """Raise `BadInput` if an input column is named twice, or is a column of labels or splits.
+
+    Args:
+        key: the keys of `config.data` that name the input columns, for messages.
+        names: the input columns.
+        roles: what each column of labels or splits is, by its name: "the target", for example.
+    """
+    for name in names:
+        if names.count(name) > 1:
+            raise BadInput(f"config.data.{key}: {name!r} appears twice; name each column once")
+        if name in roles:
+            raise BadInput(
+                f"config.data.{key}: {name!r} is {roles[name]}, which must not be an input; name another column"
+            )
+
+
 def group_name(values: Sequence[str]) -> str:
     """Return the name of a group: its class and attributes, joined by commas; values with commas are quoted."""
     if len(values) == 1:

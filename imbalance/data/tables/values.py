@@ -146,7 +146,12 @@ def value_text(value: Any) -> str:
     """
     if isinstance(value, float | np.floating) and np.isfinite(value) and value % 1 == 0:
         return str(int(value))
-    return "" if is_null(value) or value != value else composed(str(value))
+    return "" if is_missing(value) else composed(str(value))
+
+
+def is_missing(value: Any) -> bool:
+    """Return True for None, nan, NaT and the NA of pandas."""
+    return is_null(value) or bool(value != value)
 
 
 def is_null(value: Any) -> bool:
