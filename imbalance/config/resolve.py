@@ -386,6 +386,26 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
     return {key: plain(value) for key, value in values.items() if key not in STORAGE_KEYS}
 
 
+def first_difference(config: Experiment, saved: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Return the key of a value that decides the result and differs between two configs, with both values as text.
+
+    The name of a section comes before other keys, because another name explains why the section has other keys. Return
+    None if all these values are equal.
+
+    Args:
+        saved: the other config, read from a file that an older version may have written.
+    """
+    now, before = defining_values(config), defining_values(upgrade_saved_config(saved))
+    now, before = flatten(now), flatten({key: value for key, value in before.items() if key in now})
+
+    def text(values: Mapping[str, Any], key: str) -> str:
+        return short_repr(values[key]) if key in values else "no value"
+
+    keys = sorted(now.keys() | before.keys(), key=lambda key: (not key.endswith(".name"), key))
+    changed = next((key for key in keys if (key in now, now.get(key)) != (key in before, before.get(key))), None)
+    return (changed, text(now, changed), text(before, changed)) if changed else None
+
+
 def override_text(key: str, value: Any) -> str:
     """Return an override as part of a file name: `optim.lr=0.1`."""
     return f"{key}={as_file_name(json.loads(json.dumps(value)))}"
