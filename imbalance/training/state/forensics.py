@@ -151,10 +151,11 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         with log.attempt(log.directory / FILE, "the step cannot be replayed"):
             checkpoint.write(log.directory / FILE, state)
     bad = train.indices[rows[~losses.isfinite()]].tolist()
+    has_files = run.config.data.name != "in_memory"  # only the program that made the data could replay the step
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
         + (f"; examples with a non-finite loss (row numbers in the data): {listed_rows(bad)}" if bad else "")
-        + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes else "")
+        + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes and has_files else "")
     )
 
 
