@@ -388,10 +388,12 @@ class TrainedModel:
             raise BadInput(f"file: {short_repr(file)} given; the path of a file is needed")
         file, preprocessing = Path(file), self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
-            return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+            columns = read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+            return replace(columns, is_training_data=False)
         encoding = self.column_encoding()
         categorical = [column["column"] for column in encoding["categorical"]]
         columns = read_columns(file, preprocessing["delimiter"], categorical, encoding["missing"])
+        columns = replace(columns, is_training_data=False)
         if file.suffix.lower() == ".npy" and list(columns.values) == [NAMELESS]:
             return array_columns(
                 file, {name: np.asarray(array) for name, array in self.as_table(columns[NAMELESS]).items()}

@@ -261,6 +261,15 @@ def test_a_pillow_image_is_turned_by_its_exif_data_as_its_file_is(pictures, tmp_
     assert (expected != model.pixels(Image.fromarray(pixels))).any()
 
 
+def test_another_separator_is_told_without_a_config_which_predict_does_not_have(people, tmp_path):
+    (tmp_path / "t.csv").write_text("age;work;sex\n30;clerk;f\n")
+    with pytest.raises(
+        BadInput, match="the only column is 'age;work;sex'; separate the columns by commas as in the training data$"
+    ):
+        model = imbalance.load(people[0], "cpu")
+        model.predict(model.read_columns(tmp_path / "t.csv"))
+
+
 def test_a_model_of_arrays_reads_no_table(digits, tmp_path):
     np.save(tmp_path / "a.npy", np.zeros((2, 1, 8, 8)))
     with pytest.raises(BadInput, match=r"a table given; this model takes arrays \(N, 1, 8, 8\)"):
