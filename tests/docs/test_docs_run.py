@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
