@@ -4,9 +4,10 @@
     imbalance reproduce early_stopping --no-train       # the table from results/early.csv.gz only
 
 Data, network and batch size are those of `experiments.pairs`, with importance weights to the power 1. In the runs of
-`experiments.leads_along_training` val mostly chooses the smallest learning rate or the first evaluated epoch, and the losses have
-different learning rates. Here both losses have the same, smaller learning rates, and every fourth of 100 epochs is evaluated. For each
-pair and loss, val chooses the epoch of each run, and the learning rate with the best mean over seeds at these epochs.
+`experiments.leads_along_training` val mostly chooses the smallest learning rate or the first evaluated epoch, and the losses
+have different learning rates. Here both losses have the same, smaller learning rates, and every fourth of 100 epochs is
+evaluated. For each pair and loss, val chooses the epoch of each run, and the learning rate with the best mean over seeds at
+these epochs.
 """
 
 import itertools

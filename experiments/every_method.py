@@ -3,10 +3,11 @@
     imbalance reproduce every_method --data=sentiment,cifar10lt_100 --methods=erm,reweight,groupdro --config.data_dir=data
     imbalance reproduce every_method --no-train       # the tables from results/every_method.csv.gz only
 
-The data sets are those of DATA in every_method_runs.py, mostly features of a published network that is not trained further; docs/findings.md says how
-to get them. The protocol is fixed in docs/preregistered/2026-11-28-every-method.md. For each method and each seed, three
-learning rates are tried. Val of the seed chooses one of them and an epoch, by one of two rules: one reads the groups of
-val, the other only its classes. Own hyperparameters of a method have their published defaults.
+The data sets are those of DATA in every_method_runs.py: features of a published network that is not trained further, tables,
+and images on which a small network is trained from scratch. docs/findings-tables.md says how to get them. The protocol is fixed
+in docs/preregistered/2026-11-28-every-method.md, and for pixels in 2026-11-28-every-method-on-pixels.md. For each method and
+each seed, three learning rates are tried. Val of the seed chooses one of them and an epoch, by one of two rules: one reads the
+groups of val, the other only its classes. Own hyperparameters of a method have their published defaults.
 
 The three learning rates are a window of one grid that all methods share. If more than half of the seeds choose the
 lowest or the highest rate of the window, the window moves by one rate, at most MOVES times. So all methods have
@@ -30,7 +31,6 @@ from imbalance.experiments.every_method_runs import (
     ends_at_edge,
     has_rate,
     labels_read,
-    methods_for,
     outcome,
     rules_of,
     train_windows,
@@ -138,16 +138,18 @@ def trained_sets(rows: Sequence[Row]) -> list[str]:
 Results = Mapping[str, Mapping[str, Line]]  # by data set and method
 
 
-def results_of(rows: Sequence[Row], labels: str, metric: str = "") -> Results:
+def results_of(rows: Sequence[Row], labels: str, metric: str = "", pixels: bool | None = None) -> Results:
     """Return the results of all data sets by the rule that reads these labels of val.
 
     Args:
         labels: "groups" or "classes"; a data set without a rule for "groups" has its rule for "classes".
         metric: key of SCORES; only data sets with this metric. "" for all.
+        pixels: True for the data sets on which a network is trained from scratch on pixels; False for all others; None for
+            both.
     """
     results = {}
     for name in trained_sets(rows):
-        if metric in ("", DATA[name].metric):
+        if metric in ("", DATA[name].metric) and pixels in (None, DATA[name].representation == "pixels"):
             rules = rules_of(DATA[name])
             results[name] = lines_of(rows, name, rules.get(labels, rules["classes"]))
     return results
@@ -196,18 +198,14 @@ def reads(results: Results, method: str) -> str:
     return next((r for name in results if (r := labels_read(DATA[name], method)) != "none"), "none")
 
 
-def ranks_table(rows: Sequence[Row], labels: str) -> str:
-    """Return a table of the average rank of each method over all data sets, among methods that all of them have.
+def ranks_table(results: Results) -> str:
+    """Return a table of the average rank of each method over the data sets of `results`, among methods that all of them have.
 
     The rank of a method on a data set is that of its mean over seeds; rank 1 is the best. Ranks and differences are averaged
     within each source first.
-
-    Args:
-        labels: the labels of val that the rule reads, as in `results_of`.
     """
     from scipy import stats
 
-    results = results_of(rows, labels)
     methods = on_all(results)
     means = np.array([[lines[method].average.value for method in methods] for lines in results.values()])
     ranks_by_set = dict(zip(results, stats.rankdata(-means, axis=1)))
@@ -241,14 +239,19 @@ def summary_table(folder: Path) -> str:
     rows = kept_results.read(STUDY, folder)
     if not trained_sets(rows):
         return "No data set has finished yet.\n"
-    by_rule = {labels: results_of(rows, labels, "worst group") for labels in ("groups", "classes")}
+    by_rule = {labels: results_of(rows, labels, "worst group", pixels=False) for labels in ("groups", "classes")}
     kinds: dict[str, Results] = {
         f"rare {kind}, val's {labels} choose": {
             name: lines for name, lines in results.items() if (name in RARE_CLASS) == (kind == "class")
         }
         for kind in ("class", "group") for labels, results in by_rule.items()
     }  # fmt: skip
-    kinds["balanced accuracy"] = results_of(rows, "classes", "balanced")
+    kinds["balanced accuracy"] = results_of(rows, "classes", "balanced", pixels=False)
+    for title, labels, metric in (
+        ("worst group, val's groups choose", "groups", "worst group"), ("balanced accuracy", "classes", "balanced"),
+    ):  # fmt: skip
+        if results := results_of(rows, labels, metric, pixels=True):
+            kinds[f"from scratch on pixels: {title}"] = results
     heads = ["method", "reads groups of"]
     heads += [f"{title}, {counts_text(results)}" for title, results in kinds.items()]
     heads.append("worst group: val's groups minus val's classes choose")
@@ -387,9 +390,10 @@ def kept_tables(folder: Path, names: Sequence[str] = ()) -> str:
             parts.append(
                 f"**{data.title}** ({data.representation}; test {metric}, %; {seeds} seeds):\n\n{data_table(rows, name)}"
             )
-    parts += [
-        f"Over all data sets, val's {labels} choose:\n\n{ranks_table(rows, labels)}" for labels in ("groups", "classes")
-    ]
+    for title, pixels in (("all data sets of features and tables", False), ("all data sets of pixels", True)):
+        for labels in ("groups", "classes"):
+            if (results := results_of(rows, labels, pixels=pixels)) or not pixels:
+                parts.append(f"Over {title}, val's {labels} choose:\n\n{ranks_table(results)}")
     return "\n".join(parts)
 
 
@@ -425,8 +429,6 @@ def every_method(
     folder = Path(results)
     if train:
         common = check_common_overrides(overrides)
-        for name in data or DATA:
-            chosen = [method for method in methods_for(DATA[name]) if not methods or method in methods]
-            for _ in range(MOVES + 1):
-                train_windows(name, chosen, common, seeds, work_dir, jobs, stacked, folder)
+        for _ in range(MOVES + 1):
+            train_windows(data or tuple(DATA), methods or tuple(EVERY), common, seeds, work_dir, jobs, stacked, folder)
     print(kept_tables(folder, data))

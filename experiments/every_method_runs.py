@@ -14,6 +14,7 @@ import numpy as np
 
 from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
+from imbalance.experiments.every_method_data import EXTRACTIONS
 from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_head, method_values, section
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
@@ -38,12 +39,15 @@ class Data(NamedTuple):
     """A data set of this comparison.
 
     title: name in tables.
-    representation: "lite0" or "minilm" for features of that network, "columns" for a table.
+    representation: "lite0" or "minilm" for features of that network, "columns" for a table, "pixels" for images on which a
+        small network is trained from scratch.
     values: config values by key in which a run differs from CONFIG.
     metric: key of SCORES: the test metric, which is also the metric of the rule that reads the groups of val.
     rates: exponent of ten of the middle learning rate of the first window.
     by: "group" or "class", which stands in for BY.
     crossed: whether the groups are two classes × attributes, which some methods need.
+    epochs: number of epochs of a run; JTT divides them between its two stages.
+    batch: number of examples in a batch.
     """
 
     title: str
@@ -53,11 +57,13 @@ class Data(NamedTuple):
     rates: int = -3
     by: str = "group"
     crossed: bool = True
+    epochs: int = 20
+    batch: int = 256
 
     @property
     def source(self) -> str:
         """The published data that the data set is made of; two data sets with one source are no independent evidence."""
-        if self.representation != "lite0":
+        if self.representation not in ("lite0", "pixels"):
             return self.title
         return "Fashion-MNIST" if "Fashion" in self.title else "CIFAR-10"
 
@@ -95,6 +101,26 @@ def biased(title: str, folder: str, percent: float) -> Data:
     train = [count for few in conflicting for count in (500 - few, few)]
     values = on_features(folder, train, (10, 90), (20, 180))
     return Data(f"{title}, {percent:g} % conflicting", "lite0", values, "balanced", crossed=False)
+
+
+def from_scratch(data: Data) -> Data:
+    """Return the data set of images from which the features of `data` were extracted, to train LeNet on the pixels.
+
+    A seed draws the same images for train, val and test as it draws features of `data`.
+    """
+    source = EXTRACTIONS[data.values["data.source"]["folder"]].values["data"]
+    own = {
+        "data.source": source, "data.standardise": False, "model": dict(name="lenet"), "optim.weight_decay": 1e-4,
+        "trainer.eval_batch_size": 500,  # small, because the images of 32 stacked models are in memory at once
+    }  # fmt: skip
+    return data._replace(
+        title=f"{data.title}, from scratch",
+        representation="pixels",
+        values={**data.values, **own},
+        rates=-2,
+        epochs=40,
+        batch=128,
+    )
 
 
 def people(
@@ -148,6 +174,9 @@ DATA = {
     "cifar10lt_50": long_tail(50),
     "cifar10lt_10": long_tail(10),
 }  # fmt: skip
+# In the order of the preregistration of these data sets.
+FROM_SCRATCH = ("dominoes", "colored_fashion", "corrupted_1", "corrupted_5", "corrupted_2", "corrupted_0.5")
+DATA |= {f"{name}_pixels": from_scratch(DATA[name]) for name in FROM_SCRATCH}
 
 
 # Methods
@@ -171,14 +200,19 @@ BY_CLASS = ("resample_class", "reweight_class")  # equal ReSample and ReWeight i
 def methods_for(data: Data) -> list[str]:
     """Return the methods that can be trained on a data set, and equal no other method there."""
     left_out = set() if data.crossed else set(CROSSED)
-    left_out |= set() if data.representation == "columns" else set(NEEDS_FEATURES)
+    left_out |= set() if trains_features(data) else set(NEEDS_FEATURES)
     left_out |= set(BY_CLASS) if data.by == "class" else set()
     return [name for name in EVERY if name not in left_out]
 
 
+def trains_features(data: Data) -> bool:
+    """Return whether a run on the data set trains more than a last layer."""
+    return data.representation in ("columns", "pixels")
+
+
 def has_rate(data: Data, method: Method) -> bool:
     """Return whether the learning rate can change a result: not if a head replaces all that training has learnt."""
-    return not has_head(method) or data.representation == "columns"
+    return not has_head(method) or trains_features(data)
 
 
 def labels_read(data: Data, method: str) -> str:
@@ -191,7 +225,6 @@ def labels_read(data: Data, method: str) -> str:
     return "train" if leaderboard.labels_in_train(flat) == "groups" else "none"
 
 
-EPOCHS, BATCH = 20, 256
 MOVES = 2  # most moves of a window
 
 
@@ -199,12 +232,12 @@ def run_values(data: Data, method: str, exponent: int) -> dict[str, Any]:
     """Return the config values of a run by key, for a learning rate of ten to the power `exponent`."""
     about = EVERY[method]
     shared = {
-        "trainer.epochs": EPOCHS, "trainer.batch_size": BATCH, "optim.lr": 10.0**exponent,
+        "trainer.epochs": data.epochs, "trainer.batch_size": data.batch, "optim.lr": 10.0**exponent,
         "optim.weight_decay": data.values.get("optim.weight_decay", 1e-3),
     }  # fmt: skip
     values = {**shared, **method_values(about, data.by, 0, shared)}
     if about.overrides.get("objective.name") == "irm":  # a tenth of the steps, as 500 are of 5,001
-        steps = EPOCHS * -(-sum(data.values["data.train_counts"]) // BATCH)
+        steps = data.epochs * -(-sum(data.values["data.train_counts"]) // data.batch)
         values["objective.warmup_steps"] = max(1, steps // 10)
     return {
         **data.values, **values, "trainer.eval_every": 2, "trainer.eval_splits": ("val", "test"), "callbacks.select": "last",
@@ -327,7 +360,7 @@ def rules_of(data: Data) -> dict[str, str]:
 
 
 def train_windows(
-    name: str,
+    names: Sequence[str],
     methods: Sequence[str],
     common: Mapping[str, Any],
     seeds: int,
@@ -336,15 +369,25 @@ def train_windows(
     stacked: int,
     folder: Path,
 ) -> None:
-    """Train the runs of the current windows of methods on a data set that have no row yet, and keep their rows.
+    """Train the runs of the current windows of methods on data sets that have no row yet, and keep their rows.
+
+    One call trains the runs of all data sets, so that worker processes start once, and none waits while another data set
+    could go on. The first data sets come first.
+
+    Args:
+        names: keys of DATA.
+        methods: keys of EVERY; on each data set, those that fit it are trained.
 
     Raises:
         BadInput: a run has the data set, method, learning rate and seed of a row, but other values of `common`.
     """
-    data, rows = DATA[name], kept_results.read(STUDY, folder)
+    rows = kept_results.read(STUDY, folder)
     runs: list[Run] = []
     keys: dict[Path, tuple[str, str, int]] = {}
-    for method in methods:
+    for name, method in itertools.product(names, methods):
+        data = DATA[name]
+        if method not in methods_for(data):
+            continue
         of_method = [row for row in rows if row["set"] == name and row["method"] == method]
         kept = {(int(row["exponent"]), int(row["seed"])): row["overrides"] for row in of_method}
         exponents = {e for rule in set(rules_of(data).values()) for e in window(of_method, data, method, rule)}

@@ -6,9 +6,9 @@ The claim is that of Wang et al. (ICLR 2022). The poly loss (`poly`) is their po
 mixture with 200 against 20 examples in 500 dimensions, and ten seeds. The table has the exact balanced error of the trained
 linear classifier, and its angle to the classifier to which training converges, which `imbalance.theory.oracle` computes.
 
-The last rows show where the claim ends. After only 100 steps with the objective `average`, importance weights move the classifier
-of cross-entropy as far as that of the poly loss. If the class means are antipodal instead of orthogonal, importance weights
-improve neither loss. All runs together take five minutes on two cores.
+The last rows show where the claim ends. After only 100 steps with the objective `average`, importance weights move the
+classifier of cross-entropy as far as that of the poly loss. If the class means are antipodal instead of orthogonal, importance
+weights improve neither loss. All runs together take five minutes on two cores.
 """
 
 import numpy as np

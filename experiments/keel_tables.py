@@ -15,7 +15,8 @@ trained by the trainer of this package. Their learning rates are tuned first, fo
 tables at two seeds that are used for nothing else.
 
 Three seeds of all tables are run first, then the next three. The run directories of a table are deleted once its rows are in
-results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the command again.
+results/keel.csv.gz, and a problem with a row is not trained again. So to go on with a command that was stopped, type the
+command again.
 """
 
 from collections import Counter

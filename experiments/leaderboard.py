@@ -260,11 +260,11 @@ def subpopbench_entries(folder: Path) -> Iterator[Entry]:
                 yield entry("subpopbench", chosen, outcome.values(rule, "worst group"), about, values)
 
 
-def every_method_budget(method: str) -> Entry:
+def every_method_budget(data: every_method_runs.Data, method: str) -> Entry:
     """Return the cell "budget" of a method whose two stages share the epochs of the comparison; {} for other methods."""
     if method != "jtt":
         return {}
-    return {"budget": f"{every_method_runs.EPOCHS} epochs, batches of {every_method_runs.BATCH}"}
+    return {"budget": f"{data.epochs} epochs, batches of {data.batch}"}
 
 
 def every_method_entries(folder: Path) -> Iterator[Entry]:
@@ -292,9 +292,9 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     "source": data.source,
                     "metric": f"{'worst-group' if data.metric == 'worst group' else 'balanced'} accuracy",
                     "starts from": "random weights"
-                    if data.representation == "columns"
+                    if every_method_runs.trains_features(data)
                     else f"features of {data.representation}",
-                    **every_method_budget(method),
+                    **every_method_budget(data, method),
                     **Tuning("best of 3 learning rates on val of each seed", labels).cells,
                     "learning rate": " to ".join(f"{end:g}" for end in ends),
                     "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",

@@ -9,9 +9,9 @@ and the second has 25; with the roles `swapped` the second class has 250 and the
 
 A run reaches a share s of training after interpolation at the first evaluated epoch of which at least the share s of the epochs
 so far came after the first epoch that predicted the whole training set correctly. There the two losses are compared. For each
-pair and loss, val chooses the learning rate: the best mean over seeds of balanced accuracy at that epoch, among the
-learning rates at which every seed reaches the share. So the choice reads neither test nor any other pair. The losses are also
-compared at the last epoch, among learning rates at which every seed interpolates, because at an equal share they have trained for
+pair and loss, val chooses the learning rate: the best mean over seeds of balanced accuracy at that epoch, among the learning
+rates at which every seed reaches the share. So the choice reads neither test nor any other pair. The losses are also compared
+at the last epoch, among learning rates at which every seed interpolates, because at an equal share they have trained for
 different numbers of epochs.
 """
 

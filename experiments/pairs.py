@@ -10,10 +10,10 @@ images of the first class and 25 of the second. The poly loss (`poly`) is the po
 methods. Results are shown at two epochs: the last, and the one with the best balanced accuracy on val. Val is as large as the
 training set, and is evaluated every ten epochs. Test has 1,000 images of each class.
 
-Learning rates are tuned first. Each method gets the best learning rate of a grid on val, over two seeds of four of the
-45 pairs; these two seeds are used for nothing else. A learning rate counts only if at least three quarters of its tuning runs predict their whole training
-set correctly, because the claim is about such runs. Last, each loss with importance weights is also trained at the learning rate
-that it has without them, so that only the importance weights differ.
+Learning rates are tuned first. Each method gets the best learning rate of a grid on val, over two seeds of four of the 45
+pairs; these two seeds are used for nothing else. A learning rate counts only if at least three quarters of its tuning runs
+predict their whole training set correctly, because the claim is about such runs. Last, each loss with importance weights is
+also trained at the learning rate that it has without them, so that only the importance weights differ.
 
 Runs that have a row in results/pairs.csv.gz are not trained again, and finished runs are added to that file.
 """
@@ -488,7 +488,8 @@ def past_and_gain(methods: MethodScores, name: str, exponent: float) -> tuple[np
 def draw(by_data: Mapping[str, MethodScores], folder: str) -> None:
     """Draw two kinds of figures: gains against the share of training that comes after interpolation, and performance profiles.
 
-    A gain is that of the poly loss for a pair of classes, which is one point. The performance profile of a method is the share of its runs above each score.
+    A gain is that of the poly loss for a pair of classes, which is one point. The performance profile of a method is the share
+    of its runs above each score.
     """
     figure, axes = subplots(len(by_data), 3, 11.0, 3.3 * len(by_data), squeeze=False)
     for row, (data, methods) in zip(axes, by_data.items()):

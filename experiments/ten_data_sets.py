@@ -9,7 +9,8 @@ At that learning rate the method is trained over ten seeds. A seed draws the ima
 same for all methods.
 
 The page <folder>/index.html shows each data set, and the aggregates of Agarwal et al. (2021) over all data sets. Test is
-evaluated during training too, so the reader of the page can change the selection rule. The printed tables select nothing by test.
+evaluated during training too, so the reader of the page can change the selection rule. The printed tables select nothing by
+test.
 """
 
 from collections.abc import Mapping, Sequence

@@ -11,7 +11,7 @@ from imbalance.config.experiment import Experiment, validate
 from imbalance.config.files import CONFIGS
 from imbalance.config.resolve import load, override
 from imbalance.config.schema import Count
-from imbalance.data import DATASETS, Dataset, Split
+from imbalance.data import Dataset, Split
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import start_accelerator
 from imbalance.training.learner import Learner, make_learner
@@ -40,8 +40,7 @@ def on_images(model: str, *, size: int, batch_size: int, classes: int = 2, group
         size: number of images.
         classes, groups: number of classes and of groups, which have equally many images.
     """
-    DATASETS["random_images"] = random_images
-    data = {"name": "random_images", "size": size, "classes": classes, "groups": groups}
+    data = {"name": f"{__file__}:random_images", "size": size, "classes": classes, "groups": groups}
     changes = {"data": data, "trainer.batch_size": batch_size}
     if model == "linear":
         changes["model"] = {"name": "linear", "init": "default"}

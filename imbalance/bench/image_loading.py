@@ -1,8 +1,8 @@
 """Measure how many times as long images take to load from JPEGs as from the store of decoded images.
 
-From either source a loader yields an epoch of 224×224 images in batches of 64: uint8, or normalised float32 on the CPU. The JPEGs have
-CelebA's size of 178×218. A DataLoader with torchvision's transforms decodes them, with no worker or with two. Its workers
-start before the measurement and stay alive.
+From either source a loader yields an epoch of 224×224 images in batches of 64: uint8, or normalised float32 on the CPU. The
+JPEGs have CelebA's size of 178×218. A DataLoader with torchvision's transforms decodes them, with no worker or with two. Its
+workers start before the measurement and stay alive.
 
 The last ratio compares the times to decode a photograph of 12 megapixels without and with `data.reduce`.
 """

@@ -24,6 +24,8 @@ from imbalance.data.images.sheet import is_sheet, write_sheet
 from imbalance.data.images.store import damage, file_stamps, stored_checksums
 from imbalance.data.population import SPLITS, missing_examples
 from imbalance.data.problems import DataProblems, Problem, problem_lines
+from imbalance.data.sets.class_map import build_source
+from imbalance.data.sets.drawn import SOURCE_SEED
 from imbalance.data.sets.encoded_table import forget_checks
 from imbalance.data.sources import SOURCES
 from imbalance.data.splits import Split
@@ -60,14 +62,23 @@ def load_dataset(experiment: Experiment) -> Dataset:
 
 
 def cut(*, config: str, output: str, overrides: Mapping[str, Any]) -> None:
-    """Write the examples that a config uses to a file in the folder `output`, and print how to use the file."""
+    """Write the examples that a config uses to a file in the folder `output`, and print how to use the file.
+
+    If each seed draws its examples from another data set ("drawn"), write that data set, which serves every seed.
+    """
     experiment, _ = resolve(config, overrides)
-    dataset = load_dataset(experiment)
-    other_seed = load(experiment.data, experiment.data_dir, experiment.seed + 1, preparation_of(experiment.model))
-    every_seed = digest(other_seed) == digest(dataset)
-    path = cut_path(experiment.data, output, None if every_seed else experiment.seed)
+    section, seed = experiment.data, experiment.seed
+    if section["name"] == "drawn":
+        section, seed = experiment.to_dict()["data"]["source"], SOURCE_SEED
+        dataset, every_seed = build_source(section, experiment.data_dir, seed), False
+    else:
+        dataset = load_dataset(experiment)
+        other_seed = load(section, experiment.data_dir, seed + 1, preparation_of(experiment.model))
+        every_seed = digest(other_seed) == digest(dataset)
+    path = cut_path(section, output, None if every_seed else seed)
     write_cut(dataset, path)
-    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {'every seed' if every_seed else f'seed {experiment.seed}'}")
+    serves = f"seed {seed}" if section is experiment.data and not every_seed else "every seed"
+    print(f"{path}: {path.stat().st_size / 1e6:,.1f} MB, {serves}")
     print(f"to use it: --config.data_dir={output}")
 
 

@@ -92,8 +92,8 @@ EXPECTED_KEYS = {
 def renamed_key(key: str, keys: Iterable[str]) -> str:
     """Return the end of the message that `key` is unknown: the key that replaces it, and how the two differ.
 
-    For a key of `EXPECTED_KEYS` return what to type instead. Return "" if no older version had this key, or if the config cannot
-    have the key that replaces it.
+    For a key of `EXPECTED_KEYS` return what to type instead. Return "" if no older version had this key, or if the config
+    cannot have the key that replaces it.
 
     Args:
         key: the full key, such as "data.groups".

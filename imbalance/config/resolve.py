@@ -132,11 +132,11 @@ def _saved_config(values: dict[str, Any], modules: Path) -> ConfigDict:
 def upgrade_saved_config(saved: dict[str, Any]) -> dict[str, Any]:
     """Translate the content of a config.json that an older version wrote into the keys and values of this version.
 
-    A key that the older version lacked gets the value that gives the same results as the older version. In older
-    versions `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of
-    `data.attributes` they had `data.groups`. `data.groups` is translated if its first column is the target or if it
-    names no columns. Any other `data.groups` stays, and `validate` refuses it, because a translation would change the groups. Older versions refused empty texts, which is
-    `data.skip_empty=False` now, and decoded all pixels of images, which is `data.reduce=False`.
+    A key that the older version lacked gets the value that gives the same results as the older version. In older versions
+    `trainer.compile` was true or false, and the data set "in_memory" was called "given". Instead of `data.attributes` they had
+    `data.groups`. `data.groups` is translated if its first column is the target or if it names no columns. Any other
+    `data.groups` stays, and `validate` refuses it, because a translation would change the groups. Older versions refused empty
+    texts, which is `data.skip_empty=False` now, and decoded all pixels of images, which is `data.reduce=False`.
     """
     trainer, optim = saved.get("trainer"), saved.get("optim")
     if not isinstance(trainer, dict) or not isinstance(optim, dict):

@@ -23,9 +23,9 @@ COLUMNS = "input columns"  # part of the names in a digest; digests of older ver
 def digest(dataset: Dataset) -> dict[str, Any]:
     """Return the digest of a data set in types that JSON can hold; the data set must be on the CPU.
 
-    For each split, the digest has the number of examples and a hash of each array that `PARTS` names. It also has one
-    hash of the class and group names, and for a table one of the names of its input columns. The array "rows" is `Split.indices`: the row of each example in its file or
-    array.
+    For each split, the digest has the number of examples and a hash of each array that `PARTS` names. It also has one hash of
+    the class and group names, and for a table one of the names of its input columns. The array "rows" is `Split.indices`: the
+    row of each example in its file or array.
     """
     parts: dict[str, Any] = {name: split_digest(getattr(dataset, name)) for name in SPLITS}
     names = [

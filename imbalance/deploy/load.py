@@ -94,7 +94,8 @@ class TrainedModel:
         Args:
             examples: depends on the training data of the model:
 
-                - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor (N, *input_shape);
+                - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor
+                  (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
                 - columns: a data frame, a structured array, or a mapping from names to columns; an array also if the
                   model takes a single column, which has numbers;

@@ -149,9 +149,9 @@ def remix(
 ) -> Mix:
     """Mix as `mixup`, but give a mixture the label of the rarer class if the counts of its two classes differ much.
 
-    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. λ is the share of x_i in
-    its mixture with x_j. The share of the label y_i is 0 if n_i / n_j ≥ κ and λ < τ. It is 1 if n_i / n_j ≤ 1/κ and
-    1 − λ < τ. Otherwise it is λ. If both conditions hold, the first counts. Each batch has one λ, as in the package imbalanced-DL.
+    Chou, Chang, Pan, Wei and Juan, "Remix: Rebalanced Mixup", ECCV 2020 workshops, equation 7. λ is the share of x_i in its
+    mixture with x_j. The share of the label y_i is 0 if n_i / n_j ≥ κ and λ < τ. It is 1 if n_i / n_j ≤ 1/κ and 1 − λ < τ.
+    Otherwise it is λ. If both conditions hold, the first counts. Each batch has one λ, as in the package imbalanced-DL.
 
     Args:
         alpha: α of λ ~ Beta(α, α).

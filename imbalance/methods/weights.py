@@ -157,8 +157,9 @@ def given(
 def residual(labels: Labels, epoch: int, epochs: int, sampler: Mapping[str, Any]) -> Tensor:
     """Correct the imbalance that an annealed sampler leaves: weight by 1 / n, divided by the chance to be drawn.
 
-    So the chance times the weight is proportional to 1 / n in every epoch, where n is the number of training examples
-    of the class or group. The weights are scaled so that their mean over the examples that an epoch draws, not over all examples, is expected to be 1.
+    So the chance times the weight is proportional to 1 / n in every epoch, where n is the number of training examples of the
+    class or group. The weights are scaled so that their mean over the examples that an epoch draws, not over all examples, is
+    expected to be 1.
     """
     example_labels, counts = labels(sampler["by"])
     target = 1 / counts[example_labels].double()

@@ -39,14 +39,14 @@ def contrast(differences: np.ndarray, pairs: Sequence[tuple[int, int]]) -> Contr
     """Return the mean of differences over class pairs; its interval allows for classes and images that pairs share.
 
     The variance of the mean is a sum of two terms. The first is `dyadic_variance` of the means of the pairs; it allows for
-    classes that pairs share. The second is the variance of the means of the seeds, divided by the number of seeds; it
-    allows for images that all pairs of a seed share. The sum counts the variance between single differences twice. The
-    interval is that of Student's t. Its degrees of freedom are Satterthwaite's for the sum of the two terms (Biometrics 1946), but at
-    most one fewer than the classes. The ends of the interval are nan for a single seed, and if all pairs share a class.
+    classes that pairs share. The second is the variance of the means of the seeds, divided by the number of seeds; it allows
+    for images that all pairs of a seed share. The sum counts the variance between single differences twice. The interval is
+    that of Student's t. Its degrees of freedom are Satterthwaite's for the sum of the two terms (Biometrics 1946), but at most
+    one fewer than the classes. The ends of the interval are nan for a single seed, and if all pairs share a class.
 
-    In simulations with ten classes and 3, 5, 10 or 20 seeds, the interval covers the true mean in 94 to 98 % of cases with normal
-    effects, and in 90 to 96 % with skewed effects of the classes. It holds for other classes and other seeds, but not for another
-    test set: all seeds share one.
+    In simulations with ten classes and 3, 5, 10 or 20 seeds, the interval covers the true mean in 94 to 98 % of cases with
+    normal effects, and in 90 to 96 % with skewed effects of the classes. It holds for other classes and other seeds, but not
+    for another test set: all seeds share one.
 
     Args:
         differences: (P, …, S), one value for each pair of classes and each seed; dimensions in between, such as the two orders
@@ -131,9 +131,9 @@ def clustered(differences: np.ndarray, clusters: Sequence[str]) -> Contrast:
 def max_t_p(differences: np.ndarray, candidate: int, draws: int = 9999) -> float:
     """Return the two-sided p-value that the mean of a candidate differs from 0, allowing for its choice among all candidates.
 
-    Each draw flips the signs of whole rows, so it keeps the dependence between candidates. The p-value is the share of draws
-    in which the largest |t| of all candidates is at least the candidate's own |t| (Westfall and Young 1993). The actual
-    signs count as one more draw. The null hypothesis is that every row is as likely as its negative. The draws have a fixed seed.
+    Each draw flips the signs of whole rows, so it keeps the dependence between candidates. The p-value is the share of draws in
+    which the largest |t| of all candidates is at least the candidate's own |t| (Westfall and Young 1993). The actual signs
+    count as one more draw. The null hypothesis is that every row is as likely as its negative. The draws have a fixed seed.
 
     Args:
         differences: (N, M), one row for each independent unit, such as a base data set, and one column for each candidate.

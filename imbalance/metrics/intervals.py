@@ -268,8 +268,8 @@ def mean_over_examples(
     """Return a 95 % interval of the mean of one classifier's true group accuracies.
 
     The interval shows the effect of the choice of test examples alone, not of seeds. The mean is treated as normally
-    distributed. Its variance is computed as if each group had one more right and one more wrong prediction, because otherwise a group
-    without wrong predictions would have the variance 0.
+    distributed. Its variance is computed as if each group had one more right and one more wrong prediction, because otherwise a
+    group without wrong predictions would have the variance 0.
 
     Args:
         right: (G,) numbers of right predictions of each group.

@@ -30,8 +30,8 @@ def variance_components(
     """Return the variance components of values under nested random effects, by factor.
 
     A value is the sum of a mean, of one random effect for each factor, and of a residual. The components are estimated by the
-    method of moments (Henderson's method I, Biometrics 1953), which for a balanced design is the classical analysis of variance.
-    So the numbers of values may differ between levels, and no distribution is assumed.
+    method of moments (Henderson's method I, Biometrics 1953), which for a balanced design is the classical analysis of
+    variance. So the numbers of values may differ between levels, and no distribution is assumed.
 
     The interval of a share is a percentile interval of a bootstrap that draws levels of the first factor, widened for their
     number (Hesterberg, The American Statistician 2015). It is approximate: in simulations with normal effects and 20 levels it
@@ -44,8 +44,8 @@ def variance_components(
         within: the name of the residual, which is the difference between values with equal labels of all factors.
 
     Raises:
-        BadInput: the design cannot separate the components, for example because each level of a factor has one level of the next;
-            or the arguments do not fit together.
+        BadInput: the design cannot separate the components, for example because each level of a factor has one level of the
+            next; or the arguments do not fit together.
     """
     from scipy import stats
 

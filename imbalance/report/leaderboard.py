@@ -442,7 +442,8 @@ def relative_ranks(by_source: Mapping[str, Sequence[Sequence[Entry]]]) -> dict[s
     """Return the relative ranks of the methods of a line-up, by method and by source that all of them share.
 
     The line-up has the methods that are on RANKED_SOURCES sources. A relative rank is 0 for the best method of the line-up and
-    1 for the worst; other methods do not count. Only tables count that have the whole line-up, and those of one source are averaged.
+    1 for the worst; other methods do not count. Only tables count that have the whole line-up, and those of one source are
+    averaged.
 
     Args:
         by_source: tables of rows that read the same labels, as in `tables_by_source`.

@@ -3,9 +3,9 @@
     imbalance watch runs                     # then open the address that the command prints
     imbalance watch runs other/runs --port=0
 
-The command reads run directories while they are written, and writes no file but the index of many runs. Only a browser on this machine can connect,
-and only under the name localhost or 127.0.0.1. Requests under another name are refused, so no page of another site can
-read the runs through the browser.
+The command reads run directories while they are written, and writes no file but the index of many runs. Only a browser on this
+machine can connect, and only under the name localhost or 127.0.0.1. Requests under another name are refused, so no page of
+another site can read the runs through the browser.
 """
 
 import html

@@ -235,8 +235,10 @@ def run_and_keep(
             saved = time.monotonic()
 
     # One call for all batches, because a call starts new processes, which takes longer than a short run.
-    run_batches(missing, jobs, on_finish)
-    save()
+    try:
+        run_batches(missing, jobs, on_finish)
+    finally:  # a command that is stopped keeps the batches that are done
+        save()
 
 
 def train_later(run: Run, busy: bool) -> list[Summary]:

@@ -16,6 +16,7 @@ from imbalance.config.resolve import load as load_config
 from imbalance.data import DATASETS, cut, load
 from imbalance.data.cut import cut_path, find_cut, write_cut
 from imbalance.data.identity import digest
+from imbalance.data.sets.drawn import pooled
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 from imbalance.training import loop
@@ -123,6 +124,25 @@ def test_a_data_set_made_of_another_has_a_cut_too(tmp_path):
     one, same, other = (cut_path(data, tmp_path, 0) for data in mapped)
     assert one == same != other
     assert find_cut(mapped[0], str(tmp_path), 0) is None
+
+
+def test_the_cut_of_a_drawn_data_set_is_its_source_and_serves_every_seed(tmp_path, capsys, monkeypatch):
+    config = load_config(ROOT / "configs" / "drawn_erm.py").to_dict()
+    config["data"] |= {"source": dict(section("digits_poly")), "train_counts": (20,), "val_counts": (4,), "test_counts": (6,),
+                       "standardise": False}  # fmt: skip
+    (path := tmp_path / "drawn_digits.py").write_text(
+        f"from ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict({config!r})\n"
+    )
+    assert call(["data", "cut", f"--config={path}", f"--output={tmp_path / 'cut'}"]) == 0
+    assert "every seed" in capsys.readouterr().out
+    drawn = validate(config).data
+    before = [digest(load(drawn, "", seed)) for seed in (0, 7)]
+    pooled.cache_clear()
+    monkeypatch.setitem(
+        DATASETS, "digits", wraps(DATASETS["digits"])(lambda *_, **__: pytest.fail("not read from the cut"))
+    )
+    assert [digest(load(drawn, str(tmp_path / "cut"), seed)) for seed in (0, 7)] == before
+    pooled.cache_clear()
 
 
 def config_of_new_classes(source: dict) -> dict:

@@ -47,6 +47,21 @@ def test_the_tables_have_means_differences_holm_and_ranks(tmp_path, capsys):
     assert "| poly | none |" in summary and "| ERM | none |  |  |  |  |  | 0.0, 0.0 to 0.0 |" in summary
 
 
+def test_results_on_pixels_are_in_no_mean_with_results_on_features(tmp_path):
+    rows = [
+        row(method, e, seed, 0.5 + 0.1 * (e == middle), gain, name, balanced=(0.5 + 0.1 * (e == middle), gain))
+        for name, middle, gains in (("dominoes", -3, (0.4, 0.5)), ("dominoes_pixels", -2, (0.2, 0.6)), ("corrupted_1_pixels", -2, (0.1, 0.15)))
+        for method, gain in zip(("erm", "reweight"), gains) for seed in range(2) for e in (middle - 1, middle, middle + 1)
+    ]  # fmt: skip
+    kept_results.add(every.STUDY, tmp_path, rows, packed=True)
+    (line,) = (line for line in every.summary_table(tmp_path).splitlines() if line.startswith("| ReWeight |"))
+    cells = [cell.strip() for cell in line.split("|")[5:-2]]
+    assert [cell.partition(",")[0] for cell in cells] == ["10.0", "10.0", "–", "40.0", "5.0"]
+    text = every.kept_tables(tmp_path)
+    assert "**Dominoes, from scratch** (pixels; test worst-group accuracy" in text
+    assert text.count("Over all data sets of pixels, val's groups choose:") == 1
+
+
 def test_means_are_by_source_first_and_have_the_range_over_data_sets():
     by_set = {"dominoes": 0.1, "corrupted_5": 0.3, "law": 0.6}  # the first two are made of CIFAR-10
     assert every.mean_by_source(by_set) == pytest.approx(0.4)

@@ -7,6 +7,7 @@ from helpers.every_method import row, rows_at
 
 from imbalance.errors import BadInput
 from imbalance.experiments import every_method_runs as every
+from imbalance.experiments.every_method_data import EXTRACTIONS
 from imbalance.experiments.every_method_runs import DATA, EVERY, Data
 from imbalance.report import kept_results
 from imbalance.sweep.runs import make_run, train_quietly
@@ -83,7 +84,7 @@ def test_a_run_with_other_values_is_not_put_beside_a_kept_one(tmp_path):
     with pytest.raises(
         BadInput, match="row of erm on law, seed 0, without --config.trainer.clip_norm; type --results=<another folder>"
     ):
-        every.train_windows("law", ("erm",), {"trainer.clip_norm": 1.0}, 1, "runs", 1, 1, tmp_path)
+        every.train_windows(("law",), ("erm",), {"trainer.clip_norm": 1.0}, 1, "runs", 1, 1, tmp_path)
 
 
 def test_all_methods_of_all_data_sets_have_valid_configs():
@@ -92,7 +93,29 @@ def test_all_methods_of_all_data_sets_have_valid_configs():
             make_run(every.CONFIG, every.run_values(data, method, data.rates), 0, "runs")
     assert set(every.methods_for(DATA["dominoes"])) == set(EVERY) - set(every.NEEDS_FEATURES)
     assert {"lisa", "irm", "reweight_class"}.isdisjoint(every.methods_for(DATA["cifar10lt_100"]))
-    assert set(every.methods_for(DATA["law"])) == set(EVERY)
+    assert set(every.methods_for(DATA["law"])) == set(EVERY) == set(every.methods_for(DATA["dominoes_pixels"]))
+
+
+def test_a_seed_draws_the_same_images_for_pixels_as_it_draws_features():
+    """The features are those of the images that the pixels have as source, in the same order."""
+    for name in every.FROM_SCRATCH:
+        features, pixels = DATA[name], DATA[f"{name}_pixels"]
+        extraction = EXTRACTIONS[features.values["data.source"]["folder"]]
+        assert pixels.values["data.source"] == extraction.values["data"]
+        for part in ("train", "val", "test"):
+            assert pixels.values[f"data.{part}_counts"] == features.values[f"data.{part}_counts"]
+        assert pixels.source == features.source and pixels.test_examples == features.test_examples
+
+
+def test_one_call_trains_the_runs_of_several_data_sets_in_the_order_of_their_names(tmp_path, monkeypatch):
+    trained = []
+    monkeypatch.setattr(every, "make_batches", lambda runs, jobs, stacked: [list(runs)])
+    monkeypatch.setattr(every, "run_and_keep", lambda batches, *_, **__: trained.extend(batches))
+    every.train_windows(("law", "dominoes"), ("erm", "crt"), {}, 2, "runs", 1, 1, tmp_path)
+    (batch,) = trained  # of one call; CRT does not fit the features of Dominoes
+    models = [run.config.model.name for run in batch]
+    assert models == ["mlp"] * 12 + ["linear"] * 6
+    assert [run.config.seed for run in batch] == 3 * [0, 0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,22 @@ def test_rows_are_added_while_the_same_workers_go_on(pause, sizes, tmp_path, mon
     assert sorted(row for rows in added for row in rows) == [f"seed={seed}" for seed in range(8)]
 
 
+def test_a_stopped_command_keeps_the_rows_of_finished_batches(tmp_path, monkeypatch):
+    def stopped(batches, jobs, on_finish):
+        on_finish(batches[0])
+        raise KeyboardInterrupt
+
+    added = []
+    monkeypatch.setattr(sweep_runs, "run_batches", stopped)
+    monkeypatch.setattr(kept_results, "add", lambda table, folder, rows, packed: added.extend(rows))
+    monkeypatch.setattr(kept_results, "check_row", lambda row: None)
+    monkeypatch.setattr("imbalance.training.state.provenance.clean_commit", lambda: "0123456789")
+    batches = [[make_run("digits_poly", {}, seed, str(tmp_path))] for seed in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        sweep_runs.run_and_keep(batches, 1, "table", tmp_path, ("name",), lambda directory: {"seed": directory.name})
+    assert added == [{"seed": "seed=0"}]
+
+
 def test_batches_are_in_the_order_of_the_runs(tmp_path):
     """The first batch of each setting comes before the second of any, so early runs of all settings end early."""
     settings = ("digits_ce", "digits_poly")

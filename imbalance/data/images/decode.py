@@ -308,8 +308,9 @@ def resampling_named(name: str) -> "PIL.Image.Resampling":
 def converted(image: "PIL.Image.Image", mode: str) -> "PIL.Image.Image":
     """Convert an image to `mode`, "RGB" or "L".
 
-    If the image's own mode is in neither `CONVERTIBLE` nor `WHITE`, return the image unchanged. Transparency is dropped: a transparent pixel keeps the colour that is stored for it. Grey values of 16 bits are divided
-    by 257, and fractions are multiplied by 255; both are rounded to the nearest of the 256 grey values of 8 bits.
+    If the image's own mode is in neither `CONVERTIBLE` nor `WHITE`, return the image unchanged. Transparency is dropped: a
+    transparent pixel keeps the colour that is stored for it. Grey values of 16 bits are divided by 257, and fractions are
+    multiplied by 255; both are rounded to the nearest of the 256 grey values of 8 bits.
 
     Raises:
         ValueError: a value is below 0 or beyond the white of the image's mode, see `WHITE`.

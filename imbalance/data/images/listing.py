@@ -124,7 +124,8 @@ def original_crop(listing: Listing) -> float:
     """Return the least area of the random crops that are made of the original images; 0.0 if there are none.
 
     Raises:
-        BadInput: images come from their files, and there are two random crops, or an augmentation other than "flip" comes first.
+        BadInput: images come from their files, and there are two random crops, or an augmentation other than "flip" comes
+            first.
     """
     crops = [i for i, name in enumerate(listing.augment) if AUGMENTATIONS[name].least_area]
     if listing.images_from == "store" or not crops:

@@ -8,6 +8,7 @@ import torch
 
 from imbalance.config.registries import registries
 from imbalance.config.schema import Name, Positive, build, check_call
+from imbalance.data.cut import find_cut
 from imbalance.data.splits import Dataset, Split
 from imbalance.errors import BadInput
 
@@ -83,10 +84,12 @@ def new_classes(
 
 
 def build_source(source: Mapping[str, Any], data_dir: str, seed: int) -> Dataset:
-    """Build the data set that `source`, the section `config.data.source`, names."""
+    """Return the data set that `source`, the section `config.data.source`, names; read its cut if `data_dir` has one."""
     data_sets = registries()["data"]
     section = dict(source)
     check_call("data.source", section, data_sets)
+    if dataset := find_cut(section, data_dir, seed):
+        return dataset
     return build(data_sets, section, data_dir=data_dir, seed=seed)
 
 

@@ -40,10 +40,10 @@ class InputColumns:
 def choose_inputs(columns: Columns, candidates: Sequence[str], missing: Collection[str]) -> InputColumns:
     """Choose the inputs among the columns `candidates`, for a config that names no input.
 
-    A column is numeric if all its values are numbers or missing, and also if more than half of them are numbers. In the
-    second case the other values most likely stand for missing values, and the error asks the user to name them. All
-    other columns are categorical, and so are columns whose type says that they hold categories. A column without a name, such as the index of a data frame, is left out. So is a
-    column of text whose values are all different, such as an identifier.
+    A column is numeric if all its values are numbers or missing, and also if more than half of them are numbers. In the second
+    case the other values most likely stand for missing values, and the error asks the user to name them. All other columns are
+    categorical, and so are columns whose type says that they hold categories. A column without a name, such as the index of a
+    data frame, is left out. So is a column of text whose values are all different, such as an identifier.
     """
     numeric, categorical, notes, problems = [], [], [], []
     keep = "name all inputs in config.data.numeric and config.data.categorical"

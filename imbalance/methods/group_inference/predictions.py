@@ -13,9 +13,9 @@ from imbalance.methods.context import FirstRun, GroupAssignment, cross_entropy_b
 def predictions(dataset: Dataset, first: FirstRun, *, first_epochs: Repeats) -> GroupAssignment:
     """Infer groups: the combinations of an example's class and the class that a biased first run predicts for it.
 
-    The first run trains by plain cross-entropy for `first_epochs` epochs. A short run learns what is easy, such as a
-    spurious attribute. It misclassifies the examples that lack the attribute of their class. uLA and correct-n-contrast use such
-    groups, and uLA selects its epoch by `val/inferred_group_balanced_accuracy`, which averages over them. The inference reads no groups
+    The first run trains by plain cross-entropy for `first_epochs` epochs. A short run learns what is easy, such as a spurious
+    attribute. It misclassifies the examples that lack the attribute of their class. uLA and correct-n-contrast use such groups,
+    and uLA selects its epoch by `val/inferred_group_balanced_accuracy`, which averages over them. The inference reads no groups
     of the data.
 
     Args:

@@ -92,11 +92,11 @@ def spare(
 ) -> GroupAssignment:
     """Infer groups: cluster the class probabilities that a first run predicts, separately in each class.
 
-    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity
-    Bias", AISTATS 2024. A first run trains by plain cross-entropy for `first_epochs` epochs. k-means clusters the
-    softmax outputs of the training examples of each class. The sampler `within_class` then draws small clusters more
-    often: an example of a cluster of n is drawn with a probability ∝ n^-λ. λ is 1 in a class with a mean silhouette of
-    at least `threshold`, whose clusters are far apart, and `power` in every other class. The authors' code (github.com/BigML-CS-UCLA/SpuCo) confuses the
+    Yang, Gan, Dziugaite and Mirzasoleiman, "Identifying Spurious Biases Early in Training through the Lens of Simplicity Bias",
+    AISTATS 2024. A first run trains by plain cross-entropy for `first_epochs` epochs. k-means clusters the softmax outputs of
+    the training examples of each class. The sampler `within_class` then draws small clusters more often: an example of a
+    cluster of n is drawn with a probability ∝ n^-λ. λ is 1 in a class with a mean silhouette of at least `threshold`, whose
+    clusters are far apart, and `power` in every other class. The authors' code (github.com/BigML-CS-UCLA/SpuCo) confuses the
     powers of two classes if the first training example is not of class 0; this function does not.
 
     Examples of val and test join the cluster of train with the nearest centre, which the authors do not do. So an epoch can be
@@ -122,8 +122,8 @@ def cluster_classes(
     """Return for each split the (N,) clusters, and the (K,) mean silhouettes of the training examples of each class.
 
     Args:
-        points: for each split, (N, D) points; those of train are clustered; those of val and test join the cluster with the nearest
-            centre.
+        points: for each split, (N, D) points; those of train are clustered; those of val and test join the cluster with the
+            nearest centre.
         targets: for each split, (N,) classes.
         counts: numbers of clusters to try, as for `k_means`.
     """

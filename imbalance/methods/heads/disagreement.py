@@ -22,7 +22,8 @@ from imbalance.methods.samplers import cycled, rows_by_label
 def hold_out(head: nn.Linear, *, fraction: Fraction) -> nn.Module:
     """Return the trained last layer unchanged; a run with this head trains without a `fraction` of each class of train.
 
-    The data set is divided before training. The first run of `disagreement` has this head, so that both runs train on the same examples.
+    The data set is divided before training. The first run of `disagreement` has this head, so that both runs train on the same
+    examples.
 
     Args:
         fraction: the share of each class of train that is held out from training.

@@ -6,8 +6,8 @@ The arguments of such a function come from the run (see `imbalance.methods.conte
 - `features(split)` computes the (N, D) features of a split in evaluation mode.
 - `augmented_features(split)` computes the features of two augmented views of each example.
 
-The function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If this module is not a linear
-layer, the function needs the tag `module`, which builds an untrained module when a run is loaded.
+The function returns the module that replaces the last layer, from features (N, D) to logits (N, K). If this module is not a
+linear layer, the function needs the tag `module`, which builds an untrained module when a run is loaded.
 """
 
 from collections.abc import Mapping

@@ -98,8 +98,8 @@ def mislas(
     `imbalance.methods.losses.LabelAwareSmoothing`. The descent starts from the trained layer and factors of 1, and both
     learning rates fall to 0 along half a cosine.
 
-    The authors' code (github.com/dvlab-research/MiSLAS) augments the images of this stage, updates the running
-    statistics of batch normalisation on CIFAR-100, and keeps the best epoch on test. Here the features are computed once, without
+    The authors' code (github.com/dvlab-research/MiSLAS) augments the images of this stage, updates the running statistics of
+    batch normalisation on CIFAR-100, and keeps the best epoch on test. Here the features are computed once, without
     augmentation, and the last epoch is kept.
 
     Args:

@@ -31,7 +31,8 @@ class LabelDistributionDisentangling(Objective):
     (github.com/hyperconnect/LADE), a class without examples in the batch has A_c = 0 and still contributes S_c. The
     weights of examples multiply the losses alone.
 
-    The softmax of a trained model's logits gives the class probabilities for equal class shares. For other class shares t, add log t_c to each logit z_c.
+    The softmax of a trained model's logits gives the class probabilities for equal class shares. For other class shares t, add
+    log t_c to each logit z_c.
 
     Args:
         class_counts: (K,) numbers of training examples of each class.

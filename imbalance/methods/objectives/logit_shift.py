@@ -76,10 +76,10 @@ class UnsupervisedLogitAdjustment(LogitShift):
     It is the mean of w·ℓ(z + τ·log(M[a] / ΣM[a])), where w is the weight of an example, ℓ the loss, z the logits, and a
     the predicted class.
 
-    Tsirigotis, Monteiro, Rodriguez, Vazquez and Courville, "Group Robust Classification Without Any Group Information",
-    NeurIPS 2023. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a
-    moving average of the mean of p(a | x)·1[label = y] over a batch. M starts as the mean over the first batch, as in the authors'
-    code (github.com/tsirif/uLA). No shift is added in evaluation.
+    Tsirigotis, Monteiro, Rodriguez, Vazquez and Courville, "Group Robust Classification Without Any Group Information", NeurIPS
+    2023. The matrix M counts how often a label goes with a prediction of the biased network: entry (a, y) is a moving average
+    of the mean of p(a | x)·1[label = y] over a batch. M starts as the mean over the first batch, as in the authors' code
+    (github.com/tsirif/uLA). No shift is added in evaluation.
 
     The biased network is the first run that `config.groups` trains, such as "predictions". It predicts each training
     example once, without augmentation. The authors' biased network is a linear layer on features that were trained

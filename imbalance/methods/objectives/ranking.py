@@ -97,10 +97,10 @@ def auc_margin(
 class AUCMargin(Ranking):
     """(1 − share) · mean weighted loss + share · AUC margin loss, a surrogate that raises AUROC (AUCM).
 
-    Yuan, Yan, Sonka and Yang, "Large-scale Robust Deep AUC Maximization: A New Surrogate Loss and Empirical Studies on
-    Medical Image Classification", ICCV 2021. The loss is the minimum over a and b, and the maximum over α ≥ 0, of
-    mean₊ (s − a)² + mean₋ (s − b)² + 2α(m + μ₋ − μ₊) − α². Without the bound on α it is the mean of (m − (s_i − s_j))² over
-    all pairs of a positive i and a negative j. With the bound, the means are no longer pushed apart once they differ by m. A score s is the
+    Yuan, Yan, Sonka and Yang, "Large-scale Robust Deep AUC Maximization: A New Surrogate Loss and Empirical Studies on Medical
+    Image Classification", ICCV 2021. The loss is the minimum over a and b, and the maximum over α ≥ 0, of mean₊ (s − a)² +
+    mean₋ (s − b)² + 2α(m + μ₋ − μ₊) − α². Without the bound on α it is the mean of (m − (s_i − s_j))² over all pairs of a
+    positive i and a negative j. With the bound, the means are no longer pushed apart once they differ by m. A score s is the
     probability of a class, as in the authors' library.
 
     The authors' optimiser (PESG in LibAUC) moves a, b and α by gradient steps. Here each batch has the best a, b and α,
@@ -180,8 +180,9 @@ class PartialAUC(Ranking):
     with the negatives of the highest scores. The loss of a pair is max(0, m − (s_i − s_j))², and s is the probability of
     the class. Both estimators of the paper keep a number u for each positive example of train.
 
-    - "cvar" (SOPA): only pairs with a loss above u count; the sum of their losses is divided by β times the number of negatives. u
-      moves by gradient steps towards the quantile that a share β of the losses exceeds: u ← u − step · (1 − (share of the negatives' losses above u)/β).
+    - "cvar" (SOPA): only pairs with a loss above u count; the sum of their losses is divided by β times the number of
+      negatives. u moves by gradient steps towards the quantile that a share β of the losses exceeds: u ← u − step · (1 − (share
+      of the negatives' losses above u)/β).
     - "kl" (SOPA-s): a pair counts with the weight exp(loss/λ)/u. u is a moving average of the mean of exp(loss/λ)
       over the negatives, in which the current batch has the weight `step`.
 

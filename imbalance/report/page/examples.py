@@ -43,10 +43,10 @@ def render_example(split: "Split", row: int, preprocessing: Mapping[str, Any]) -
         preprocessing: `Dataset.preprocessing` of the data set.
 
     Returns:
-        {"picture": data URL} for an image, with its "file" if it is on disk; {"text": text} for a text, decoded from its tokens. For a row of named
-        columns {"cells": {column: value}, "columns": total number of columns}, where "cells" has the first columns
-        only. Otherwise {"row": list of the first numbers, "columns": total of numbers}; for a text without a tokenizer
-        {"row": {name: list}}.
+        {"picture": data URL} for an image, with its "file" if it is on disk; {"text": text} for a text, decoded from its
+        tokens. For a row of named columns {"cells": {column: value}, "columns": total number of columns}, where "cells" has the
+        first columns only. Otherwise {"row": list of the first numbers, "columns": total of numbers}; for a text without a
+        tokenizer {"row": {name: list}}.
     """
     batch = split.inputs[row : row + 1]
     if isinstance(batch, dict):  # a text: its tokens by the names of the model's arguments
