@@ -413,7 +413,7 @@ COMMANDS = {
         "Add finished runs to a table in results/, or carry runs to another machine.",
         "imbalance.report.kept_results:keep",
         (flag("--study", "name of the table to add the runs to: results/<study>.csv", type=file_name, metavar="NAME"), WORK_DIR, RESULTS,
-         flag("--to", "folder to which all runs of --work_dir are copied, without their checkpoints, in files of at most 16 MiB", metavar="FOLDER"),
+         flag("--to", "folder to which all runs of --work_dir are copied, in files of at most 16 MiB; only unfinished runs keep their checkpoint", metavar="FOLDER"),
          Flag(("--from",), {"dest": "source", "metavar": "FOLDER", "help": "folder that --to wrote, whose runs are put under --work_dir before they are added"})),
     ),
     "submit": Command(
