@@ -91,7 +91,7 @@ NAVIGATION = {
         "findings",
         "findings-tables",
         "leaderboard",
-        *sorted(f"preregistered/{path.stem}" for path in Path(__file__).parent.glob("preregistered/*.md")),
+        "preregistered/index",
         "results",
         "speed",
     ],

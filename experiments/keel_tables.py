@@ -21,6 +21,7 @@ command again.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -337,48 +338,36 @@ BY_PROPERTY = (
 )  # fmt: skip
 
 
-def property_table(results: Results, name: str, bins: Mapping[str, np.ndarray]) -> str:
+def property_table(heading: str, name: str, bins: Mapping[str, tuple[float, float]], folder: Path) -> str:
     """Return a table of the differences to ERM with val's thresholds, for each bin of tables.
 
     Args:
-        name: the property by which the tables are divided.
-        bins: (T,) the tables of each bin.
+        heading: the property by which the tables are divided.
+        name: the attribute of `Results` that has the property.
+        bins: the least value of each bin, and the least value above it.
+        folder: the folder that holds the tables of results.
     """
-    heads = [name, "tables", "bases", *map(str, BY_PROPERTY)]
-    cells = [
-        [title, int(where.sum()), len(set(np.array(results.bases)[where])),
-         *(results.difference(method, THRESHOLDS, where).points() for method in BY_PROPERTY)]
-        for title, where in bins.items() if where.any()
-    ]  # fmt: skip
-    return markdown(heads, cells)
-
-
-def ratio_table(folder: Path) -> str:
-    """Return a table of differences by imbalance ratio."""
     if not (results := read_results(folder)):
         return NOTHING
-    ratios = results.ratios
-    bins = {"below 3": ratios < 3, "3 to 10": (ratios >= 3) & (ratios < 10), "10 to 30": (ratios >= 10) & (ratios < 30),
-            "30 and above": ratios >= 30}  # fmt: skip
-    return property_table(results, "imbalance ratio", bins)
+    values, cells = getattr(results, name), []
+    for title, (low, high) in bins.items():
+        where = (values >= low) & (values < high)
+        if where.any():
+            differences = (results.difference(method, THRESHOLDS, where).points() for method in BY_PROPERTY)
+            cells.append([title, int(where.sum()), len(set(np.array(results.bases)[where])), *differences])
+    return markdown([heading, "tables", "bases", *map(str, BY_PROPERTY)], cells)
 
 
-def rare_table(folder: Path) -> str:
-    """Return a table of differences by the number of training examples of the smallest class."""
-    if not (results := read_results(folder)):
-        return NOTHING
-    rarest = results.rarest
-    bins = {"below 10": rarest < 10, "10 to 29": (rarest >= 10) & (rarest < 30), "30 and above": rarest >= 30}
-    return property_table(results, "smallest class in train", bins)
-
-
-def size_table(folder: Path) -> str:
-    """Return a table of differences by the number of training examples."""
-    if not (results := read_results(folder)):
-        return NOTHING
-    sizes = results.sizes
-    bins = {"below 200": sizes < 200, "200 to 599": (sizes >= 200) & (sizes < 600), "600 and above": sizes >= 600}
-    return property_table(results, "examples in train", bins)
+ratio_table = partial(
+    property_table, "imbalance ratio", "ratios",
+    {"below 3": (0, 3), "3 to 10": (3, 10), "10 to 30": (10, 30), "30 and above": (30, np.inf)},
+)  # fmt: skip
+rare_table = partial(
+    property_table, "smallest class in train", "rarest", {"below 10": (0, 10), "10 to 29": (10, 30), "30 and above": (30, np.inf)}
+)  # fmt: skip
+size_table = partial(
+    property_table, "examples in train", "sizes", {"below 200": (0, 200), "200 to 599": (200, 600), "600 and above": (600, np.inf)}
+)  # fmt: skip
 
 
 def draw(folder: str) -> None:

@@ -37,7 +37,8 @@ from imbalance.methods.objectives.registry import OBJECTIVES
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS
-from imbalance.training.optim import OPTIMIZERS, SCHEDULES
+from imbalance.training.optim import OPTIMIZERS
+from imbalance.training.schedules import SCHEDULES
 
 MEMORY = 3 * 2**30  # bytes that an input may take beyond those of an idle process
 SECONDS = 30  # that it may take

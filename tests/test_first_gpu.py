@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from imbalance.bench.gpu_queue import GPU_TESTS
 from imbalance.cli.main import arguments_of
 
 SCRIPT = ROOT / "tools" / "first_gpu.sh"
@@ -23,7 +24,7 @@ def call(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess:
 
 @pytest.mark.timeout(300)
 def test_it_ends_where_the_first_run_fails_and_says_why(tmp_path):
-    done = call(tmp_path)
+    done = call(tmp_path, OVERRIDES="--config.trainer.epochs=400 --config.optim.lr=0.1")
     assert done.returncode == 1 and not done.stderr
     first, second = done.stdout.splitlines()
     assert re.fullmatch(r"\[\d+ s\] install: Python .*, torch .*; added: nothing", first)
@@ -48,3 +49,10 @@ def test_every_command_of_it_is_one(tmp_path):
         flags = re.findall(r"--(\w+)(?==|\s|$)", words)
         values = {"minutes": "1", "only": "rows", "seeds": "1", "jobs": "1", "config": "cifar_ce"}
         arguments_of(name, [f"--{flag}={values.get(flag, 'x')}" for flag in flags])
+
+
+def test_every_test_that_needs_a_gpu_is_in_one_job():
+    """The words of GPU_TESTS are parts of names, which change, and nobody runs these tests often."""
+    for name in re.findall(r"^def (test_\w+)", (ROOT / "tests" / "test_gpu.py").read_text(), re.MULTILINE):
+        jobs = [job for job, words in GPU_TESTS.items() if any(word in name for word in words.split(" or "))]
+        assert len(jobs) == 1, (name, jobs)

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from helpers.images import assert_images_live_where_they_fit
 from helpers.jobs import Job, at_call
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from imbalance.config.resolve import load
 from imbalance.data.images.stored_images import StoredImages
-from imbalance.errors import BadInput, Diverged, Interrupted
+from imbalance.errors import Diverged, Interrupted
 from imbalance.training import loop
 from imbalance.training.stacked.train import train_stacked
 from imbalance.training.step import draw_epoch, take_step
@@ -181,12 +181,7 @@ def test_batches_of_a_store_arrive_whole_though_nobody_waits_for_them():
 
 
 def test_images_of_a_store_live_on_the_gpu_where_it_has_room():
-    images = np.random.default_rng(0).integers(0, 256, (512, 3, 64, 64), dtype=np.uint8)
-    stored = StoredImages(images, np.zeros(512, np.uint32), torch.arange(512), torch.device("cuda"))
-    assert torch.equal(stored.as_tensor().cpu(), torch.from_numpy(images))
-    many = replace(stored, rows=torch.zeros(1, dtype=torch.int64).expand(10**9))
-    with pytest.raises(BadInput, match="1,000,000,000 images take 12,288.0 GB, and cuda"):
-        many.as_tensor()
+    assert_images_live_where_they_fit("cuda")
 
 
 @two_gpus

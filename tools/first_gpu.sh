@@ -6,7 +6,8 @@
 # A call takes under ten minutes. The first call trains two short runs, and ends if one fails. Then it trains the runs of
 # figure 3 of Wang et al. (ICLR 2022), seed by seed and six at a time; beside them it runs the tests that need a GPU. The
 # second call measures on a quiet GPU: stacked ConvNets first, then steps, then a trace. Later calls go on with the runs.
-# Every piece prints one line. At the end all results are in files of at most 16 MiB in the folder $TO.
+# Every piece prints one line. At the end all results are in files of at most 16 MiB in the folder $TO. An unfinished run is
+# in them with its checkpoint, from which another machine goes on, if the run fits into one file; else it begins again there.
 #
 # The machine needs torch and torchvision, and no network. On a machine with a network, prepare two folders beside this clone:
 #
@@ -16,7 +17,8 @@
 #         huggingface-hub scikit-learn scipy joblib threadpoolctl psutil PyYAML pytest pytest-timeout pluggy iniconfig Pygments
 #
 # Variables: DATA=cut, WHEELS=wheels, WORK=runs (run directories), TO=carried, MINUTES=9, SEEDS=10, JOBS=6, PYTHON=python3,
-# OVERRIDES (--config flags of all runs), ON_CPU=1 (a trial without a GPU).
+# OVERRIDES (flags --config.<key>=<value> of all runs; the two short runs have two epochs all the same), ON_CPU=1 (a trial
+# without a GPU).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD started=$(date +%s)
@@ -24,6 +26,8 @@ data=${DATA:-cut} wheels=${WHEELS:-wheels} work=${WORK:-runs} to=${TO:-carried} 
 jobs=${JOBS:-6} python=${PYTHON:-python3} on_cpu=${ON_CPU:+--on_cpu}
 env="${work%/}_env" first="${work%/}_first"  # the packages, and the two short runs, which are no results
 read -ra overrides <<< "${OVERRIDES:-}"
+short=(--config.trainer.epochs=2)  # the overrides of the two short runs
+for flag in "${overrides[@]}"; do [[ $flag == --config.trainer.epochs=* ]] || short+=("$flag"); done
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
 
 say() { echo "[$(($(date +%s) - started)) s] $*"; }
@@ -80,7 +84,7 @@ mkdir -p "$work" "$first"
 for config in cifar_ce cifar_poly; do
     log="$first/$config.txt"
     if ! imbalance train --config="$config" --config.data_dir="$data" --config.work_dir="$first" \
-        --config.trainer.epochs=2 "${overrides[@]}" > "$log" 2>&1; then
+        "${short[@]}" > "$log" 2>&1; then
         say "first run of $config: failed; $(tail -n 1 "$log") ($log)"
         exit 1
     fi

@@ -42,7 +42,7 @@ TESTS = (
 # For each job, an expression for pytest -k that selects its tests in tests/test_gpu.py. The cheapest come first, and each job
 # takes a few minutes.
 GPU_TESTS = {"waits": "waits or store", "bits": "bits", "precision": "half_precision", "compile": "compiled or graphs",
-             "stacked": "at_once or gpus"}  # fmt: skip
+             "stacked": "convnets_at_once or gpus"}  # fmt: skip
 CHECKS = ("waits", "bits", "precision", "trace")  # of `gpu_checks`
 BENCH = ("step", "evaluation", "sweep", "paper")
 FIGURES = ("figure3", "figure5")  # figure 4 shows runs of figure 3

@@ -21,7 +21,7 @@ ENTRY_POINTS = {
     "model": "imbalance.models:MODELS",
     "adapter": "imbalance.models.adapters:ADAPTERS",
     "head": "imbalance.methods.heads.registry:HEADS",
-    "optim.schedule": "imbalance.training.optim:SCHEDULES",
+    "optim.schedule": "imbalance.training.schedules:SCHEDULES",
     "optim": "imbalance.training.optim:OPTIMIZERS",
 }
 

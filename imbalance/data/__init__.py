@@ -31,6 +31,7 @@ from imbalance.data.sets.civilcomments import civilcomments, list_civilcomments
 from imbalance.data.sets.class_map import class_map, new_classes
 from imbalance.data.sets.colored_digits import colored_digits
 from imbalance.data.sets.colored_mnist import colored_mnist
+from imbalance.data.sets.data_frame import frame_dataset
 from imbalance.data.sets.digits import digits
 from imbalance.data.sets.dominoes import dominoes
 from imbalance.data.sets.drawn import drawn
@@ -40,7 +41,7 @@ from imbalance.data.sets.features import features
 from imbalance.data.sets.gaussian import gaussian
 from imbalance.data.sets.image_folder import folder, list_folder
 from imbalance.data.sets.image_table import list_table, table
-from imbalance.data.sets.in_memory import as_dataset, frame_dataset, given_dataset, in_memory, refuse_stream
+from imbalance.data.sets.in_memory import as_dataset, given_dataset, in_memory, refuse_stream
 from imbalance.data.sets.keel import keel
 from imbalance.data.sets.long_tailed import cifar10lt, cifar100lt
 from imbalance.data.sets.long_tailed_lists import (

@@ -314,7 +314,7 @@ class TrainedModel:
                 raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
-        examples = as_list(examples)
+        examples = as_list(examples) if self.about["uint8"] else examples
         if isinstance(examples, Columns):
             for part in self.encoded_parts(examples):
                 yield from part.split(size)

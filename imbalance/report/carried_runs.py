@@ -1,8 +1,8 @@
 """Carry the results of runs from one machine to another, in compressed files that are small enough for slow transfers.
 
 `imbalance keep --to=<folder>` writes the files runs-<i>-of-<n>.tar.gz, and `imbalance keep --from=<folder>` reads them.
-The files hold the config, summary, metrics, log and predictions of every run, and the output of `imbalance pack`, but
-no checkpoints.
+The files hold the config, summary, metrics, log and predictions of every run, and the output of `imbalance pack`. They hold
+no model of a finished run. An unfinished run is carried whole, so that another machine can resume it, if it fits into one file.
 """
 
 import gzip
@@ -39,7 +39,7 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
         BadInput: there are no runs, the files cannot be written, or earlier files have a run that `work_dir` lacks.
     """
     runs = run_directories(work_dir)
-    units = [[path for name in FILES for path in sorted((work_dir / run).glob(name))] for run in runs]
+    units = [_files(work_dir / run, limit) for run in runs]
     units += [[path] for path in sorted((work_dir / QUEUE).glob("*")) if path.is_file()]
     if not units:
         raise BadInput(f"--work_dir={work_dir} has no runs; type a folder of run directories, as --work_dir=runs")
@@ -56,6 +56,16 @@ def write_runs(work_dir: Path, folder: Path, limit: int = LIMIT) -> list[Path]:
     except OSError as error:
         raise BadInput(f"--to={folder}: {error.strerror or error}; name a folder that can be written") from None
     return paths
+
+
+def _files(directory: Path, limit: int) -> list[Path]:
+    """Return the files of a run to carry: of an unfinished run all that it needs to resume, if they have `limit` bytes at most."""
+    files = [path for name in FILES for path in sorted(directory.glob(name))]
+    if _finished(directory):
+        return files
+    needed = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.match(".*")]
+    needed = [path for path in needed if not path.match("*.previous.*")]  # the checkpoint before the last one
+    return needed if sum(path.stat().st_size for path in needed) <= limit else files
 
 
 def check_replaceable(old: Path, work_dir: Path) -> None:

@@ -472,28 +472,27 @@ def overall_table(entries: Sequence[Entry]) -> str:
     The methods of a line-up read the same labels; see `relative_ranks`. A line-up needs RANKED_SOURCES common sources. If no
     line-up has so many, return a text that names the sources so far.
     """
-    tables, lines = tables_by_source(entries), []
-    for labels, by_source in sorted(tables.items()):
-        by_method = relative_ranks(by_source)
-        for method, relative in sorted(by_method.items(), key=lambda item: (np.mean(list(item[1].values())), item[0])):
-            if len(relative) >= RANKED_SOURCES:
-                each = ", ".join(f"{source} {value:.2f}" for source, value in relative.items())
-                values = list(relative.values())
-                spread = f"{min(values):.2f} to {max(values):.2f}"
-                lines.append(
-                    ["train {}, val {}".format(*labels), method, f"{np.mean(values):.2f}", spread, len(values), each]
-                )
-    heads = [
-        "labels read", "method", "average relative rank", "range over sources", "n, common sources",
-        "relative rank on each source",
-    ]  # fmt: skip
-    if lines:
-        return markdown(heads, lines)
-    sources = sorted({source for by_source in tables.values() for source in by_source})
-    return (
-        f"There are too few sources: no line-up of methods has {RANKED_SOURCES} in common yet, so there is no ranking over data "
-        f"sets. Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
-    )
+    tables = tables_by_source(entries)
+    line_ups = [
+        (labels, method, relative)
+        for labels, by_source in tables.items()
+        for method, relative in relative_ranks(by_source).items()
+        if len(relative) >= RANKED_SOURCES
+    ]
+    if not line_ups:
+        sources = sorted({source for by_source in tables.values() for source in by_source})
+        return (
+            f"There are too few sources: no line-up of methods has {RANKED_SOURCES} in common yet, so there is no ranking over "
+            f"data sets. Sources with a table that counts: {', '.join(sources) or 'none'}.\n"
+        )
+    common, lines = sorted({source for *_, relative in line_ups for source in relative}), []
+    for labels, method, relative in sorted(line_ups, key=lambda row: (row[0], np.mean(list(row[2].values())), row[1])):
+        values = list(relative.values())
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        each = (f"{relative[source]:.2f}" if source in relative else "" for source in common)
+        lines.append(["train {}, val {}".format(*labels), method, f"{np.mean(values):.2f}", spread, len(values), *each])
+    heads = ["labels read", "method", "average relative rank", "range over sources", "n, common sources"]
+    return markdown([*heads, *common], lines)
 
 
 def not_comparable_table(entries: Sequence[Entry]) -> str:

@@ -30,7 +30,7 @@ from imbalance.report.saved_runs import Summary, summary_of
 from imbalance.sweep.ranks import train_on_ranks
 from imbalance.sweep.status_line import QUIET, StatusLine, status_text
 from imbalance.utils import workers
-from imbalance.utils.files import NEW_FOLDERS, missing_folders
+from imbalance.utils.files import removes_new_folders
 from imbalance.utils.output import counted
 
 SAVE_EVERY = 30.0  # seconds between two writes of a table of results
@@ -126,8 +126,9 @@ def run_batches(
     runs, summaries = [run for batch in batches for run in batch], {}
     done_before = {run.directory for run in runs if is_done(run.directory)}
     lowest = bounds(runs[0].config.score)[0]
-    new = missing_folders(runs[0].directory)
-    with worker_pool(min(len(batches), jobs), new_folders=new) as pool, StatusLine() as line:
+    # Workers make the folders of each other's runs, so remove these folders here if all runs are refused.
+    made = removes_new_folders(runs[0].directory)
+    with made, worker_pool(min(len(batches), jobs)) as pool, StatusLine() as line:
         pending = {pool.submit(train_quietly, batch): batch for batch in batches}
         reported = set()
         while True:
@@ -308,7 +309,7 @@ def train_quietly(runs: Sequence[Run], pause: int | None = None, processes: int 
 
 
 @contextlib.contextmanager
-def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) -> Iterator[workers.WorkerPool]:
+def worker_pool(n: int, processes: int = 1) -> Iterator[workers.WorkerPool]:
     """Return a context manager for a pool of `n` new processes, the workers, which end when this process ends.
 
     The workers share the machine's cores and GPUs. Each worker gets an equal share of the cores as threads, but at
@@ -321,7 +322,6 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
     Args:
         processes: number of processes that train a run of a worker together. If it is above 1 and the machine has GPUs,
             each worker sees this number of GPUs, and shares them with no other worker.
-        new_folders: folders that do not exist yet, which a worker removes if its run is refused and they are empty.
 
     Raises:
         BadInput: the machine has too few GPUs, or too few cores if it has no GPU, for the processes of all workers.
@@ -332,7 +332,7 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
     os.environ["OMP_NUM_THREADS"] = str(min(share, int(before)) if before else share)
     try:
         until_closed, end_of_pool = workers.SPAWN.Pipe(duplex=False)
-        arguments = workers.SPAWN.Value("i", 0), gpus, new_folders, until_closed
+        arguments = workers.SPAWN.Value("i", 0), gpus, until_closed
         with until_closed, end_of_pool, workers.WorkerPool(n, _begin, arguments) as pool:
             try:
                 yield pool
@@ -350,16 +350,14 @@ def worker_pool(n: int, processes: int = 1, new_folders: Sequence[Path] = ()) ->
             os.environ["OMP_NUM_THREADS"] = before
 
 
-def _begin(counter, gpus: list[str], new_folders: Sequence[Path], until_closed: Connection) -> None:
+def _begin(counter, gpus: list[str], until_closed: Connection) -> None:
     """Set up a worker process: choose its GPU, and end the worker when its parent ends or closes a pipe.
 
     Args:
         counter: number of workers that have begun, shared by all workers.
         gpus: values of CUDA_VISIBLE_DEVICES, of which each worker takes the next, and after the last the first again.
-        new_folders: as for `worker_pool`.
         until_closed: end of the pipe to read from.
     """
-    NEW_FOLDERS.update(new_folders)
     with counter.get_lock():
         index, counter.value = counter.value, counter.value + 1
     if gpus:

@@ -16,33 +16,39 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from imbalance.config.experiment import Experiment, first_run, takes_full_batches
-from imbalance.config.metric_names import check_labels
-from imbalance.config.schema import bind, build, config_messages, look_up, required_arguments
+from imbalance.config.schema import bind, build, config_messages, look_up
 from imbalance.config.tags import tags_of
 from imbalance.data import LISTINGS, Dataset, load, normaliser
 from imbalance.data.identity import digest
 from imbalance.data.texts.tokens import Tokens, bucketed
 from imbalance.errors import BadInput
-from imbalance.methods.attributes import check_combinations
 from imbalance.methods.batch import Inputs
 from imbalance.methods.context import FirstRun, GroupAssignment, RunContext, read_first_run
 from imbalance.methods.group_inference.registry import GROUPS, with_environments
 from imbalance.methods.heads.registry import HEADS
 from imbalance.methods.losses import LOSSES
-from imbalance.methods.mixing import MIXINGS, Mix, check_lisa_groups
-from imbalance.methods.objectives.base import ENVIRONMENTS_BY_ATTRIBUTE, Objective, as_objective
+from imbalance.methods.mixing import MIXINGS, Mix
+from imbalance.methods.objectives.base import Objective, as_objective
 from imbalance.methods.objectives.registry import OBJECTIVES
-from imbalance.methods.prior import training_prior
 from imbalance.methods.samplers import SAMPLERS
 from imbalance.methods.weights import WEIGHTS
 from imbalance.models import MODELS, preparation_of
 from imbalance.models.adapters import ADAPTERS
 from imbalance.models.artifact import prepared_as_in_run
 from imbalance.models.depth import layers_above
+from imbalance.training.checks import (
+    check_attributes,
+    check_graphs,
+    check_inputs,
+    check_last_layer_alone,
+    check_lengths,
+    check_micro_batches,
+    check_prior,
+)
 from imbalance.training.distributed.processes import from_main, on_every_process, share_batch_statistics
 from imbalance.training.distributed.sharding import check_sharding, checkpoint_activations, shard, skeleton_of
 from imbalance.training.ema import average_weights
-from imbalance.training.optim import OPTIMIZERS, SCHEDULES
+from imbalance.training.optim import OPTIMIZERS
 from imbalance.training.own_code import (
     check_outputs,
     check_parts,
@@ -52,6 +58,7 @@ from imbalance.training.own_code import (
     check_weights,
     own_errors,
 )
+from imbalance.training.schedules import SCHEDULES
 from imbalance.training.state.registry import Stateful
 from imbalance.utils.budget import MemoryBudget
 from imbalance.utils.memory import available_memory
@@ -362,22 +369,6 @@ def learner_on(source: Source, config: Experiment, accelerator: Accelerator) -> 
     )
 
 
-def check_last_layer_alone(config: Experiment, model: nn.Module, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` unless one process trains only a linear last layer, whose inputs are the same in every epoch."""
-    head = getattr(model, "head", None)
-    own = set(map(id, head.parameters())) if type(head) is nn.Linear else set()
-    name = f"config.optim.name: {config.optim.name!r} given"
-    if not own or any(parameter.requires_grad and id(parameter) not in own for parameter in model.parameters()):
-        raise BadInput(
-            f"{name}, which trains a linear last layer alone, but config.model.name={config.model.name!r} trains other layers; "
-            "use model.name='linear', or a pretrained network with frozen=True; or optim.name='sgd'"
-        )
-    if dataset.augmentations:
-        raise BadInput(f"{name}, which needs inputs that stay the same; use config.data.augment=()")
-    if accelerator.num_processes > 1:
-        raise BadInput(f"{name}, which trains in one process; start the run without torchrun or accelerate launch")
-
-
 def make_sampler(config: Experiment, context: RunContext, dataset: Dataset) -> Callable[[int], Tensor]:
     """Return a function from an epoch to the row numbers of train that the epoch draws, in order, on the CPU."""
     draw: Callable[..., Tensor] = bind(SAMPLERS, config.sampler, **vars(context))
@@ -419,21 +410,6 @@ def smallest_trainable_batch(model: nn.Module, example: Inputs, accelerator: Acc
             for buffer, before in zip(model.buffers(), buffers):
                 buffer.copy_(before)
     return 1
-
-
-def check_micro_batches(config: Experiment, smallest_batch: int) -> None:
-    """Raise `BadInput` if splitting a batch gives a micro-batch of fewer than `smallest_batch` examples."""
-    size, parts = config.trainer.batch_size, config.trainer.accumulation
-    if size >= smallest_batch * parts:
-        return
-    if size >= smallest_batch:
-        key, given, rule = "accumulation", parts, f"at most {size // smallest_batch}"
-    else:
-        key, given, rule = "batch_size", size, f"at least {smallest_batch}"
-    raise BadInput(
-        f"config.trainer.{key}: {given} given; it must be {rule}, as the batch normalisation of the model needs "
-        f"{smallest_batch} examples at a time"
-    )
 
 
 def without_single_examples(sampler: Callable[[int], Tensor], batch_size: int) -> Callable[[int], Tensor]:
@@ -487,57 +463,6 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for head in heads for parameter in head.parameters()]
 
 
-def check_data(config: Experiment, dataset: Dataset) -> None:
-    """Check the data set against the config.
-
-    Raises:
-        BadInput: a metric in the config names a class or group that the data set lacks, or there are fewer training
-            examples than `config.trainer.accumulation`.
-    """
-    for key, name in (("score", config.score), ("callbacks.monitor", config.callbacks.monitor)):
-        evaluated = dataset.eval_dataset
-        names = evaluated.class_names, evaluated.group_names, evaluated.evaluation_names
-        check_labels(key, name, *names, has_parity=evaluated.crossed_groups is not None)
-    if config.trainer.accumulation > len(dataset.train):
-        raise BadInput(
-            f"config.trainer.accumulation: {config.trainer.accumulation} given; it must be at most {len(dataset.train)}, "
-            "the number of training examples, as every micro-batch needs an example"
-        )
-
-
-def check_attributes(config: Experiment, context: RunContext) -> None:
-    """Raise `BadInput` if the objective or the mixing needs attributes, and the groups of train are not class × attribute."""
-    targets, groups, num_classes, num_groups = context.targets, context.groups, context.num_classes, context.num_groups
-    if config.objective.get("environments") == "attribute":
-        check_combinations(ENVIRONMENTS_BY_ATTRIBUTE, targets, groups, num_groups // num_classes, "use 'group'")
-    if config.mix.name == "lisa":
-        check_lisa_groups(targets, groups, num_classes, num_groups)
-
-
-def check_prior(config: Experiment, context: RunContext, weights: Callable[[int], Tensor], loss: nn.Module) -> None:
-    """Raise `BadInput` if the head needs the effective prior of training, and training by this config has no such prior."""
-    if config.debug or "training_prior" not in required_arguments(look_up(HEADS, config.head.name)):
-        return
-    if isinstance(reason := training_prior(config, context, weights, loss), str):
-        raise BadInput(
-            f"config.head.name: {config.head.name!r} given, which needs the effective prior of training, and there is none: "
-            f"{reason}; use another head, such as 'temperature'"
-        )
-
-
-def check_graphs(config: Experiment, dataset: Dataset, accelerator: Accelerator) -> None:
-    """Raise `BadInput` if the config asks for CUDA graphs, but the data are texts or there are several processes."""
-    if config.trainer.compile == "reduce-overhead" and (dataset.vocabulary or accelerator.num_processes > 1):
-        why = (
-            "batches of many lengths, as texts have"
-            if dataset.vocabulary
-            else "the exchange of gradients by several processes"
-        )
-        raise BadInput(
-            f"config.trainer.compile: 'reduce-overhead' given; CUDA graphs cannot record {why}; use 'default'"
-        )
-
-
 def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
     """Let torch compile the two parts of a step: `objective.terms`, which calls model and loss, and `objective.value`.
 
@@ -553,35 +478,6 @@ def compile_graphs(model: nn.Module, objective: Objective, mode: str) -> None:
     dynamic = False if mode == "reduce-overhead" else None
     objective.terms = torch.compile(objective.terms, mode=mode, dynamic=dynamic)
     objective.value = torch.compile(objective.value, mode=mode, dynamic=dynamic)
-
-
-def check_inputs(config: Experiment, dataset: Dataset) -> None:
-    """Raise `BadInput` if the model or the mixing cannot take the inputs of the data set."""
-    for_texts, texts = "vocabulary" in required_arguments(look_up(MODELS, config.model.name)), dataset.vocabulary > 0
-    if for_texts != texts and config.model.name != "pretrained":  # a pretrained model may take images or texts
-        others = [
-            name
-            for name, model in MODELS.items()
-            if ("vocabulary" in required_arguments(model)) == texts and name != "pretrained"
-        ]
-        raise BadInput(
-            f"config.model.name: {config.model.name!r} takes {'texts' if for_texts else 'no texts'}, but this data set has "
-            f"{'texts' if texts else 'none'}; use one of {', '.join(others)}"
-        )
-    if texts and config.mix.name != "none":
-        raise BadInput(f"config.mix.name: {config.mix.name!r} given; texts cannot be mixed, use 'none'")
-
-
-def check_lengths(model: nn.Module, dataset: Dataset) -> None:
-    """Raise `BadInput` if a text has more tokens than the model has positions."""
-    positions = [cast(int, module.positions) for module in model.modules() if hasattr(module, "positions")]
-    if positions and dataset.vocabulary:
-        longest = max(int(getattr(dataset, name).inputs.lengths.max()) for name in ("train", "val", "test"))
-        if longest > min(positions):
-            raise BadInput(
-                f"config.data.max_tokens: texts have up to {longest} tokens, and config.model.pretrained has {min(positions)} "
-                f"positions; use config.data.max_tokens={min(positions)}"
-            )
 
 
 def make_mixing(

@@ -30,6 +30,7 @@ from imbalance.errors import BadInput, Diverged, Interrupted
 from imbalance.methods.weights import effective_sample_size
 from imbalance.metrics.warnings import data_warnings
 from imbalance.models.weights import pretrained_digest
+from imbalance.training.checks import check_data
 from imbalance.training.distributed.heartbeat import exchange
 from imbalance.training.distributed.interrupt import Interrupt
 from imbalance.training.distributed.processes import from_main, start_accelerator
@@ -44,7 +45,7 @@ from imbalance.training.evaluate import (
 )
 from imbalance.training.finish import finish, first_results, load_selected, write_early_summary, write_pause
 from imbalance.training.lbfgs import Solver
-from imbalance.training.learner import Learner, check_data, make_learner
+from imbalance.training.learner import Learner, make_learner
 from imbalance.training.logging import console, trackers
 from imbalance.training.logging.run_log import RunLog, check_directory_config, check_writable
 from imbalance.training.oom_retry import oom_retry, suppress_out_of_memory, with_freed_memory

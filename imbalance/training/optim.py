@@ -1,11 +1,6 @@
-"""Optimisers, and learning-rate schedules.
+"""Optimisers."""
 
-A schedule is a function of `epoch`, the number of epochs done, which may be a fraction, and of `epochs`, their total.
-"""
-
-import bisect
 import inspect
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
@@ -13,7 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from imbalance.config.schema import Count, Fraction, Natural, NonNegative, Positive, Probability, Share
+from imbalance.config.schema import Count, Fraction, NonNegative, Positive, Probability, Share
 from imbalance.config.tags import tagged
 from imbalance.errors import BadInput
 from imbalance.methods.losses import share
@@ -504,67 +499,6 @@ def focal_sam(
     return sharpness_aware(parameters, lr, momentum, weight_decay, decayed, radius, shares)
 
 
-# A schedule returns the factor on the learning rate at a fractional epoch. It is stateless, so a resumed run has
-# nothing to restore.
-
-
-def warm_up(epoch: float, warmup_epochs: float) -> float:
-    """Return a factor that rises linearly from 0 to 1 over the first `warmup_epochs` epochs, and then stays 1."""
-    return min(1.0, epoch / warmup_epochs) if warmup_epochs else 1.0
-
-
-def constant(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return a factor on the learning rate that is 1 after warm-up.
-
-    Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
-            full value; 0 for no warm-up.
-    """
-    return warm_up(epoch, warmup_epochs)
-
-
-def cosine(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return a factor on the learning rate that falls from 1 to 0 along half a cosine after warm-up.
-
-    The factor is 0 at the end of training (Loshchilov and Hutter, ICLR 2017).
-
-    Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
-            full value; 0 for no warm-up.
-    """
-    if epoch < warmup_epochs:
-        return warm_up(epoch, warmup_epochs)
-    return 0.5 * (1 + math.cos(math.pi * (epoch - warmup_epochs) / max(epochs - warmup_epochs, math.ulp(1.0))))
-
-
-def linear(epoch: float, epochs: int, *, warmup_epochs: NonNegative) -> float:
-    """Return a factor on the learning rate that falls linearly from 1 to 0 after warm-up, as in fine-tuning BERT.
-
-    The factor is 0 at the end of training.
-
-    Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
-            full value; 0 for no warm-up.
-    """
-    if epoch < warmup_epochs:
-        return warm_up(epoch, warmup_epochs)
-    return max(0.0, (epochs - epoch) / max(epochs - warmup_epochs, math.ulp(1.0)))
-
-
-def step(
-    epoch: float, epochs: int, *, warmup_epochs: NonNegative, milestones: tuple[Natural, ...], factor: Fraction
-) -> float:
-    """Return a factor on the learning rate that is 1 after warm-up, and is multiplied by `factor` at each milestone.
-
-    Args:
-        warmup_epochs: the number of epochs, which may be a fraction, in which the learning rate rises from 0 to its
-            full value; 0 for no warm-up.
-        milestones: the epochs at which the learning rate is multiplied, in ascending order.
-        factor: the number by which the learning rate is multiplied at each milestone.
-    """
-    return warm_up(epoch, warmup_epochs) * factor ** bisect.bisect_right(milestones, epoch)
-
-
 OPTIMIZERS = {
     "sgd": sgd,
     "adam": adam,
@@ -576,4 +510,3 @@ OPTIMIZERS = {
     "imb_sam": imb_sam,
     "focal_sam": focal_sam,
 }
-SCHEDULES = {"constant": constant, "cosine": cosine, "linear": linear, "step": step}

@@ -3,7 +3,7 @@
 import errno
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -123,14 +123,27 @@ def names_file(path: Path) -> Iterator[None]:
         raise
 
 
-# Folders that did not exist before the runs of this command, and that the last run to be refused removes. Runs that are
-# trained together share folders, so the run that removes a folder need not be the run that made it.
-NEW_FOLDERS: set[Path] = set()
-
-
 def missing_folders(path: Path) -> list[Path]:
-    """Return the folders above `path` that do not exist."""
+    """Return the folders above `path` that do not exist, the deepest first."""
     return [folder for folder in path.parents if not folder.exists()]
+
+
+@contextmanager
+def removes_new_folders(path: Path) -> Iterator[None]:
+    """Return a context manager that, after an error, removes the folders above `path` that are new and empty."""
+    missing = missing_folders(path)
+    try:
+        yield
+    except BaseException:
+        remove_empty(missing)
+        raise
+
+
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those of the folders that are empty, one after another."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def make_folder(path: Path) -> None:

@@ -15,7 +15,8 @@ from conftest import CONFIG_FILES, ROOT
 
 from imbalance.cli import completion, listing
 from imbalance.cli import main as main_module
-from imbalance.cli.commands import COMMANDS, non_negative_integer
+from imbalance.cli.commands import COMMANDS
+from imbalance.cli.flag_types import non_negative_integer
 from imbalance.cli.main import arguments_of, call, help_of, parser_of
 from imbalance.config import files
 from imbalance.config.files import CONFIGS

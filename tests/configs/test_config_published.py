@@ -15,7 +15,7 @@ from conftest import CONFIG_FILES, ROOT
 from imbalance.config.resolve import load
 from imbalance.config.schema import build, flatten
 from imbalance.experiments import figure3, figure4, figure5
-from imbalance.training.optim import SCHEDULES
+from imbalance.training.schedules import SCHEDULES
 
 LDAM_DRW = {
     "data.imbalance": "exp", "data.imbalance_ratio": 100.0, "data.augment": ("flip", "pad_crop"),

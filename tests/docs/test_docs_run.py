@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -90,7 +89,7 @@ def make_reader_folder(folder: Path) -> None:
 class InThisProcess:
     """Stand in for the pool of `imbalance.sweep.runs.worker_pool`, because processes take seconds to start."""
 
-    def __init__(self, jobs: int, processes: int = 1, new_folders: Sequence[Path] = ()):
+    def __init__(self, jobs: int, processes: int = 1):
         pass
 
     def __enter__(self):

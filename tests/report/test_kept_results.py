@@ -16,6 +16,7 @@ from imbalance.metrics.selection import RULES, balanced, evaluations
 from imbalance.report import carried_runs
 from imbalance.report import kept_results as results
 from imbalance.sweep.runs import make_run, run_all
+from imbalance.training.loop import train
 
 SHORT = {"trainer.epochs": 4, "trainer.eval_every": 1, "trainer.eval_splits": ("val", "test"),
          "callbacks.keep_logits": True, "model.hidden": (8,)}  # fmt: skip
@@ -222,6 +223,21 @@ def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, caps
     assert carried_runs.read_runs(carried, other) == 1
     assert (copy / "log.txt").read_text() == "another log"
     assert json.loads((unfinished / "summary.json").read_text())["status"] == "done"
+
+
+def test_an_unfinished_run_goes_on_elsewhere_if_it_fits_into_one_file(tmp_path):
+    """Its checkpoint was left out, so that another machine began again."""
+    run = make_run("digits_ce", {"trainer.epochs": 2, "trainer.eval_every": 1}, 0, str(tmp_path / "runs"))
+    assert train(*run, pause=1)["status"] == "interrupted"
+    for limit, steps in ((carried_runs.LIMIT, 1), (1000, 0)):
+        carried, other = tmp_path / f"carried {limit}", tmp_path / f"other {limit}"
+        carried_runs.write_runs(tmp_path / "runs", carried, limit)
+        carried_runs.read_runs(carried, other)
+        copy = other / run.directory.relative_to(tmp_path / "runs")
+        assert not list(copy.rglob("*.previous.*"))
+        moved = make_run("digits_ce", {"trainer.epochs": 2, "trainer.eval_every": 1}, 0, str(other))
+        assert moved.directory == copy and train(*moved)["status"] == "done"
+        assert (copy / "log.txt").read_text().count("resumed at epoch 1") == steps
 
 
 def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):

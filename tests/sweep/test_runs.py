@@ -4,7 +4,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures import Future
+from contextlib import nullcontext
 from math import isnan
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -20,10 +22,8 @@ from imbalance.report import kept_results
 from imbalance.report.saved_runs import evaluations_of, metric, summary_of
 from imbalance.sweep import runs as sweep_runs
 from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
-from imbalance.training.logging import run_log
 from imbalance.training.stacked import train as stacked_training
 from imbalance.utils import workers
-from imbalance.utils.files import missing_folders
 
 SHORT = {"trainer.epochs": 2, "trainer.eval_every": 1}
 
@@ -171,16 +171,18 @@ def test_a_refused_run_removes_the_folders_that_another_process_made_for_runs(tm
     """With several workers, the folders that one worker made and another worker left last remained."""
     work_dir = tmp_path / "new" / "runs"
     run = make_run("folder_erm", {"data.folder": "nowhere"}, 0, str(work_dir))
-    monkeypatch.setattr(run_log, "NEW_FOLDERS", set(missing_folders(run.directory)))
-    run.directory.parent.mkdir(parents=True)  # by another worker
+
+    def submit(function, batch):
+        run.directory.parent.mkdir(parents=True)  # by another worker
+        function(batch)
+
+    monkeypatch.setattr(sweep_runs, "worker_pool", lambda jobs: nullcontext(SimpleNamespace(submit=submit)))
     with pytest.raises(BadInput, match="nowhere"):
-        train_quietly([run])
+        run_all([run], 1, 1)
     assert not any(tmp_path.iterdir())
     work_dir.mkdir(parents=True)  # by the user
-    monkeypatch.setattr(run_log, "NEW_FOLDERS", set())
-    run.directory.parent.mkdir(parents=True)
     with pytest.raises(BadInput, match="nowhere"):
-        train_quietly([run])
+        run_all([run], 1, 1)
     assert work_dir.is_dir() and not any(work_dir.iterdir())
 
 

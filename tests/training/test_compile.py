@@ -163,7 +163,7 @@ def test_a_run_of_cuda_graphs_ends_where_its_loss_is_not_finite(in_graphs, tmp_p
 
 
 def test_texts_and_several_processes_have_no_cuda_graphs(config, tmp_path, monkeypatch):
-    from imbalance.training.learner import check_graphs
+    from imbalance.training.checks import check_graphs
 
     class Processes:
         num_processes = 2

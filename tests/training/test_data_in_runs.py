@@ -5,6 +5,7 @@ import pytest
 import torch
 from conftest import ROOT
 from helpers.data_files import make_waterbirds
+from helpers.images import assert_images_live_where_they_fit
 from ml_collections.config_dict import create
 
 from imbalance.config.resolve import load
@@ -62,6 +63,7 @@ def test_images_that_live_on_the_device_are_the_same_batches(birds, tmp_path, ca
 
 
 def test_images_that_do_not_fit_on_the_device_are_one_line(birds, monkeypatch):
+    assert_images_live_where_they_fit("cpu")
     monkeypatch.setattr("imbalance.data.images.stored_images.free_memory", lambda device: 30_000)
     birds.trainer.images_on_device = True
     with pytest.raises(

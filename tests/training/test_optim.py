@@ -10,7 +10,8 @@ from imbalance.errors import BadInput
 from imbalance.methods.objectives.base import Pair
 from imbalance.models import MODELS, with_head
 from imbalance.training.learner import head_parameters
-from imbalance.training.optim import OPTIMIZERS, clip, constant, cosine, linear, set_rate, sgd, step, warm_up
+from imbalance.training.optim import OPTIMIZERS, clip, set_rate, sgd
+from imbalance.training.schedules import constant, cosine, linear, step, warm_up
 
 
 def test_warm_up_is_linear_and_then_out_of_the_way():

@@ -164,6 +164,11 @@ def number(text: str) -> float:
     return float(text) if NUMBER.fullmatch(text) else np.nan
 
 
+def label_order(labels: Sequence[str]) -> tuple[str, ...]:
+    """Return distinct labels in alphabetical order, or in numerical order if all are numbers."""
+    return tuple(sorted(labels, key=number if all(np.isfinite(number(label)) for label in labels) else None))
+
+
 def parse_numbers(texts: Sequence[str], missing: Collection[str]) -> np.ndarray | None:
     """Return texts as (N,) float64, with nan for the texts in `missing`; None if another text is not a finite number."""
     joined = "".join(texts)

@@ -27,7 +27,7 @@ from imbalance.errors import BadInput, Busy, Damaged
 from imbalance.training.logging import trackers
 from imbalance.training.logging.predictions_file import PredictionsFile
 from imbalance.training.logging.trackers import Tracker
-from imbalance.utils.files import NEW_FOLDERS, atomic_file, missing_folders, names_file, write_atomic
+from imbalance.utils.files import atomic_file, missing_folders, names_file, remove_empty, write_atomic
 from imbalance.utils.locks import FolderLock, is_same_file
 from imbalance.utils.output import print_safely
 from imbalance.utils.read import hash_file, parse_json, read_bytes, read_json, regular_opener, seal, short_hash
@@ -42,6 +42,7 @@ class RunLog:
         self.wandb_id: str | None = None  # id of the wandb run, which a resumed run continues
         self.digests: dict[str, str] = {}  # of the files that this run has written, by name
         self._is_new = False  # whether this process makes the run directory
+        self._new_folders: list[Path] = []  # the folders above the run directory that this process makes
         self._claimed: ClaimedFiles | None = None
         self._metrics_hash = hashlib.sha256()  # of all that metrics.jsonl holds
         self._unwritten = b""  # lines of metrics.jsonl that could not be written yet, as on a full disk
@@ -80,7 +81,7 @@ class RunLog:
         lock = None
         try:
             self._is_new = not self.directory.exists()
-            NEW_FOLDERS.update(missing_folders(self.directory))
+            self._new_folders = missing_folders(self.directory)
             lock = self._lock_directory()
             check_directory_config(self.config, self.directory)
             self._check_modules()
@@ -198,11 +199,9 @@ class RunLog:
         """Remove the run directory if this process made it and trained nothing in it, as when a config is refused."""
         if self._is_new and not is_trained(self.directory):
             shutil.rmtree(self.directory, ignore_errors=True)
-            for folder in self.directory.parents:
-                # Several processes make the folders of runs, which are empty folders of work_dir if all runs are refused.
-                if folder in NEW_FOLDERS or Path(str(self.config.work_dir)) in folder.parents:
-                    with suppress(OSError):  # another run has its directory there
-                        folder.rmdir()
+            # Several processes make the folders of runs, which are empty folders of work_dir if all runs are refused.
+            work_dir = Path(str(self.config.work_dir))
+            remove_empty(f for f in self.directory.parents if f in self._new_folders or work_dir in f.parents)
 
     def write(self, name: str, data: bytes | memoryview) -> None:
         """Write the file `name` of the run directory atomically, and record its digest for summary.json.

@@ -1,5 +1,9 @@
 """Lines of a run's log, on the console and in log.txt."""
 
+from contextlib import ExitStack
+
+import pytest
+
 from imbalance.errors import BadInput
 from imbalance.training.logging.run_log import RunLog
 
@@ -17,9 +21,9 @@ def test_lines_that_follow_at_once_are_in_the_file_and_the_last_is_on_the_consol
 
 def test_runs_that_are_refused_together_leave_no_folder(config, tmp_path):
     (tmp_path / "work").mkdir()  # not made by this process, so it stays
-    logs = [RunLog(tmp_path / "work" / "name" / "default" / f"seed={seed}", config, writes=True) for seed in range(2)]
-    for log in logs:
-        log.claim()
-    for log in logs:
-        log.__exit__(BadInput, BadInput("refused"), None)
+    with pytest.raises(BadInput, match="refused"), ExitStack() as logs:
+        for seed in range(2):
+            directory = tmp_path / "work" / "name" / "default" / f"seed={seed}"
+            logs.enter_context(RunLog(directory, config, writes=True)).claim()
+        raise BadInput("refused")
     assert list(tmp_path.rglob("*")) == [tmp_path / "work"]
