@@ -204,6 +204,17 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
 
+def plain_annotations(path: str) -> dict[str, Any] | None:
+    """Return the annotations of the keys at `path`: "", a whole config, or a section that names no function; else None."""
+    kind = {"": Experiment, **VALUE_SECTIONS}.get(path)
+    return None if kind is None else _hints(kind)
+
+
+def check_whole(config: Mapping[str, Any]) -> None:
+    """Raise `BadInput` if a config lacks a section or another key of the top level, or has an unknown one."""
+    check_keys("", config, _hints(Experiment))
+
+
 def validate(config: Mapping[str, Any] | ConfigDict | Experiment) -> Experiment:
     """Check every value of `config`, and return it typed and frozen.
 

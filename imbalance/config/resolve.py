@@ -5,6 +5,7 @@ the run directory. `resolve` calls all of them; the command line, sweeps and `im
 """
 
 import copy
+import difflib
 import dis
 import functools
 import hashlib
@@ -17,7 +18,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from imbalance.config.experiment import Experiment, validate
+from imbalance.config.experiment import Experiment, check_whole, plain_annotations, validate
 from imbalance.config.files import config_file
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import (
@@ -240,24 +241,24 @@ def _apply(changed: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:
         path, _, last = key.rpartition(".")
         section = value_at(changed, path)
         if path in emptied and last not in section:
-            _add_value(section, last, value, _annotation(path, section.name, last))
+            _add_value(section, last, value, _annotation(path, section, last))
         else:
             _set_value(changed, section, key, value)
     return changed
 
 
 def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> None:
-    """Add a key to a section that names another function now, and so has lost its old keys.
+    """Add a key to a section that lacks it, because the section names another function now or a config file left it out.
 
     Args:
-        annotation: annotation of the argument `key` of this function.
+        annotation: the type annotation of the key.
     """
     with section.ignore_type():
         section[key] = read_by_annotation(value, annotation) if isinstance(value, OverrideText) else value
 
 
 def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
-    """Replace the value of an existing key of `config`; if the key is a section, a mapping replaces the whole section.
+    """Replace a value of `config`, or add one that a config file left out; a mapping replaces a whole section.
 
     Args:
         section: the value of the section that contains the key (for the key "optim.lr", that of "optim"); None if the config
@@ -268,7 +269,10 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
     is_section = key in ENTRY_POINTS or isinstance(current, ConfigDict)
     if is_section and isinstance(value, Mapping | ConfigDict) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
+    elif isinstance(section, ConfigDict) and last not in section and (annotation := _left_out(section, key)):
+        _add_value(section, last, value, annotation)
     elif not isinstance(section, ConfigDict) or last not in section:
+        check_whole(plain(config))
         raise BadInput(f"config.{key}: no such key{key_suggestion(key, config)}")
     elif isinstance(value, OverrideText):
         read_like_file(config, key, value)
@@ -284,6 +288,20 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
             ) from None
 
 
+def _left_out(section: ConfigDict, key: str) -> Any:
+    """Return the type annotation of `key`, which a config file left out; None if no config has such a key.
+
+    Args:
+        section: the section that lacks the key, or the whole config.
+        key: the full key, such as "optim.lr".
+    """
+    path, _, last = key.rpartition(".")
+    alike = difflib.get_close_matches(last.lower(), section, n=1, cutoff=0.75)
+    # A misspelt key is answered without the registries, whose import takes seconds.
+    is_misspelt = any(name[0] == last[:1].lower() and abs(len(name) - len(last)) <= 1 for name in alike)
+    return None if is_misspelt or key in ENTRY_POINTS else _annotation(path, section, last)
+
+
 def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
     parent, _, last = path.rpartition(".")
     section = value_at(config, parent)
@@ -291,13 +309,15 @@ def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | 
         section[last] = ConfigDict(dict(values))
 
 
-def _annotation(path: str, name: str, key: str) -> Any:
-    """Return the type annotation of the argument `key` of the function `name`.
+def _annotation(path: str, section: ConfigDict, key: str) -> Any:
+    """Return the type annotation of a key of the section at `path`; "" is the whole config.
 
-    Return None if the section at `path` cannot name this function, or if the function has no such argument.
+    Return None if the section has no such key, or if it cannot name the function that it names.
     """
+    if (annotations := plain_annotations(path)) is not None:
+        return annotations.get(key)
     try:
-        return keyword_annotations(look_up(registries().get(path, {}), name)).get(key)
+        return keyword_annotations(look_up(registries().get(path, {}), section.get("name"))).get(key)
     except BadInput:  # `validate` raises the error for an unknown name
         return None
 
@@ -384,6 +404,26 @@ def defining_values(config: Mapping[str, Any] | ConfigDict | Experiment) -> dict
 
     values = config.to_dict() if isinstance(config, Experiment) else config
     return {key: plain(value) for key, value in values.items() if key not in STORAGE_KEYS}
+
+
+def first_difference(config: Experiment, saved: dict[str, Any]) -> tuple[str, str, str] | None:
+    """Return the key of a value that decides the result and differs between two configs, with both values as text.
+
+    The name of a section comes before other keys, because another name explains why the section has other keys. Return
+    None if all these values are equal.
+
+    Args:
+        saved: the other config, read from a file that an older version may have written.
+    """
+    now, before = defining_values(config), defining_values(upgrade_saved_config(saved))
+    now, before = flatten(now), flatten({key: value for key, value in before.items() if key in now})
+
+    def text(values: Mapping[str, Any], key: str) -> str:
+        return short_repr(values[key]) if key in values else "no value"
+
+    keys = sorted(now.keys() | before.keys(), key=lambda key: (not key.endswith(".name"), key))
+    changed = next((key for key in keys if (key in now, now.get(key)) != (key in before, before.get(key))), None)
+    return (changed, text(now, changed), text(before, changed)) if changed else None
 
 
 def override_text(key: str, value: Any) -> str:

@@ -94,8 +94,8 @@ class TrainedModel:
         Args:
             examples: depends on the training data of the model:
 
-                - images: paths of image files, the path of a folder of such files, Pillow images, or a uint8 array or tensor
-                  (N, *input_shape);
+                - images: paths of image files, the path of a folder of such files, or Pillow images; or a uint8 array or
+                  tensor (N, *input_shape);
                 - arrays: a float array or tensor (N, *input_shape) that is not normalised;
                 - columns: a data frame, a structured array, or a mapping from names to columns; an array also if the
                   model takes a single column, which has numbers;
@@ -314,6 +314,7 @@ class TrainedModel:
                 raise BadInput(f"{folder}: a folder without image files; this model takes {self.expected()}")
         if isinstance(examples, str | Path) or hasattr(examples, "getbands"):
             examples = [examples]
+        examples = as_list(examples) if self.about["uint8"] else examples
         if isinstance(examples, Columns):
             for part in self.encoded_parts(examples):
                 yield from part.split(size)
@@ -387,10 +388,12 @@ class TrainedModel:
             raise BadInput(f"file: {short_repr(file)} given; the path of a file is needed")
         file, preprocessing = Path(file), self.about["preprocessing"]
         if preprocessing.get("kind") == "texts":
-            return read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+            columns = read_columns(file, preprocessing["delimiter"], preprocessing["columns"])
+            return replace(columns, is_training_data=False)
         encoding = self.column_encoding()
         categorical = [column["column"] for column in encoding["categorical"]]
         columns = read_columns(file, preprocessing["delimiter"], categorical, encoding["missing"])
+        columns = replace(columns, is_training_data=False)
         if file.suffix.lower() == ".npy" and list(columns.values) == [NAMELESS]:
             return array_columns(
                 file, {name: np.asarray(array) for name, array in self.as_table(columns[NAMELESS]).items()}
@@ -541,6 +544,15 @@ def checked_texts(texts: Texts) -> Texts:
         if SURROGATE.search(text if isinstance(text, str) else "".join(text)):
             raise BadInput(f"example {row} has half of a surrogate pair, which is no character; remove or replace it")
     return texts
+
+
+def as_list(examples: Any) -> Any:
+    """Return a column of file names or images, such as a Series of pandas, as a list; return other examples unchanged."""
+    to_list = next((name for name in ("to_pylist", "to_list", "tolist") if hasattr(examples, name)), None)
+    if to_list is None or isinstance(examples, Tensor) or is_table(examples):
+        return examples
+    array = np.asarray(examples)
+    return getattr(examples, to_list)() if array.ndim == 1 and array.dtype.kind in "OUT" else examples
 
 
 def describe_shape(shape: Sequence[int]) -> str:

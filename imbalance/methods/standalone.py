@@ -83,6 +83,8 @@ class EpochSampler(Sampler[int]):
         self.seed, self.rank, self.world, self.epoch = seed, rank, world, 0
         self._provided = arguments_of(targets, groups) | {"seed": seed, "epochs": epochs}
         self._section = section_of("sampler", SAMPLERS, name, values)
+        if groups is None and self._section.get("by") == "group":
+            raise no_groups()
         self._drawn: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def set_epoch(self, epoch: int) -> None:
@@ -242,6 +244,11 @@ def check_integers(**values: Any) -> None:
             raise BadInput(f"{name}: {short_repr(value)} given; an integer from {least} to 2**63 - 1 is needed")
 
 
+def no_groups() -> BadInput:
+    """Return the error for `by="group"` without groups."""
+    return BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
+
+
 def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
     """Return the arguments of samplers and weights that are computed from the labels of a training set, by name."""
     targets = as_labels("targets", targets)
@@ -253,7 +260,7 @@ def arguments_of(targets: Labels, groups: Labels | None) -> dict[str, Any]:
 
     def count(by: By) -> tuple[Tensor, Tensor]:
         if labels[by] is None:
-            raise BadInput("by='group' given, and no groups; pass groups=…, or by='class'")
+            raise no_groups()
         if by == "group" and len(torch.unique(torch.stack([targets, labels[by]]), dim=1).T) > len(
             torch.unique(labels[by])
         ):

@@ -33,10 +33,10 @@ def resnet(
             group shift uses. The head is always new.
         frozen: true to train the head alone.
     """
-    if input_shape[0] != 3:
+    if len(input_shape) != 3 or input_shape[0] != 3:
         raise BadInput(
             f"config.model.name: resnet{depth} takes RGB images; this data set has {tuple(input_shape)} inputs; use "
-            "resnet20 or resnet32, which take any number of channels"
+            + ("resnet20 or resnet32, which take any number of channels" if len(input_shape) == 3 else "mlp")
         )
     network = import_torchvision().models.get_model(f"resnet{depth}")
     width, network.fc = network.fc.in_features, nn.Identity()
@@ -85,6 +85,10 @@ def cifar_resnet(
     Args:
         frozen: true to train the head alone.
     """
+    if len(input_shape) != 3:
+        raise BadInput(
+            f"config.model.name: resnet{depth} takes images; this data set has {tuple(input_shape)} inputs; use mlp"
+        )
     layers = [nn.Conv2d(input_shape[0], 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU()]
     for before, after in ((16, 16), (16, 32), (32, 64)):
         layers.append(BasicBlock(before, after, after // before))

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 
 from imbalance.config.override_flags import OverrideText
 from imbalance.config.overrides import parse_literal, value_at
+from imbalance.config.registries import registries
 from imbalance.config.resolve import (
     STORAGE_KEYS,
     config_file,
@@ -39,7 +40,7 @@ from imbalance.config.resolve import (
     resolve,
     short_folder_name,
 )
-from imbalance.config.schema import flatten
+from imbalance.config.schema import MissingKeys, flatten, keyword_annotations, look_up
 from imbalance.errors import BadInput
 from imbalance.metrics.intervals import bounds, mean, mean_with_diverged
 from imbalance.report.tables import markdown
@@ -123,13 +124,16 @@ def sweep(
     if grid:
         axes = dict(parse_axis(config[0], text) for text in grid)
         points = studies.grid({"config": list(config), **{k: [v] for k, v in common.items()}, **axes, "seed": list(range(seeds))})  # fmt: skip
-        points = [parse_values(point) for point in points]
         needs_study = study or storage or launcher == "slurm" or pruner != "none" or processes_per_run > 1
-        if not (find_spec("optuna") or needs_study):
-            return report(train_points(points, work_dir, jobs, stacked), None)
-        plan = plan_for(pruner, first_rung, (point for point in points if point["seed"] == 0), work_dir)
-        location = StudyLocation(study or study_name(points[0], config, common, plan), work_dir, storage)
-        studies.add(location, points, plan)
+        try:
+            points = [parse_values(point) for point in points]
+            if not (find_spec("optuna") or needs_study):
+                return report(train_points(points, work_dir, jobs, stacked), None)
+            plan = plan_for(pruner, first_rung, (point for point in points if point["seed"] == 0), work_dir)
+            location = StudyLocation(study or study_name(points[0], config, common, plan), work_dir, storage)
+            studies.add(location, points, plan)
+        except MissingKeys as error:
+            raise missing_on_axis(error, axes) from None
         keys = {studies.key_of(point) for point in points}
 
         def is_wanted(point: Point) -> bool:
@@ -241,10 +245,16 @@ def make_space(
         )
     axes = dict(parse_axis(config[0], text) for text in search)
     point = {}
-    for end in ("low", "high"):  # check both ends before anything is trained
-        point = {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()}
+    ends = [
+        {key: axis[end] if isinstance(axis, dict) else axis[0] for key, axis in axes.items()} for end in ("high", "low")
+    ]
+    others = [{**ends[1], key: value} for key, axis in axes.items() if isinstance(axis, list) for value in axis[1:]]
+    for point in (*others, *ends):  # check every value of a list, and both ends of a range, before anything is trained
         point = parse_values({"config": config[0], **common, **point})
-        studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, work_dir)
+        try:
+            studies.make_run(config[0], {k: v for k, v in point.items() if k != "config"}, 0, work_dir)
+        except MissingKeys as error:
+            raise missing_on_axis(error, axes) from None
     # A key that the config file does not have gets its type from the signature of what its section names, so parse it here.
     for key, axis in axes.items():
         if isinstance(axis, list):
@@ -252,6 +262,30 @@ def make_space(
         elif isinstance(parse_values({**point, **common, key: OverrideText(axis["low"])})[key], float):
             axes[key] = axis | {end: float(axis[end]) for end in ("low", "high")}
     return {"config": list(config), **{key: [point[key]] for key in common}, **axes, "seed": [0]}, point
+
+
+def missing_on_axis(error: MissingKeys, axes: Mapping[str, Any]) -> BadInput:
+    """Return the error for a name on an axis that needs keys which another name on the axis does not take.
+
+    A flag `--config.<key>` would give the keys to all names. Return `error` if no such name is on an axis.
+
+    Args:
+        axes: values of the axes by key, as `parse_axis` returns them.
+    """
+    section = next(iter(error.values)).rpartition(".")[0]
+    names = axes.get(f"{section}.name", [])
+    table = registries().get(section, {})
+    arguments = {name: keyword_annotations(look_up(table, name)) for name in names if isinstance(name, str)}
+    keys = {key: key.rpartition(".")[2] for key in error.values}
+    takes = {name: all(key in arguments[name] for key in keys.values()) for name in arguments}
+    if all(takes.values()) or not any(takes.values()):
+        return error
+    needs, lacks = (next(name for name in takes if takes[name] is value) for value in (True, False))
+    words = " ".join(f"{key}=<{fits}>" for key, fits in error.values.items())
+    return BadInput(
+        f"axis {section}.name: {needs} needs {', '.join(keys)}, which {lacks} does not take; leave {needs} out of the axis, and "
+        f'compare it by imbalance compare --variant="{section}.name={needs} {words}"'
+    )
 
 
 def check_search(location: StudyLocation, space: Mapping[str, Any]) -> None:

@@ -144,6 +144,9 @@ def check_outputs(
             refuse(config, "model", f"returns a network that gives {described(logits)} for {size} examples", needed)
         if hasattr(model, "features") and hasattr(model, "head"):  # heads and stored features take this for granted
             check_composition(config, model, normalise(train.inputs[batch]), logits)
+    for path, module in (("loss", loss), ("objective", objective)):
+        if is_own(config, path):
+            check_parameters(config, path, module, model)
     losses = torch.linspace(0.5, 1.0, size, device=train.targets.device, requires_grad=True)
     if is_own(config, "loss"):
         logits = torch.linspace(-1, 1, size * classes, device=train.targets.device).view(size, classes)
@@ -154,6 +157,23 @@ def check_outputs(
         with own_errors(config, "objective"):
             value = copy.deepcopy(objective)(losses, torch.ones_like(losses), train.method_groups[batch])
             check_values_of(config, "objective", value, ())
+
+
+def check_parameters(config: Experiment, path: str, module: nn.Module, model: nn.Module) -> None:
+    """Raise `BadInput` if a user's own loss or objective has a parameter outside `model`, which no optimiser would train.
+
+    Args:
+        path: config section that names the loss or the objective, such as "loss".
+        model: the model that the optimiser trains.
+    """
+    trained = set(model.parameters())
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter not in trained:
+            raise BadInput(
+                f"config.{path}.name: {config.section(path).name!r} has the parameter {name!r}, which is not trained, because "
+                "the optimiser has only the parameters of the network; make it a buffer by register_buffer, or a part of the "
+                "network that the method `network` of an objective returns"
+            )
 
 
 def check_composition(config: Experiment, model: nn.Module, inputs: Inputs, logits: Tensor) -> None:

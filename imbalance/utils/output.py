@@ -1,5 +1,6 @@
 """Print so that a broken output stream neither ends the program nor changes its exit status, and write durations as text."""
 
+import errno
 import io
 import os
 import re
@@ -10,7 +11,7 @@ from typing import Any, TextIO
 def guard_streams() -> None:
     """Make printing to stdout and stderr never raise an error, whether a pipe is closed or a disk is full.
 
-    Text that cannot be written is lost. A character that the stream's encoding lacks is written as an escape: `ß`
+    Text that cannot be written is lost; if a disk is full, a line on stderr says so. A character that the stream's encoding lacks is written as an escape: `ß`
     becomes `\\xdf` in ASCII. Call this function once, before any file is opened. A file opened while descriptor 1 or 2
     is closed would get that number, and printed text would go to the file.
     """
@@ -49,20 +50,23 @@ class _GuardedStream(io.TextIOWrapper):
     def write(self, text: str, /) -> int:
         try:
             return super().write(text)
-        except OSError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
             return len(text)
 
     def flush(self) -> None:
         try:
             super().flush()
-        except OSError:
-            self._give_up()
+        except OSError as error:
+            self._give_up(error)
 
-    def _give_up(self) -> None:
+    def _give_up(self, error: OSError) -> None:
+        descriptor = self.fileno()
         null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, self.fileno())
+        os.dup2(null, descriptor)
         os.close(null)
+        if descriptor == 1 and error.errno not in (errno.EPIPE, errno.EBADF):  # `head` closes its pipe on purpose
+            print_safely(f"stdout: {error.strerror}; a part of the output is lost", sys.stderr)
 
 
 def one_line(text: str) -> str:

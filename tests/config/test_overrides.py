@@ -15,8 +15,9 @@ from imbalance.config.experiment import validate
 from imbalance.config.files import CONFIGS
 from imbalance.config.override_flags import OverrideText, split_overrides
 from imbalance.config.overrides import value_at
-from imbalance.config.resolve import load, override, run_directory
+from imbalance.config.resolve import load, override, resolve, run_directory
 from imbalance.config.run_directory import read_summary
+from imbalance.config.schema import flatten
 from imbalance.errors import BadInput
 
 
@@ -235,3 +236,31 @@ def test_names_that_look_like_numbers_are_names_where_the_key_takes_names(key, t
 def test_an_unknown_key_is_answered_by_the_key_that_is_meant(base, key, expected):
     with pytest.raises(BadInput, match=rf"config.{key}: no such key; did you mean config.{expected}\?$"):
         override(base, {key: OverrideText("1")})
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "text", "value"),
+    [
+        ("ema_decay=0.0,", "trainer.ema_decay", "0.9", 0.9),
+        ("imbalance_ratio=50.0,", "data.imbalance_ratio", "20", 20.0),
+        ("momentum=0.9, ", "optim.momentum", "0.5", 0.5),
+        ("config.seed = 0", "seed", "3", 3),
+    ],
+)
+def test_a_key_that_a_config_file_left_out_can_be_given_as_its_message_says(tmp_path, line, key, text, value):
+    content = (ROOT / "configs" / "digits_erm.py").read_text()
+    assert line in content
+    path = tmp_path / "mine.py"
+    path.write_text(content.replace(line, ""))
+    with pytest.raises(BadInput, match=rf"^config.{key}: missing; "):
+        resolve(path, {})
+    config, directory = resolve(path, {key: OverrideText(text)})
+    assert flatten(config.to_dict())[key] == value
+    assert str(directory).endswith(f"seed={value}" if key == "seed" else f"{key}={value}/seed=0")
+
+
+@pytest.mark.parametrize("key", ["trainer.epochs", "loss.name", "optim.lr", "seed"])
+def test_an_override_of_half_a_config_is_answered_by_what_the_config_lacks(key):
+    half = {"debug": False} if key == "seed" else {"seed": 0}
+    with pytest.raises(BadInput, match=r"^config.adapter: missing; a config has all of seed, debug, "):
+        validate(override(half, {key: OverrideText("1")}))

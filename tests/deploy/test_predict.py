@@ -129,6 +129,22 @@ def test_a_loaded_model_predicts_image_files_as_its_run_did_without_its_data(pic
     )
 
 
+@pytest.mark.parametrize("column", ["series", "index", "array", "objects", "polars", "pyarrow"])
+def test_a_column_of_image_files_is_predicted_as_a_list_of_them(pictures, column):
+    directory, folder = pictures
+    paths = [str(path) for path in sorted((folder / "land").iterdir())]
+    if column in ("polars", "pyarrow"):
+        library = pytest.importorskip(column)
+        names = library.Series(paths) if column == "polars" else library.array(paths)
+    elif column in ("series", "index"):
+        pandas = pytest.importorskip("pandas")
+        names = pandas.Series(paths, index=range(5, 5 + len(paths))) if column == "series" else pandas.Index(paths)
+    else:
+        names = np.array(paths) if column == "array" else np.array([Path(path) for path in paths])
+    model = imbalance.load(directory, "cpu")
+    np.testing.assert_array_equal(model.predict(names).probabilities, model.predict(paths).probabilities)
+
+
 def test_a_folder_is_predicted_as_its_images(pictures, tmp_path):
     directory, folder = pictures
     model = imbalance.load(directory)
@@ -243,6 +259,15 @@ def test_a_pillow_image_is_turned_by_its_exif_data_as_its_file_is(pictures, tmp_
         expected = model.pixels(tmp_path / "turned.png")
         np.testing.assert_array_equal(model.pixels(Image.open(tmp_path / "turned.png")), expected)
     assert (expected != model.pixels(Image.fromarray(pixels))).any()
+
+
+def test_another_separator_is_told_without_a_config_which_predict_does_not_have(people, tmp_path):
+    (tmp_path / "t.csv").write_text("age;work;sex\n30;clerk;f\n")
+    with pytest.raises(
+        BadInput, match="the only column is 'age;work;sex'; separate the columns by commas as in the training data$"
+    ):
+        model = imbalance.load(people[0], "cpu")
+        model.predict(model.read_columns(tmp_path / "t.csv"))
 
 
 def test_a_model_of_arrays_reads_no_table(digits, tmp_path):

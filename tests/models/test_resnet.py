@@ -84,6 +84,14 @@ def test_grey_images_are_refused_by_networks_for_rgb():
         model_of("resnet18", shape=(1, 28, 28), pretrained="", frozen=False)
 
 
+@pytest.mark.parametrize(
+    ("name", "values"), [("resnet18", {"pretrained": ""}), ("resnet20", {}), ("resnet32_cosine", {})]
+)
+def test_columns_are_refused_with_the_name_of_a_model_that_takes_them(name, values):
+    with pytest.raises(BadInput, match=r"takes .*images; this data set has \(5,\) inputs; use mlp$"):
+        model_of(name, shape=(5,), frozen=False, **values)
+
+
 @pytest.mark.parametrize("name", ["resnet20", "resnet18"])
 def test_frozen_features_stay_as_they_are_batch_norm_and_all(name):
     model = model_of(name, frozen=True, **({"pretrained": ""} if name == "resnet18" else {}))

@@ -478,6 +478,24 @@ def test_fixed_overrides_and_configs_are_part_of_a_studys_key_and_a_sweep_report
     assert "study mine: its trial 0 has trainer.epochs=3, which this search does not vary" in capfd.readouterr().err
 
 
+@pytest.mark.parametrize("axes", ["--grid=loss.name=cross_entropy,focal", "--search=loss.name=cross_entropy,focal"])
+def test_a_method_whose_values_an_axis_cannot_give_is_refused_before_any_run(tmp_path, capfd, axes):
+    """A flag --config.loss.gamma would be refused for the other method of the axis."""
+    command = ["sweep", f"--config={CONFIG}", axes, "--seeds=1", f"--work_dir={tmp_path}"]
+    command = command[:3] + command[4:] if "search" in axes else command
+    assert call(command) == 2 and not list(tmp_path.iterdir())
+    advice = 'imbalance compare --variant="loss.name=focal loss.gamma=<number, at least 0>"'
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert (
+        error.startswith("axis loss.name: focal needs loss.gamma, which cross_entropy does not take; ")
+        and advice in error
+    )
+    assert call([*command, "--config.loss.gamma=1"]) == 2
+    command[2] = axes.replace("cross_entropy,", "")
+    assert call(command) == 2
+    assert "config.loss.gamma: missing; add --config.loss.gamma=<number, at least 0>" in capfd.readouterr().err
+
+
 def test_an_override_of_an_axis_is_refused(tmp_path, capfd):
     command = ["sweep", "--config=digits_ce", "--grid=optim.lr=1,2", "--config.optim.lr=3", f"--work_dir={tmp_path}"]
     assert call(command) == 2 and "optim.lr is an axis too" in capfd.readouterr().err

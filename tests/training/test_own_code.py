@@ -43,6 +43,28 @@ class Column(nn.Module):
         return losses(logits, targets)[:, None]
 
 
+class Untrained(Good):
+    def __init__(self):
+        super().__init__()
+        self.fixed, self.scale = nn.Parameter(torch.ones(()), requires_grad=False), nn.Parameter(torch.ones(()))
+
+
+class UntrainedObjective(Objective):
+    def __init__(self):
+        super().__init__()
+        self.inner = nn.Linear(1, 1, bias=False)
+
+    def forward(self, losses, weights, groups):
+        return (losses * weights).mean() * self.inner.weight.sum()
+
+
+class TrainedObjective(UntrainedObjective):
+    def network(self, make):
+        model = make()
+        model.inner = self.inner
+        return model
+
+
 class Detached(nn.Module):
     def forward(self, logits, targets, groups):
         return losses(logits.detach(), targets)
@@ -223,6 +245,12 @@ FAULTS = [
     ),
     ("loss", "Integer", f"gives int; it must return .* one number for each example, .*{FLOWS}$"),
     ("loss", "Column", r"gives a tensor of float32 of shape \(2, 1\)"),
+    ("loss", "Untrained", "has the parameter 'scale', which is not trained.*make it a buffer"),
+    (
+        "objective",
+        "UntrainedObjective",
+        "has the parameter 'inner.weight', which is not trained.*a part of the network",
+    ),
     ("loss", "Detached", "returns a function through which no gradients flow"),
     ("loss", "three", "returns int; it must return an nn.Module that is called as loss"),
     ("loss", "nothing", "returns None; it must return an nn.Module"),

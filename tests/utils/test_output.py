@@ -24,6 +24,22 @@ def test_no_stdout_changes_the_status(redirection):
     assert subprocess.run(["bash", "-c", command], cwd=ROOT, stderr=subprocess.DEVNULL).returncode == 3
 
 
+@pytest.mark.parametrize(
+    ("redirection", "told"),
+    [
+        (">/dev/full", "stdout: No space left on device; a part of the output is lost\n"),
+        ("| head -1 >/dev/null", ""),  # a closed pipe is what the reader wanted
+        (">&-", ""),
+    ],
+)
+def test_output_that_a_full_disk_loses_is_told_on_stderr_once(redirection, told):
+    program = SAID + "[print('größe', i, flush=i % 1000 == 0) for i in range(9999)]"
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "{program}" {redirection}'], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.stderr == told
+
+
 def test_a_file_opened_while_stdout_is_closed_does_not_get_what_is_printed(tmp_path):
     program = SAID + f"file = open({str(tmp_path / 'file')!r}, 'w'); print('lost', flush=True); file.write('kept')"
     subprocess.run(["bash", "-c", f'{sys.executable} -c "{program}" >&-'], cwd=ROOT, check=True)

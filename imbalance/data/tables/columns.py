@@ -49,6 +49,8 @@ class Columns:
     find_lines: returns the (N,) line numbers of the rows in the file, from 1. None for a file without lines: messages then
         give row numbers, from 0.
     first: the number of the first of these rows in the whole table, from 0.
+    delimiter: the character between two fields of a CSV file.
+    is_training_data: False for the examples of a trained model, which expects this delimiter, so that no config sets it.
     """
 
     source: str
@@ -58,6 +60,8 @@ class Columns:
     first: int = 0
     codes: Mapping[str, str] = field(default_factory=dict)
     categorical: frozenset[str] = frozenset()
+    delimiter: str = ","
+    is_training_data: bool = True
 
     def __len__(self) -> int:
         if isinstance(self.values, ArrowTable):
@@ -84,8 +88,13 @@ class Columns:
 
     def names_text(self) -> str:
         """Return the names of all columns as part of a message."""
-        if len(self.values) == 1 and (separator := next((c for c in ";\t|" if c in next(iter(self.values))), None)):
-            return f"the only column is {next(iter(self.values))!r}; separate the columns by commas, or set config.data.delimiter={separator!r}"
+        other = [separator for separator in ";\t|," if separator != self.delimiter]
+        if len(self.values) == 1 and (separator := next((c for c in other if c in next(iter(self.values))), None)):
+            needed = "commas" if self.delimiter == "," else repr(self.delimiter)
+            advice = (
+                f", or set config.data.delimiter={separator!r}" if self.is_training_data else " as in the training data"
+            )
+            return f"the only column is {next(iter(self.values))!r}; separate the columns by {needed}{advice}"
         return f"the columns are {', '.join(self.values)}" if self.values else "there is no column at all"
 
     def __getitem__(self, name: str) -> np.ndarray | Categories:
@@ -132,7 +141,7 @@ def read_columns(
             next(records, None)  # the heading
             return np.fromiter((line for line, row in records if len(row) == len(values)), np.int64, length)
 
-        return Columns(str(path), values, True, find_lines, codes=codes)
+        return Columns(str(path), values, True, find_lines, codes=codes, delimiter=delimiter)
     if kinds in SUFFIXES:
         table = open_arrow(path)
         names = frozenset(name for name in table if holds_categories(table.table.column(name)))

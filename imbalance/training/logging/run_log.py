@@ -20,7 +20,7 @@ import numpy as np
 from torch import Tensor
 
 from imbalance.config.experiment import Experiment
-from imbalance.config.resolve import defining_values, upgrade_saved_config
+from imbalance.config.resolve import first_difference, upgrade_saved_config
 from imbalance.config.run_directory import FILES, MISSING, REWRITTEN, damaged_files, read_summary
 from imbalance.config.user_modules import user_module_code, user_module_files
 from imbalance.errors import BadInput, Busy, Damaged
@@ -501,12 +501,11 @@ def check_directory_config(config: Experiment, directory: Path) -> None:
         raise Damaged(path, error.reason, hint) from None
     except OSError as error:
         raise BadInput(f"{path}: {error.strerror}; {hint}") from None
-    ours, before = defining_values(config), defining_values(upgrade_saved_config(before))
-    changed = sorted(key for key in ours if ours[key] != before.get(key))
-    if changed:
+    if difference := first_difference(config, before):
+        key, ours, theirs = difference
         raise BadInput(
-            f"config.{changed[0]}: {ours[changed[0]]!r} given, but {path} was written by a run with {before.get(changed[0])!r}; "
-            f"use another config.work_dir, or remove {directory}"
+            f"config.{key}: {ours} given, but {path} was written by a run with {theirs}; use another config.work_dir, or "
+            f"remove {directory}"
         )
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from imbalance.config.experiment import Experiment, validate
-from imbalance.config.resolve import defining_values, load, upgrade_saved_config
+from imbalance.config.resolve import defining_values, first_difference, load
 from imbalance.config.run_directory import read_summary
 from imbalance.data.identity import differences
 from imbalance.errors import BadInput, Diverged
@@ -151,10 +151,11 @@ def report(run: Run, epoch: Epoch, done: StepOutput, before: dict[str, Any]) -> 
         with log.attempt(log.directory / FILE, "the step cannot be replayed"):
             checkpoint.write(log.directory / FILE, state)
     bad = train.indices[rows[~losses.isfinite()]].tolist()
+    has_files = run.config.data.name != "in_memory"  # only the program that made the data could replay the step
     return Diverged(
         f"{what} (epoch {progress.epoch}), learning rate {rate:g}; first non-finite: {first}"
         + (f"; examples with a non-finite loss (row numbers in the data): {listed_rows(bad)}" if bad else "")
-        + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes else "")
+        + (f"; to replay this step, type imbalance forensics {log.directory}" if log.writes and has_files else "")
     )
 
 
@@ -231,12 +232,10 @@ def check_config(saved: Mapping[str, Any], config: Experiment, path: Path) -> No
         saved: content of `divergence.pt`; files of older versions do not hold the config.
         config: the config in the file at `path`.
     """
-    now = defining_values(config)
-    before = defining_values(upgrade_saved_config(json.loads(saved["config"]))) if "config" in saved else now
-    if changed := sorted(key for key in now if now[key] != before.get(key)):
+    if "config" in saved and (difference := first_difference(config, json.loads(saved["config"]))):
+        key, now, before = difference
         raise BadInput(
-            f"{path}: config.{changed[0]} is {now[changed[0]]!r}, but the step was taken with {before.get(changed[0])!r}; "
-            "restore that value in the file"
+            f"{path}: config.{key} is {now}, but the step was taken with {before}; restore that value in the file"
         )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imbalance.data.tables.columns import array_columns, group_name, parquet_arrays
+from imbalance.data.tables.columns import array_columns, group_name, parquet_arrays, read_columns
 from imbalance.errors import BadInput
 
 
@@ -44,3 +44,11 @@ def test_a_file_with_another_separator_is_told():
         columns["target"]
     with pytest.raises(BadInput, match="the columns are x$"):
         array_columns(Path("t.csv"), {"x": np.array([1.0])})["target"]
+
+
+def test_commas_where_the_config_says_another_separator_are_told(tmp_path):
+    (tmp_path / "t.csv").write_text("x,target\n1,a\n")
+    with pytest.raises(
+        BadInput, match="only column is 'x,target'; separate the columns by ';', or set config.data.delimiter=','$"
+    ):
+        read_columns(tmp_path / "t.csv", ";")["target"]
