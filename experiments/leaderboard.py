@@ -299,6 +299,8 @@ def every_method_entries(folder: Path) -> Iterator[Entry]:
                     "learning rate": " to ".join(f"{end:g}" for end in ends),
                     "rule": f"best {'worst group' if rule == 'worst group' else 'balanced accuracy'} on val",
                     "labels in val": f"{read}{fitted}",
+                    # If the groups are the classes, a method that reads groups reads classes.
+                    **({"labels in train": "classes"} if data.by == "class" else {}),
                     "settings": "no learning rate acts" if len(exponents) == 1 else "",
                     "test examples": str(data.test_examples),
                     "draws": str(len({row["data"] for row in tried if row["status"] == "done"})),

@@ -6,7 +6,7 @@ import hashlib
 import io
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -441,9 +441,9 @@ def tables_by_source(entries: Sequence[Entry]) -> dict[tuple[str, str], dict[str
 def relative_ranks(by_source: Mapping[str, Sequence[Sequence[Entry]]]) -> dict[str, dict[str, float]]:
     """Return the relative ranks of the methods of a line-up, by method and by source that all of them share.
 
-    The line-up has the methods that are on RANKED_SOURCES sources. A relative rank is 0 for the best method of the line-up and
-    1 for the worst; other methods do not count. Only tables count that have the whole line-up, and those of one source are
-    averaged.
+    The line-up has as many methods as share RANKED_SOURCES sources; the methods on the fewest sources are left out first. Return
+    {} if no methods share so many. A relative rank is 0 for the best method of the line-up and 1 for the worst; other methods
+    do not count. Only tables count that have the whole line-up, and those of one source are averaged.
 
     Args:
         by_source: tables of rows that read the same labels, as in `tables_by_source`.
@@ -452,17 +452,28 @@ def relative_ranks(by_source: Mapping[str, Sequence[Sequence[Entry]]]) -> dict[s
     for source, tables in by_source.items():
         for row in itertools.chain(*tables):
             sources.setdefault(row["method"], set()).add(source)
-    line_up = {method for method, of_method in sources.items() if len(of_method) >= RANKED_SOURCES}
-    result: dict[str, dict[str, float]] = {}
+    for fewest in range(RANKED_SOURCES, len(by_source) + 1):
+        line_up = {method for method, of_method in sources.items() if len(of_method) >= fewest}
+        shared = ranks_in_line_up(by_source, line_up)
+        if len(shared) >= RANKED_SOURCES:
+            return {method: {source: relative[method] for source, relative in shared.items()} for method in line_up}
+    return {}
+
+
+def ranks_in_line_up(
+    by_source: Mapping[str, Sequence[Sequence[Entry]]], line_up: Set[str]
+) -> dict[str, dict[str, float]]:
+    """Return the relative ranks in a line-up, by source and method, for the sources with a table that has the whole line-up."""
+    result = {}
     for source, tables in sorted(by_source.items()):
-        by_method: dict[str, list[float]] = {}
+        relative: dict[str, list[float]] = {}
         for table in tables:
             rows = [row for row in table if row["method"] in line_up]
             if len(rows) > 1 and {row["method"] for row in rows} == line_up:
                 for row, rank in zip(rows, ranks(rows)):
-                    by_method.setdefault(row["method"], []).append((rank - 1) / (len(rows) - 1))
-        for method, relative in by_method.items():
-            result.setdefault(method, {})[source] = float(np.mean(relative))
+                    relative.setdefault(row["method"], []).append((rank - 1) / (len(rows) - 1))
+        if relative:
+            result[source] = {method: float(np.mean(values)) for method, values in relative.items()}
     return result
 
 
@@ -477,7 +488,6 @@ def overall_table(entries: Sequence[Entry]) -> str:
         (labels, method, relative)
         for labels, by_source in tables.items()
         for method, relative in relative_ranks(by_source).items()
-        if len(relative) >= RANKED_SOURCES
     ]
     if not line_ups:
         sources = sorted({source for by_source in tables.values() for source in by_source})
