@@ -134,6 +134,6 @@ def test_a_directory_is_one_config_s_alone(config, tmp_path):
     loop.train(config, tmp_path)
     before = outcome(tmp_path)
     config.optim.momentum = 0.5
-    with pytest.raises(BadInput, match=r"config.optim: .*use another config.work_dir"):
+    with pytest.raises(BadInput, match=r"^config.optim.momentum: 0.5 given, .* with 0.9; use another config.work_dir"):
         loop.train(config, tmp_path)
     assert outcome(tmp_path) == before
