@@ -132,6 +132,19 @@ def read_by_annotation(text: Any, annotation: Any) -> Any:
     return literal
 
 
+def with_type(value: Any, annotation: Any) -> Any:
+    """Return a value from Python with the type that `read_by_annotation` gives to its text, such as 1.0 for 1.
+
+    So the run directory of a value is the same as on the command line. Return a value that does not fit unchanged.
+    """
+    if annotation is None:
+        return value
+    try:
+        return adapter(annotation).validate_python(value, strict=True)
+    except ValidationError:  # `validate` raises the error
+        return value
+
+
 def section_given_value(key: str, section: ConfigDict) -> BadInput:
     """Return the error for an override that gives a plain value to `key`, which is a section."""
     first = "name" if "name" in section else next(iter(section), "<key>")

@@ -28,6 +28,7 @@ from imbalance.config.overrides import (
     read_like_file,
     section_given_value,
     value_at,
+    with_type,
 )
 from imbalance.config.registries import ENTRY_POINTS, registries
 from imbalance.config.schema import flatten, keyword_annotations, look_up, plain, short_repr
@@ -254,7 +255,8 @@ def _add_value(section: ConfigDict, key: str, value: Any, annotation: Any) -> No
         annotation: the type annotation of the key.
     """
     with section.ignore_type():
-        section[key] = read_by_annotation(value, annotation) if isinstance(value, OverrideText) else value
+        convert = read_by_annotation if isinstance(value, OverrideText) else with_type
+        section[key] = convert(value, annotation)
 
 
 def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
@@ -304,12 +306,15 @@ def _left_out(section: ConfigDict, key: str) -> Any:
 
 def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
     parent, _, last = path.rpartition(".")
-    section = value_at(config, parent)
+    section, new = value_at(config, parent), dict(values)
+    for key, value in new.items():
+        if not isinstance(value, Mapping | ConfigDict | OverrideText):
+            new[key] = with_type(value, _annotation(path, new, key))
     with section.ignore_type():
-        section[last] = ConfigDict(dict(values))
+        section[last] = ConfigDict(new)
 
 
-def _annotation(path: str, section: ConfigDict, key: str) -> Any:
+def _annotation(path: str, section: Mapping[str, Any] | ConfigDict, key: str) -> Any:
     """Return the type annotation of a key of the section at `path`; "" is the whole config.
 
     Return None if the section has no such key, or if it cannot name the function that it names.

@@ -11,9 +11,9 @@ from typing import Any, TextIO
 def guard_streams() -> None:
     """Make printing to stdout and stderr never raise an error, whether a pipe is closed or a disk is full.
 
-    Text that cannot be written is lost; if a disk is full, a line on stderr says so. A character that the stream's encoding lacks is written as an escape: `ß`
-    becomes `\\xdf` in ASCII. Call this function once, before any file is opened. A file opened while descriptor 1 or 2
-    is closed would get that number, and printed text would go to the file.
+    Text that cannot be written is lost; if a disk is full, a line on stderr says so. A character that the stream's
+    encoding lacks is written as an escape: `ß` becomes `\\xdf` in ASCII. Call this function once, before any file is
+    opened. A file opened while descriptor 1 or 2 is closed would get that number, and printed text would go to the file.
     """
     for descriptor in (0, 1, 2):
         try:

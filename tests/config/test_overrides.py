@@ -264,3 +264,20 @@ def test_an_override_of_half_a_config_is_answered_by_what_the_config_lacks(key):
     half = {"debug": False} if key == "seed" else {"seed": 0}
     with pytest.raises(BadInput, match=r"^config.adapter: missing; a config has all of seed, debug, "):
         validate(override(half, {key: OverrideText("1")}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"loss.name": "focal", "loss.gamma": 1}, "1"),
+        ({"loss": {"name": "focal", "gamma": 1}}, "1"),
+        ({"head.name": "dfr", "head.fits": 2, "head.inverse_penalties": [1, 2]}, "1,2"),
+    ],
+)
+def test_a_whole_number_from_python_has_the_run_directory_of_the_command_line(changes, text):
+    typed = {"loss.name": "focal", "loss.gamma": OverrideText(text)}
+    if "head.name" in changes:
+        typed = changes | {"head.inverse_penalties": OverrideText(text)}
+    config, directory = resolve("digits_erm", changes)
+    assert (config.to_dict(), directory) == (resolve("digits_erm", typed)[0].to_dict(), resolve("digits_erm", typed)[1])
+    assert "1.0" in str(directory)

@@ -65,6 +65,16 @@ class TrainedObjective(UntrainedObjective):
         return model
 
 
+class TrainedObjective(Objective):
+    def network(self, make):
+        model = make()
+        self.scale = model.scale = nn.Parameter(torch.ones(()))
+        return model
+
+    def forward(self, losses, weights, groups):
+        return (losses * weights).mean() * self.scale.exp()
+
+
 class Detached(nn.Module):
     def forward(self, logits, targets, groups):
         return losses(logits.detach(), targets)
@@ -378,6 +388,12 @@ GOOD = {"loss": "Good", "objective": "mean", "sampler": "all_rows", "weights": "
 @pytest.mark.parametrize("section", GOOD)
 def test_an_own_function_that_returns_what_the_loop_needs_is_trained_with(section, run):
     assert run(section, GOOD[section]).summary["status"] == "done"
+
+
+def test_a_parameter_of_an_objective_that_the_network_contains_is_trained(run, tmp_path):
+    assert run("objective", "TrainedObjective").summary["status"] == "done"
+    state = torch.load(tmp_path / "run" / "checkpoints" / "selected.pt")
+    assert 0 < state["scale"] < 1  # a positive loss times exp(scale) pulls it down
 
 
 def test_the_trial_of_own_functions_changes_no_result(run, config, tmp_path, monkeypatch):
