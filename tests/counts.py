@@ -25,7 +25,7 @@ from examples import names, settings
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
-from imbalance.bench.cases import make, on_images
+from imbalance.bench.cases import make, on_images, random_images
 from imbalance.config.resolve import load
 from imbalance.config.schema import Count
 from imbalance.data import DATASETS, Dataset
@@ -94,7 +94,7 @@ CASES: dict[str, Callable[[], ConfigDict]] = {
 
 def on_augmented_images() -> ConfigDict:
     """An epoch of several batches, each of whose examples is flipped and cropped by its own numbers."""
-    config, plain = on_random_images(), DATASETS["random_images"]
+    config, plain = on_random_images(), random_images
 
     def augmented(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
         return replace(plain(seed, size=size, classes=classes, groups=groups), augmentations=("flip", "pad_crop"))
@@ -106,7 +106,7 @@ def on_augmented_images() -> ConfigDict:
 
 def on_stored_images() -> ConfigDict:
     """The same images behind a store, which is where the decoded images of files are."""
-    config, plain = on_random_images(), DATASETS["random_images"]
+    config, plain = on_random_images(), random_images
 
     def stored(seed: int, *, size: Count, classes: Count, groups: Count) -> Dataset:
         dataset = plain(seed, size=size, classes=classes, groups=groups)

@@ -60,7 +60,7 @@ def config_of_run(tmp_path, patch):
     assert resolve(before, {})[1] != resolve(after, {})[1]
     for same in ({"work_dir": "x"}, {"data_dir": "x"}, {"logger.project": "x"}):
         assert resolve(before, same)[1].parts[-2:] == resolve(before, {})[1].parts[-2:]
-    return "another directory; with the same directory, " + refused(before, after, tmp_path / "run", "config.optim: ")
+    return "another directory; with the same directory, " + refused(before, after, tmp_path / "run", "config.optim.lr: ")
 
 
 def code_of_run(tmp_path, patch):
@@ -118,7 +118,7 @@ def first_run(tmp_path, patch):
     before, after = digits(weights=weights), digits(weights=weights, data={"total": 50})
     train(before, tmp_path / "run")
     (tmp_path / "run" / "summary.json").unlink()
-    with pytest.raises(BadInput, match=r"config.data: .* given, but .*first/config.json"):
+    with pytest.raises(BadInput, match=r"config.data.total: .* given, but .*first/config.json"):
         train(after, tmp_path / "run")
     return "refused"
 

@@ -306,8 +306,8 @@ def test_torchrun_ends_with_the_message_of_the_process_that_has_it(config):
     done = launch(config, "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if "use another config.work_dir" in line]
-    assert said[0].startswith("config.adapter: ")
-    assert said[-1].startswith("  traceback : config.adapter: ")  # torchrun's report, which stands last
+    assert said[0].startswith("config.adapter.name: ")
+    assert said[-1].startswith("  traceback : config.adapter.name: ")  # torchrun's report, which stands last
     assert all(line.startswith("process 1: ") for line in said[1:-1])  # where the launcher is slow to end it
 
 
