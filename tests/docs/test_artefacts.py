@@ -60,7 +60,9 @@ def config_of_run(tmp_path, patch):
     assert resolve(before, {})[1] != resolve(after, {})[1]
     for same in ({"work_dir": "x"}, {"data_dir": "x"}, {"logger.project": "x"}):
         assert resolve(before, same)[1].parts[-2:] == resolve(before, {})[1].parts[-2:]
-    return "another directory; with the same directory, " + refused(before, after, tmp_path / "run", "config.optim.lr: ")
+    return "another directory; with the same directory, " + refused(
+        before, after, tmp_path / "run", "config.optim.lr: "
+    )
 
 
 def code_of_run(tmp_path, patch):

@@ -128,7 +128,10 @@ def test_new_rows_are_transformed_as_training_was_and_new_categories_are_nothing
         (dict(file="none.csv"), r"none.csv: No such file"),
         (dict(file="none.npz"), r"none.npz: No such file"),
         (dict(file="people.xls"), r"people.xls: no such file"),
-        (dict(delimiter=";"), r"no column 'income', which is needed; the only column is 'age,hours,work.*', or set config.data.delimiter=','"),
+        (
+            dict(delimiter=";"),
+            r"no column 'income', which is needed; the only column is 'age,hours,work.*', or set config.data.delimiter=','",
+        ),
     ],
 )
 def test_what_is_wrong_with_columns_is_one_line(tmp_path, change, reason):
