@@ -31,7 +31,7 @@ from imbalance.metrics.warnings import corrected_twice, equal_views
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.package import __version__
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.utils.seeds import own_torch_state
 
 SECTIONS = (
     "sampler",
@@ -149,13 +149,10 @@ class ImbalanceClassifier(ClassifierMixin, BaseEstimator):
         dataset, self.encoding_ = self._dataset(columns, targets, groups, seed)
         for line in filter(None, (corrected_twice(config), equal_views(config, dataset))):
             warnings.warn(line, stacklevel=2)
-        before = random_state()
-        try:
+        with own_torch_state():  # building a network draws random numbers, too
             run = train_in_memory(config, dataset)
             network = run.learner.evaluated_network
             rebuilt = build_network(description(config, run.learner.dataset, network), network.state_dict())
-        finally:
-            set_random_state(before)
         # In float64, the prediction for an example does not depend on the other examples of its batch.
         self.network_ = rebuilt.double().eval().requires_grad_(False)
         return self

@@ -3,6 +3,7 @@
 import inspect
 import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow
@@ -202,6 +203,15 @@ def test_a_pipeline_a_grid_clones_and_pickles():
     np.testing.assert_array_equal(
         clone(best).fit(X, Y, imbalanceclassifier__groups=SEX).predict_proba(X), best.predict_proba(X)
     )
+
+
+def test_fits_in_threads_are_those_one_after_another():
+    def fitted(seed: int) -> np.ndarray:
+        return classifier(random_state=seed).fit(X, Y).predict_proba(X)
+
+    with ThreadPoolExecutor(3) as threads:
+        together = list(threads.map(fitted, range(3)))
+    assert all(np.array_equal(fitted(seed), together[seed]) for seed in range(3))
 
 
 def test_the_random_state_decides_all():

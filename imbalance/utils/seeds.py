@@ -1,12 +1,18 @@
 """Independent random streams from one seed."""
 
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+STATE = (
+    threading.RLock()
+)  # held by the thread that trains: torch's settings and random generators belong to the process
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
@@ -42,14 +48,43 @@ def own_torch_state() -> Iterator[None]:
 
     Inside, floating-point tensors are float32 by default and gradients are recorded. So a run has the same result whatever the
     caller has set, and the caller's own random numbers do not repeat after each run with the same seed.
+
+    Settings and random generators belong to the process. So a second thread waits until the first one has left this context.
     """
-    dtype, random = torch.get_default_dtype(), random_state()
-    if dtype != torch.float32:  # a thread must not set it back for the others without need
+    with STATE:
+        dtype, random, arithmetic = torch.get_default_dtype(), random_state(), arithmetic_state()
         torch.set_default_dtype(torch.float32)
-    try:
-        with torch.inference_mode(False), torch.enable_grad():
-            yield
-    finally:
-        set_random_state(random)
-        if dtype != torch.float32:
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                yield
+        finally:
+            set_random_state(random)
+            set_arithmetic_state(arithmetic)
             torch.set_default_dtype(dtype)
+
+
+def arithmetic_state() -> dict[str, Any]:
+    """Return the settings of this process that `set_arithmetic_state` restores: determinism, and TF32 on a GPU."""
+    tf32 = {}
+    for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        try:
+            tf32[backend] = "allow_tf32", backend.allow_tf32
+        except RuntimeError:  # the caller uses torch's newer name, and torch refuses to read the older one
+            tf32[backend] = "fp32_precision", backend.fp32_precision
+    return {
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "warn_only": torch.is_deterministic_algorithms_warn_only_enabled(),
+        "fill": torch.utils.deterministic.fill_uninitialized_memory,  # pyright: ignore[reportAttributeAccessIssue] (torch's stubs lack it)
+        "tf32": tf32,
+    }
+
+
+def set_arithmetic_state(state: Mapping[str, Any]) -> None:
+    """Restore the settings that `arithmetic_state` returned."""
+    now = arithmetic_state()
+    if any(now[key] != state[key] for key in ("deterministic", "warn_only")):
+        # This call imports torch's compiler, so call it only if the value changes.
+        torch.use_deterministic_algorithms(state["deterministic"], warn_only=state["warn_only"])
+    torch.utils.deterministic.fill_uninitialized_memory = state["fill"]  # pyright: ignore[reportAttributeAccessIssue]
+    for backend, (name, value) in state["tf32"].items():
+        setattr(backend, name, value)

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from imbalance.training.logging.run_log import RunLog
 from imbalance.utils.files import write_atomic
 from imbalance.utils.locks import FolderLock
 from imbalance.utils.read import seal
+from imbalance.utils.seeds import arithmetic_state, set_arithmetic_state
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": "done"}', "\xff"])
@@ -270,6 +272,47 @@ def float64_by_default():
         yield
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+def torch_settings():
+    """Settings of the process that a run sets for itself."""
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    tf32 = [backend.allow_tf32 for backend in backends]
+    return torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled(), *tf32
+
+
+@pytest.mark.parametrize("set_by_caller", [False, True])
+def test_determinism_and_tf32_come_back_as_the_caller_had_them(set_by_caller, config, tmp_path, monkeypatch):
+    outside = arithmetic_state()
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = set_by_caller, not set_by_caller
+    torch.use_deterministic_algorithms(set_by_caller, warn_only=set_by_caller)
+    try:
+        before = torch_settings()
+        config.trainer.update(epochs=1, deterministic=not set_by_caller, tf32="convolutions")
+        inside = []
+        at_call(monkeypatch, loop, "take_step", 1, lambda: inside.append(torch_settings()))
+        loop.train(config, tmp_path)
+        assert inside == [(not set_by_caller, False, False, True)]
+        assert torch_settings() == before
+    finally:
+        set_arithmetic_state(outside)
+
+
+def test_runs_in_threads_are_those_one_after_another(tmp_path):
+    """They share torch's random generator, from which the initial weights and dropout are drawn."""
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(60, 3)), np.arange(60) % 2
+    data = {"train": (x[:40], y[:40]), "val": (x[40:50], y[40:50]), "test": (x[50:], y[50:])}
+
+    def logits(seed, name):
+        directory = tmp_path / f"{name}{seed}"
+        imbalance.run("arrays_erm", {"trainer.epochs": 3, "seed": seed}, data=data, directory=directory)
+        return np.load(directory / "predictions" / "test.npz")["logits"]
+
+    seeds = range(4)
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(lambda seed: logits(seed, "thread"), seeds))
+    assert all(np.array_equal(logits(seed, "alone"), together[seed]) for seed in seeds)
 
 
 def test_what_the_caller_has_set_in_torch_changes_no_result_and_comes_back(tmp_path):
