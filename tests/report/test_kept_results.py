@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from helpers.archives import unpacks
 
 from imbalance.cli.main import call
 from imbalance.errors import BadInput, Damaged
@@ -196,6 +197,7 @@ def test_differing_overrides_are_named(overrides, other, expected):
     )
 
 
+@unpacks
 def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, capsys):
     """Every file that the table and the report read; no checkpoint; a finished run there stays as it is."""
     work_dir, carried, other = runs[0].directory.parents[2], tmp_path / "carried", tmp_path / "other"
@@ -225,6 +227,7 @@ def test_runs_are_carried_to_another_machine_in_small_files(runs, tmp_path, caps
     assert json.loads((unfinished / "summary.json").read_text())["status"] == "done"
 
 
+@unpacks
 def test_an_unfinished_run_goes_on_elsewhere_if_it_fits_into_one_file(tmp_path):
     """Its checkpoint was left out, so that another machine began again."""
     run = make_run("digits_ce", {"trainer.epochs": 2, "trainer.eval_every": 1}, 0, str(tmp_path / "runs"))
@@ -240,6 +243,7 @@ def test_an_unfinished_run_goes_on_elsewhere_if_it_fits_into_one_file(tmp_path):
         assert (copy / "log.txt").read_text().count("resumed at epoch 1") == steps
 
 
+@unpacks
 def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
     work_dir = runs[0].directory.parents[2]
     (whole,) = carried_runs.write_runs(work_dir, tmp_path)
@@ -254,6 +258,7 @@ def test_what_is_too_large_for_one_file_is_in_several(runs, tmp_path):
     assert carried_runs.LIMIT == 16 * 2**20
 
 
+@unpacks
 def test_carried_runs_that_are_nowhere_else_are_never_replaced(runs, tmp_path):
     """A second work_dir, whose runs are others or have other results, must not take the place of the first one's files."""
     work_dir, carried = runs[0].directory.parents[2], tmp_path / "carried"
@@ -286,6 +291,7 @@ def test_carried_runs_that_are_nowhere_else_are_never_replaced(runs, tmp_path):
     assert carried_runs.read_runs(carried, tmp_path / "third") == 3
 
 
+@unpacks
 def test_run_that_was_carried_says_that_its_model_was_left_out(runs, tmp_path, capsys):
     carried, other = tmp_path / "carried", tmp_path / "other"
     work_dir = runs[0].directory.parents[2]
@@ -299,6 +305,7 @@ def test_run_that_was_carried_says_that_its_model_was_left_out(runs, tmp_path, c
     )
 
 
+@unpacks
 def test_carried_runs_that_are_missing_or_damaged_are_one_line(runs, tmp_path, capsys):
     for arguments, words in (
         ([f"--to={tmp_path}", "--study=rows"], "--to writes no table and reads no runs; leave --study and --from out"),
@@ -318,6 +325,7 @@ def test_carried_runs_that_are_missing_or_damaged_are_one_line(runs, tmp_path, c
     assert not list((tmp_path / "other").iterdir())
 
 
+@unpacks
 def test_carried_runs_with_a_wrong_checksum_are_not_unpacked(runs, tmp_path):
     (file,) = carried_runs.write_runs(runs[0].directory.parents[2], tmp_path)
     content = file.read_bytes()

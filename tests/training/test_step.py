@@ -185,11 +185,18 @@ def test_the_arithmetic_of_a_gpu_is_that_of_the_run_not_of_the_one_before(config
         (False, "convolutions", (False, True)),
     ):
         config.trainer.update(deterministic=deterministic, tf32=tf32)
-        loop.train(config, tmp_path / tf32)
-        assert torch.are_deterministic_algorithms_enabled() == deterministic
-        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == allowed
-        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
-        assert not torch.utils.deterministic.fill_uninitialized_memory
+        seen = []
+        with monkeypatch.context() as patch:
+            at_call(patch, loop, "take_step", 1, lambda seen=seen: seen.append(arithmetic()))
+            loop.train(config, tmp_path / tf32)
+        assert seen == [(deterministic, *allowed, ":4096:8", False)]
+
+
+def arithmetic() -> tuple[bool | str, ...]:
+    """Settings of this process in a step."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    workspace, fill = os.environ["CUBLAS_WORKSPACE_CONFIG"], torch.utils.deterministic.fill_uninitialized_memory
+    return torch.are_deterministic_algorithms_enabled(), *tf32, workspace, fill
 
 
 def runs_out_of_memory(monkeypatch, name: str, examples: int, at: int) -> list[int]:
