@@ -1,5 +1,6 @@
-"""Independent random streams from one seed."""
+"""Independent random streams from one seed, and the settings and random generators of torch that a process has once."""
 
+import os
 import threading
 import zlib
 from collections.abc import Iterator, Mapping
@@ -10,9 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-STATE = (
-    threading.RLock()
-)  # held by the thread that trains: torch's settings and random generators belong to the process
+# Held by the thread that trains: torch's settings and random generators belong to the process.
+STATE = threading.RLock()
+
+
+def renew_lock() -> None:
+    """Replace the lock in a forked process, which lacks the thread that may have held it."""
+    global STATE
+    STATE = threading.RLock()
+
+
+os.register_at_fork(after_in_child=renew_lock)
 
 
 def derived_seed(seed: int, purpose: str, *numbers: int) -> int:
