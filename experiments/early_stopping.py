@@ -22,7 +22,7 @@ from imbalance.experiments.pairs import CLASSES, EQUIVALENCE, IDENTITY, LOSSES, 
 from imbalance.metrics.clusters import ahead_and_behind, contrast
 from imbalance.report import kept_results
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, check_common_overrides, make_run, run_and_keep
+from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, make_run, run_and_keep
 
 STUDY = "early"
 RATES = (0.0001, 0.0003, 0.001)
@@ -41,7 +41,8 @@ def batches(common: Mapping[str, Any], data: str, seeds: int, work_dir: str) -> 
                  "trainer.eval_splits": ("val", "test")}  # fmt: skip
     for pair, loss in itertools.product(itertools.combinations(CLASSES[data], 2), LOSSES):
         yield [
-            make_run(f"{data}_pair_{loss}", {**common, **overrides, "data.classes": pair, "optim.lr": rate}, seed, work_dir)
+            make_run(f"{data}_pair_{loss}",
+                     add_own_values(common, {**overrides, "data.classes": pair, "optim.lr": rate}), seed, work_dir)
             for seed, rate in itertools.product(range(seeds), RATES)
         ]  # fmt: skip
 

@@ -19,7 +19,7 @@ from imbalance.experiments.subpopbench_settings import BY, METHODS, Method, has_
 from imbalance.report import kept_results, leaderboard
 from imbalance.report.kept_results import Row
 from imbalance.report.saved_runs import evaluations_of, summary_of
-from imbalance.sweep.runs import Run, make_batches, make_run, run_and_keep
+from imbalance.sweep.runs import Run, add_own_values, make_batches, make_run, run_and_keep
 
 STUDY = "every_method"
 IDENTITY = ("name", "overrides", "seed")  # columns that tell runs apart; see `run_and_keep`
@@ -392,7 +392,7 @@ def train_windows(
         kept = {(int(row["exponent"]), int(row["seed"])): row["overrides"] for row in of_method}
         exponents = {e for rule in set(rules_of(data).values()) for e in window(of_method, data, method, rule)}
         for seed, exponent in itertools.product(range(seeds), sorted(exponents)):
-            run = make_run(CONFIG, {**common, **run_values(data, method, exponent)}, seed, work_dir)
+            run = make_run(CONFIG, add_own_values(common, run_values(data, method, exponent)), seed, work_dir)
             overrides = run.directory.parent.name
             if kept.get((exponent, seed), overrides) != overrides:  # tables would mix both settings
                 given = ", ".join(f"--config.{key}" for key in common) or "changed settings of this experiment"

@@ -202,10 +202,11 @@ def common_seeds(rows: Sequence[Row]) -> set[int]:
 
 def example_config(method: Method, rate: float) -> dict[str, Any]:
     """Return the config of a network on one table by full key, such as "optim.lr"; thresholds from val are a head."""
-    thresholds = {"head": {"name": "thresholds", "metric": "balanced_accuracy", "rounds": 10}} if method.at_val else {}
-    settings = Settings("data", "runs", thresholds)
-    (run,) = runs_of(settings, "ecoli1", (155, 47), method.arm, rate, [0])
-    return flatten(run.config.to_dict())
+    (run,) = runs_of(Settings("data", "runs", {}), "ecoli1", (155, 47), method.arm, rate, [0])
+    config = run.config.to_dict()
+    if method.at_val and config["head"]["name"] == "none":
+        config["head"] = {"name": "thresholds", "metric": "balanced_accuracy", "rounds": 10}
+    return flatten(config)
 
 
 def settings_text(config: Mapping[str, Any]) -> str:

@@ -20,7 +20,7 @@ from imbalance.data.sets.keel import known_tables
 from imbalance.errors import BadInput
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
-from imbalance.sweep.runs import Run, make_batches, make_run, train_quietly
+from imbalance.sweep.runs import Run, add_own_values, make_batches, make_run, train_quietly
 from imbalance.training.state.provenance import clean_commit, machine, versions
 from imbalance.utils.optional import optional
 from imbalance.utils.output import counted
@@ -222,9 +222,9 @@ def runs_of(
         "data_dir": settings.data_dir, "data": section(table), "model.hidden": (64,), "optim.lr": rate,
         "optim.schedule": {"name": "cosine", "warmup_epochs": 0.0}, "trainer.epochs": epochs, "trainer.eval_every": epochs,
         "trainer.batch_size": BATCH, "callbacks.select": "last", "callbacks.monitor": "val/balanced_accuracy",
-        "score": "val/balanced_accuracy", **settings.common, **(overrides(plan) if callable(overrides) else overrides),
+        "score": "val/balanced_accuracy", **(overrides(plan) if callable(overrides) else overrides),
     }  # fmt: skip
-    first = make_run(CONFIG, values, 0, settings.work_dir)
+    first = make_run(CONFIG, add_own_values(settings.common, values), 0, settings.work_dir)
     return [Run(replace(first.config, seed=seed), first.directory.with_name(f"seed={seed}")) for seed in seeds]
 
 

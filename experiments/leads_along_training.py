@@ -27,7 +27,7 @@ from imbalance.metrics.clusters import ahead_and_behind, contrast
 from imbalance.report import kept_results
 from imbalance.report.kept_results import Row
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, check_common_overrides, make_run, run_and_keep
+from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, make_run, run_and_keep
 
 STUDY = "leads"
 EXPONENTS = (1.0, 1.5)
@@ -51,8 +51,9 @@ def batches(common: Mapping[str, Any], data: str, roles: str, seeds: int, work_d
         classes = pair if roles == "as_listed" else pair[::-1]
         for loss in LOSSES:
             yield [
-                make_run(f"{data}_pair_{loss}", {**common, "data.classes": classes, "weights.exponent": exponent, "optim.lr": rate,
-                                                 "trainer.epochs": EPOCHS, "trainer.eval_splits": ("val", "test")}, seed, work_dir)
+                make_run(f"{data}_pair_{loss}", add_own_values(common, {
+                    "data.classes": classes, "weights.exponent": exponent, "optim.lr": rate,
+                    "trainer.epochs": EPOCHS, "trainer.eval_splits": ("val", "test")}), seed, work_dir)
                 for seed, exponent, rate in itertools.product(range(seeds), EXPONENTS, RATES[loss])
             ]  # fmt: skip
 

@@ -35,7 +35,7 @@ from imbalance.report import kept_results
 from imbalance.report.kept_results import Row, numbers
 from imbalance.report.plot_style import NEUTRAL, PALETTE, save, subplots
 from imbalance.report.tables import Raw, markdown
-from imbalance.sweep.runs import Run, check_common_overrides, make_run, run_and_keep
+from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, make_run, run_and_keep
 
 STUDY = "pairs"
 CLASSES = {"fashion": FASHION, "cifar": CIFAR10}
@@ -88,7 +88,7 @@ def pair_run(settings: Settings, data: str, method: Method, pair: Sequence[str],
     loss, exponent = method
     overrides = {"data.classes": tuple(pair), "weights.exponent": exponent, "optim.lr": rate,
                  "trainer.eval_splits": ("val", "test")}  # fmt: skip
-    return make_run(f"{data}_pair_{loss}", {**settings.common, **overrides}, seed, settings.work_dir)
+    return make_run(f"{data}_pair_{loss}", add_own_values(settings.common, overrides), seed, settings.work_dir)
 
 
 def train(settings: Settings, stacks: Iterable[list[Run]]) -> None:

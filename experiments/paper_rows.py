@@ -21,7 +21,7 @@ from imbalance.report.kept_results import numbers
 from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, check_common_overrides, run_all
+from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
 Rows = Mapping[str, Mapping[str, Variant]]  # by data set and row of the paper's figure, our config with overrides
@@ -74,7 +74,7 @@ def compare(
     for data_set in data or rows:
         if data_set not in rows:
             raise BadInput(f"--data={data_set} is no data set of this figure; type one of {', '.join(rows)}")
-        common = {**check_common_overrides(overrides), **KEPT}
+        common = add_own_values(check_common_overrides(overrides), KEPT)
         runs = {
             row: [variant.run(common, seed, work_dir) for seed in range(seeds)]
             for row, variant in rows[data_set].items()

@@ -23,7 +23,7 @@ from imbalance.report.saved_runs import metric, summary_of
 from imbalance.report.tables import Raw, markdown
 from imbalance.sweep import study as studies
 from imbalance.sweep.launch import train_in_study
-from imbalance.sweep.runs import check_common_overrides
+from imbalance.sweep.runs import add_own_values, check_common_overrides
 from imbalance.sweep.storage import StudyLocation
 from imbalance.sweep.sweep import parse_values
 
@@ -63,10 +63,11 @@ class Cell(NamedTuple):
             epochs: number of epochs to train.
             common: config values by key, the same in all trials.
         """
-        return {
+        own = {
             "config": self.config, **({"model.name": "lenet"} if self.data.endswith(LENET) else {}), "trainer.batch_size": self.batch_size, "trainer.epochs": epochs,
-            "optim.momentum": 0.9, "optim.weight_decay": 0.0, "optim.lr": rate, "seed": seed, **common,
+            "optim.lr": rate, "seed": seed,
         }  # fmt: skip
+        return {"optim.momentum": 0.9, "optim.weight_decay": 0.0, **add_own_values(common, own)}
 
 
 def protocol(

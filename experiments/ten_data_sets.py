@@ -26,7 +26,7 @@ from imbalance.report.collect import collect
 from imbalance.report.report import check_folder, write
 from imbalance.report.saved_runs import Summary, metric
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import Run, check_common_overrides, run_all
+from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, run_all
 from imbalance.sweep.variants import Variant
 
 # By method, the overrides of the config <data>_pair_ce. The first method is the baseline.
@@ -61,7 +61,9 @@ class Cell(NamedTuple):
             common: config values by key, the same in all runs.
         """
         overrides = {"data.classes": self.pair, "optim.lr": rate, "trainer.eval_splits": ("val", "test")}
-        return Variant(f"{self.data}_pair_ce", METHODS[self.method]).run({**common, **overrides}, seed, work_dir)
+        return Variant(f"{self.data}_pair_ce", METHODS[self.method]).run(
+            add_own_values(common, overrides), seed, work_dir
+        )
 
 
 CELLS = [Cell(data, pair, method) for data, pairs in PAIRS.items() for pair in pairs for method in METHODS]

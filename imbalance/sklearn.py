@@ -31,7 +31,7 @@ from imbalance.metrics.warnings import corrected_twice, equal_views
 from imbalance.models.artifact import description
 from imbalance.training.loop import train_in_memory
 from imbalance.utils.package import __version__
-from imbalance.utils.seeds import own_torch_state
+from imbalance.utils.torch_state import own_torch_state
 
 SECTIONS = (
     "sampler",

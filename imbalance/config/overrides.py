@@ -16,7 +16,7 @@ from ml_collections import ConfigDict, config_flags
 from pydantic import ValidationError
 
 from imbalance.config.override_flags import PREFIX
-from imbalance.config.registries import ENTRY_POINTS, registries
+from imbalance.config.registries import ENTRY_POINTS, is_annotated, registries
 from imbalance.config.renamed import renamed_key
 from imbalance.config.schema import adapter, flatten, keyword_annotations
 from imbalance.errors import BadInput
@@ -163,9 +163,8 @@ def key_suggestion(key: str, config: ConfigDict) -> str:
     path, _, last = key.rpartition(".")
     keys, word = list(flatten(config)), WORDS.get(last.lower(), last.lower())
     siblings = {other.rpartition(".")[2]: other for other in keys if other.rpartition(".")[0] == path}
-    # A misspelt key is answered without the registries, whose import takes seconds.
     alike = [word] if word in siblings else difflib.get_close_matches(last, siblings, n=1, cutoff=0.75)
-    if alike or path not in ENTRY_POINTS:
+    if alike or path not in ENTRY_POINTS or not is_annotated(last):
         return _did_you_mean([siblings[name] for name in alike] or _keys_alike(key, word, keys, siblings))
     names = [name for name, function in registries()[path].items() if last in keyword_annotations(function)]
     names = [name for name in names if not name.endswith("_cosine")]

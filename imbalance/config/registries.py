@@ -5,10 +5,12 @@ each table, and `registries` imports the table at its first use, which avoids a 
 """
 
 import functools
+import re
 from collections.abc import Mapping
 from pkgutil import resolve_name
 
 from imbalance.config.schema import Table
+from imbalance.utils.package import ROOT
 
 ENTRY_POINTS = {
     "data": "imbalance.data:DATASETS",
@@ -30,6 +32,16 @@ ENTRY_POINTS = {
 def registries() -> dict[str, Table]:
     """Return the table of functions of each section, by the path of the section, such as "optim.schedule"."""
     return {section: resolve_name(name) for section, name in ENTRY_POINTS.items()}
+
+
+def is_annotated(name: str) -> bool:
+    """Return whether the code beside the registries annotates `name`, as it annotates each argument of their functions.
+
+    So a misspelt key is known by reading the source; the import of the registries takes seconds.
+    """
+    annotation = f" {name}: ".encode(errors="replace")
+    folders = {ROOT.joinpath(*re.split("[.:]", table)[:2]) for table in ENTRY_POINTS.values()}
+    return any(annotation in file.read_bytes() for folder in folders for file in folder.rglob("*.py"))
 
 
 @functools.cache

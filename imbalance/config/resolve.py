@@ -5,7 +5,6 @@ the run directory. `resolve` calls all of them; the command line, sweeps and `im
 """
 
 import copy
-import difflib
 import dis
 import functools
 import hashlib
@@ -30,7 +29,7 @@ from imbalance.config.overrides import (
     value_at,
     with_type,
 )
-from imbalance.config.registries import ENTRY_POINTS, registries
+from imbalance.config.registries import ENTRY_POINTS, is_annotated, registries
 from imbalance.config.schema import flatten, keyword_annotations, look_up, plain, short_repr
 from imbalance.config.user_modules import user_code_error, user_module_file
 from imbalance.errors import BadInput, Damaged
@@ -267,12 +266,13 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
             has no such section.
         key: the full key, such as "optim.lr".
     """
-    last, current = key.rpartition(".")[2], value_at(config, key)
+    path, _, last = key.rpartition(".")
+    current = value_at(config, key)
     is_section = key in ENTRY_POINTS or isinstance(current, ConfigDict)
     if is_section and isinstance(value, Mapping | ConfigDict) and isinstance(section, ConfigDict):
         _replace_section(config, key, value)
-    elif isinstance(section, ConfigDict) and last not in section and (annotation := _left_out(section, key)):
-        _add_value(section, last, value, annotation)
+    elif isinstance(section, ConfigDict) and last not in section and (annotation := _annotation(path, section, last)):
+        _add_value(section, last, value, annotation)  # the config file left the key out
     elif not isinstance(section, ConfigDict) or last not in section:
         check_whole(plain(config))
         raise BadInput(f"config.{key}: no such key{key_suggestion(key, config)}")
@@ -290,20 +290,6 @@ def _set_value(config: ConfigDict, section: Any, key: str, value: Any) -> None:
             ) from None
 
 
-def _left_out(section: ConfigDict, key: str) -> Any:
-    """Return the type annotation of `key`, which a config file left out; None if no config has such a key.
-
-    Args:
-        section: the section that lacks the key, or the whole config.
-        key: the full key, such as "optim.lr".
-    """
-    path, _, last = key.rpartition(".")
-    alike = difflib.get_close_matches(last.lower(), section, n=1, cutoff=0.75)
-    # A misspelt key is answered without the registries, whose import takes seconds.
-    is_misspelt = any(name[0] == last[:1].lower() and abs(len(name) - len(last)) <= 1 for name in alike)
-    return None if is_misspelt or key in ENTRY_POINTS else _annotation(path, section, last)
-
-
 def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | ConfigDict) -> None:
     parent, _, last = path.rpartition(".")
     section, new = value_at(config, parent), dict(values)
@@ -317,10 +303,13 @@ def _replace_section(config: ConfigDict, path: str, values: Mapping[str, Any] | 
 def _annotation(path: str, section: Mapping[str, Any] | ConfigDict, key: str) -> Any:
     """Return the type annotation of a key of the section at `path`; "" is the whole config.
 
-    Return None if the section has no such key, or if it cannot name the function that it names.
+    Return None if the section has no such key, if the key is a section that names a function, or if the section cannot name
+    the function that it names.
     """
     if (annotations := plain_annotations(path)) is not None:
-        return annotations.get(key)
+        return None if key in ENTRY_POINTS else annotations.get(key)
+    if not user_module_file(str(section.get("name"))) and not is_annotated(key):
+        return None
     try:
         return keyword_annotations(look_up(registries().get(path, {}), section.get("name"))).get(key)
     except BadInput:  # `validate` raises the error for an unknown name

@@ -82,6 +82,22 @@ def check_common_overrides(overrides: Mapping[str, Any]) -> Mapping[str, Any]:
     return overrides
 
 
+def add_own_values(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides that all runs have in common together with a run's own values, which replace none of them.
+
+    Args:
+        common: overrides that the user gave.
+        own: values that the command sets for this run.
+
+    Raises:
+        BadInput: `own` has the key of an override, or its section.
+    """
+    for key in common:
+        if owner := next((other for other in own if f"{key}.".startswith(f"{other}.")), ""):
+            raise BadInput(f"set no config.{key}: this command sets config.{owner} itself, for each of its runs")
+    return {**common, **own}
+
+
 def check_config_names(config: Sequence[str]) -> None:
     """Raise `BadInput` if two different config files have the same name, and therefore the same run directories.
 

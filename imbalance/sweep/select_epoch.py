@@ -22,7 +22,7 @@ from imbalance.metrics.selection import KEPT, METRICS, RULES, evaluations
 from imbalance.report.collect import collect, separate_repeated
 from imbalance.report.saved_runs import evaluation_groups
 from imbalance.report.tables import markdown
-from imbalance.sweep.runs import check_common_overrides, check_config_names, make_run, run_all
+from imbalance.sweep.runs import add_own_values, check_common_overrides, check_config_names, make_run, run_all
 from imbalance.utils.output import counted
 
 
@@ -49,7 +49,7 @@ def select(
     """
     folder, wanted = Path(work_dir), None
     if config:
-        common = {**check_common_overrides(overrides), **KEPT}
+        common = add_own_values(check_common_overrides(overrides), KEPT)
         check_config_names(config)
         runs = [make_run(c, common, s, work_dir) for c in config for s in range(seeds)]
         run_all(runs, jobs, stacked)

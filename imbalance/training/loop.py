@@ -58,7 +58,7 @@ from imbalance.training.state.sharded import finish_saving
 from imbalance.training.step import count_batches, draw_epoch, take_step
 from imbalance.utils.malloc import keep_freed_memory
 from imbalance.utils.read import short_hash
-from imbalance.utils.seeds import own_torch_state
+from imbalance.utils.torch_state import own_torch_state
 
 # The logits of steps are kept, up to so many steps and bytes, before they are reduced to predictions and margins.
 REDUCED_STEPS, REDUCED_BYTES = 100, 2**26

@@ -24,7 +24,8 @@ from imbalance.training.learner import Learner
 from imbalance.training.optim import SharpnessAware, clip, gradients, set_rate
 from imbalance.training.own_code import check_value
 from imbalance.training.read_ahead import Crops, ReadAhead, original_crop
-from imbalance.utils.seeds import derived_seed, random_state, set_random_state
+from imbalance.utils.seeds import derived_seed
+from imbalance.utils.torch_state import random_state, set_random_state
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,11 @@ def test_help_lists_exactly_the_flags_that_a_command_reads(name):
             {"torch", "numpy", "ml_collections", "pydantic"},
         ),
         ("train --config=digits_ce --config.optim.lrr=1", "did you mean config.optim.lr?", {"torch", "numpy"}),
+        (
+            "train --config=digits_ce --config.optim.learning_rate=1",
+            "did you mean config.optim.lr?",
+            {"torch", "numpy"},
+        ),
         ("train --config=digits_ce --config.optim.lr=fast", "not a number", {"torch", "numpy"}),
         ("sweep --config=digits_ce --grid=optim.lrr=1", "did you mean config.optim.lr?", {"torch"}),
     ],

@@ -15,9 +15,10 @@ from imbalance.config.experiment import validate
 from imbalance.config.files import CONFIGS
 from imbalance.config.override_flags import OverrideText, split_overrides
 from imbalance.config.overrides import value_at
+from imbalance.config.registries import is_annotated, registries
 from imbalance.config.resolve import load, override, resolve, run_directory
 from imbalance.config.run_directory import read_summary
-from imbalance.config.schema import flatten
+from imbalance.config.schema import flatten, keyword_annotations
 from imbalance.errors import BadInput
 
 
@@ -257,6 +258,20 @@ def test_a_key_that_a_config_file_left_out_can_be_given_as_its_message_says(tmp_
     config, directory = resolve(path, {key: OverrideText(text)})
     assert flatten(config.to_dict())[key] == value
     assert str(directory).endswith(f"seed={value}" if key == "seed" else f"{key}={value}/seed=0")
+
+
+def test_a_key_that_was_left_out_is_none_misspelt_though_another_key_is_spelt_alike():
+    config = load(ROOT / "configs" / "gaussian_erm.py")
+    with config.unlocked():
+        del config.data.test_per_class  # train_per_class is there
+    assert override(config, {"data.test_per_class": OverrideText("9,9")}).data.test_per_class == (9, 9)
+
+
+def test_a_key_of_a_function_is_told_from_a_misspelt_one_without_the_functions():
+    tables = registries().items()
+    keys = {key for _, table in tables for function in table.values() for key in keyword_annotations(function)}
+    assert len(keys) > 100 and all(map(is_annotated, keys))
+    assert not any(map(is_annotated, ("lrr", "momentun", "alpah", "learning_rate", "\udcff")))
 
 
 @pytest.mark.parametrize("key", ["trainer.epochs", "loss.name", "optim.lr", "seed"])

@@ -6,6 +6,7 @@ import torch
 from sklearn.metrics import average_precision_score, balanced_accuracy_score, roc_auc_score
 
 from imbalance.data import load
+from imbalance.errors import BadInput
 from imbalance.experiments import keel_tables_runs as experiment
 from imbalance.experiments.keel_tables import MEASURES, Method, keel_tables, measured
 from imbalance.experiments.keel_tables_runs import ERM
@@ -134,3 +135,9 @@ def test_the_tables_of_the_study_follow_the_stated_rules():
     assert {experiment.base_of(t) for t in ("new-thyroid1", "new_thyroid2", "newthyroid")} == {"new"}
     assert {experiment.base_of(t) for t in ("ecoli1", "ecoli-0_vs_1")} == {"ecoli"}
     assert len({experiment.base_of(table) for table in list(tables)[:34]}) == 34, "one of each base comes first"
+
+
+def test_an_override_of_what_the_study_sets_is_refused_rather_than_mixed_with_kept_rows():
+    settings = experiment.Settings("data", "runs", {"trainer.epochs": 3})
+    with pytest.raises(BadInput, match="^set no config.trainer.epochs: this command sets config.trainer.epochs itself"):
+        experiment.runs_of(settings, "ecoli1", (155, 47), experiment.ERM, 0.1, [0])

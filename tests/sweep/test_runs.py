@@ -20,6 +20,7 @@ from imbalance.config.resolve import load, run_directory
 from imbalance.errors import BadInput
 from imbalance.report import kept_results
 from imbalance.report.saved_runs import evaluations_of, metric, summary_of
+from imbalance.sweep import launch
 from imbalance.sweep import runs as sweep_runs
 from imbalance.sweep.runs import make_batches, make_run, run_all, shares_of_gpus, train_quietly, worker_pool
 from imbalance.training.stacked import train as stacked_training
@@ -48,6 +49,32 @@ def test_a_mistake_in_a_run_is_one_line(path, overrides, words, tmp_path):
     with pytest.raises(BadInput) as error:
         make_run(path, overrides, 0, str(tmp_path))
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "owner"),
+    [
+        ("reproduce every_method --data=law --methods=erm", "trainer.epochs=3", "trainer.epochs"),
+        ("reproduce every_method --data=law --methods=erm", "data.source.file=mine.csv", "data.source"),
+        ("reproduce every_method --data=law --methods=poly", "loss.alpha=2", "loss"),
+        ("reproduce leads_along_training --data=fashion", "optim.lr=1", "optim.lr"),
+        ("reproduce early_stopping --data=fashion", "trainer.eval_every=1", "trainer.eval_every"),
+        ("reproduce pairs --data=fashion", "weights.exponent=2", "weights.exponent"),
+        ("reproduce ten_data_sets", "data.classes=1,2", "data.classes"),
+        ("reproduce figure3 --data=cifar", "trainer.eval_splits=val", "trainer.eval_splits"),
+        ("select --config=digits_ce", "callbacks.keep_logits=False", "callbacks.keep_logits"),
+        ("protocol --data=digits", "optim.lr=1", "optim.lr"),
+    ],
+)
+def test_an_override_of_what_a_command_sets_itself_is_refused(command, override, owner, tmp_path, monkeypatch, capsys):
+    for place in (sweep_runs, launch):
+        monkeypatch.setattr(place, "worker_pool", lambda *_: pytest.fail("trained before the refusal"), raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert call([*command.split(), f"--config.{override}"]) == 2
+    key = override.partition("=")[0]
+    assert capsys.readouterr().err.endswith(
+        f"set no config.{key}: this command sets config.{owner} itself, for each of its runs\n"
+    )
 
 
 @pytest.mark.parametrize("model", ["convnet", "lenet", "mlp"])

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from imbalance.training.logging.run_log import RunLog
 from imbalance.utils.files import write_atomic
 from imbalance.utils.locks import FolderLock
 from imbalance.utils.read import seal
-from imbalance.utils.seeds import arithmetic_state, own_torch_state, set_arithmetic_state
+from imbalance.utils.torch_state import arithmetic_state, set_arithmetic_state
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"status": "done"}', "\xff"])
@@ -314,28 +313,6 @@ def test_runs_in_threads_are_those_one_after_another(tmp_path):
     with ThreadPoolExecutor(4) as threads:
         together = list(threads.map(lambda seed: logits(seed, "thread"), seeds))
     assert all(np.array_equal(logits(seed, "alone"), together[seed]) for seed in seeds)
-
-
-def test_a_process_that_is_forked_while_a_thread_trains_can_train():
-    inside, ended = threading.Event(), threading.Event()
-
-    def train() -> None:
-        with own_torch_state():
-            inside.set()
-            ended.wait(30)
-
-    thread = threading.Thread(target=train)
-    thread.start()
-    inside.wait(30)
-    child = os.fork()
-    if not child:
-        signal.alarm(10)  # a child that waits for the thread is killed
-        with own_torch_state():
-            os._exit(0)
-    status = os.waitpid(child, 0)[1]
-    ended.set()
-    thread.join()
-    assert status == 0
 
 
 def test_what_the_caller_has_set_in_torch_changes_no_result_and_comes_back(tmp_path):

@@ -41,7 +41,7 @@ from imbalance.training.step import (
     take_step,
 )
 from imbalance.utils.read import read_torch
-from imbalance.utils.seeds import set_random_state
+from imbalance.utils.torch_state import set_random_state
 
 FILE = "divergence.pt"  # in the run directory
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from imbalance.utils.seeds import random_state, set_random_state
+from imbalance.utils.torch_state import random_state, set_random_state
 
 
 class Stateful(Protocol):
