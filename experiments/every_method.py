@@ -35,6 +35,7 @@ from imbalance.experiments.every_method_runs import (
     rules_of,
     train_windows,
 )
+from imbalance.experiments.subpopbench_settings import has_head
 from imbalance.metrics.clusters import holm, t_test
 from imbalance.metrics.intervals import Mean, decimals, mean, paired_difference
 from imbalance.metrics.variance import variance_components
@@ -331,6 +332,36 @@ def balanced_table(folder: Path) -> str:
         return f"No difference is significant, of {counted(tests, 'pair')}.\n"
     heads = ["data", "choose", f"significant, {len(table)} of {tests}", "difference, points", "p after Holm"]
     return markdown(heads, table)
+
+
+def last_epoch_table(folder: Path) -> str:
+    """Return a table of test results from scratch on pixels, at the epoch that val chooses and after the last epoch.
+
+    The learning rate of all methods is the middle one of the first window. DFR, whose last layer is fitted after the last epoch,
+    is left out.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows, table = kept_results.read(STUDY, folder), []
+    for name in trained_sets(rows):
+        data = DATA[name]
+        if data.representation != "pixels":
+            continue
+        rule = next(iter(rules_of(data).values()))
+        results = {}
+        at_rate = [
+            row for row in rows if row["set"] == name and int(row["exponent"]) == data.rates and row["status"] == "done"
+        ]
+        for method in EVERY:
+            done = [row for row in at_rate if row["method"] == method and not has_head(EVERY[method])]
+            if done:
+                chosen, last = ([float(row[f"{when}: {data.metric}"]) for row in done] for when in (rule, "last"))
+                results[method] = mean(chosen, 0, 1), mean(last, 0, 1)
+        for method in sorted(results, key=lambda method: -results[method][1].value):
+            table.append([data.title, EVERY[method].title, *(result.percent() for result in results[method])])
+    heads = ["data", "method", "at the epoch that val chooses", "after the last epoch"]
+    return markdown(heads, table) if table else "No data set has finished yet.\n"
 
 
 def variance_table(folder: Path) -> str:

@@ -134,6 +134,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "every-method": every_method.kept_tables,
     "every-method-balanced": every_method.balanced_table,
     "every-method-dfr": every_method.dfr_table,
+    "every-method-last-epoch": every_method.last_epoch_table,
     "every-method-summary": every_method.summary_table,
     "every-method-variance": every_method.variance_table,
     "leads-summary": leads_along_training.leads_summary,
