@@ -335,32 +335,35 @@ def balanced_table(folder: Path) -> str:
 
 
 def last_epoch_table(folder: Path) -> str:
-    """Return a table of test results from scratch on pixels, at the epoch that val chooses and after the last epoch.
+    """Return a table of test results from scratch on pixels: at the epoch that val chooses, and after the last epoch.
 
-    The learning rate of all methods is the middle one of the first window. DFR, whose last layer is fitted after the last epoch,
-    is left out.
+    Each learning rate of the first window, which all these data sets share, has a column. DFR, whose last layer is fitted after
+    the last epoch, is left out.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
     """
     rows, table = kept_results.read(STUDY, folder), []
+    exponents = range(DATA["dominoes_pixels"].rates - 1, DATA["dominoes_pixels"].rates + 2)
     for name in trained_sets(rows):
         data = DATA[name]
         if data.representation != "pixels":
             continue
-        rule = next(iter(rules_of(data).values()))
-        results = {}
-        at_rate = [
-            row for row in rows if row["set"] == name and int(row["exponent"]) == data.rates and row["status"] == "done"
-        ]
+        chosen, last = (f"{when}: {data.metric}" for when in (next(iter(rules_of(data).values())), "last"))
         for method in EVERY:
-            done = [row for row in at_rate if row["method"] == method and not has_head(EVERY[method])]
-            if done:
-                chosen, last = ([float(row[f"{when}: {data.metric}"]) for row in done] for when in (rule, "last"))
-                results[method] = mean(chosen, 0, 1), mean(last, 0, 1)
-        for method in sorted(results, key=lambda method: -results[method][1].value):
-            table.append([data.title, EVERY[method].title, *(result.percent() for result in results[method])])
-    heads = ["data", "method", "at the epoch that val chooses", "after the last epoch"]
+            of_method = [row for row in rows if (row["set"], row["method"], row["status"]) == (name, method, "done")]
+            if not of_method or has_head(EVERY[method]):
+                continue
+            cells = [data.title, EVERY[method].title]
+            for exponent in exponents:
+                at_rate = [row for row in of_method if int(row["exponent"]) == exponent]
+                cells.append(
+                    " → ".join(
+                        mean([float(row[column]) for row in at_rate], 0, 1).percent() for column in (chosen, last)
+                    )
+                )
+            table.append(cells)
+    heads = ["data", "method", *(f"learning rate 1e{exponent}" for exponent in exponents)]
     return markdown(heads, table) if table else "No data set has finished yet.\n"
 
 
