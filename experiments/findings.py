@@ -131,6 +131,7 @@ TABLES: dict[str, Callable[[Path], str]] = {  # by name, a function that makes t
     "limit-descent": limit_on_features.descent_table,
     "early": early_stopping.early_table,
     "leads": leads_along_training.leads_table,
+    "leads-rates": leads_along_training.rates_table,
     "every-method": every_method.kept_tables,
     "every-method-balanced": every_method.balanced_table,
     "every-method-dfr": every_method.dfr_table,
