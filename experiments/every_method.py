@@ -35,6 +35,7 @@ from imbalance.experiments.every_method_runs import (
     rules_of,
     train_windows,
 )
+from imbalance.experiments.subpopbench_settings import has_head
 from imbalance.metrics.clusters import holm, t_test
 from imbalance.metrics.intervals import Mean, decimals, mean, paired_difference
 from imbalance.metrics.variance import variance_components
@@ -331,6 +332,39 @@ def balanced_table(folder: Path) -> str:
         return f"No difference is significant, of {counted(tests, 'pair')}.\n"
     heads = ["data", "choose", f"significant, {len(table)} of {tests}", "difference, points", "p after Holm"]
     return markdown(heads, table)
+
+
+def last_epoch_table(folder: Path) -> str:
+    """Return a table of test results from scratch on pixels: at the epoch that val chooses, and after the last epoch.
+
+    Each learning rate of the first window, which all these data sets share, has a column. DFR, whose last layer is fitted after
+    the last epoch, is left out.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows, table = kept_results.read(STUDY, folder), []
+    exponents = range(DATA["dominoes_pixels"].rates - 1, DATA["dominoes_pixels"].rates + 2)
+    for name in trained_sets(rows):
+        data = DATA[name]
+        if data.representation != "pixels":
+            continue
+        chosen, last = (f"{when}: {data.metric}" for when in (next(iter(rules_of(data).values())), "last"))
+        for method in EVERY:
+            of_method = [row for row in rows if (row["set"], row["method"], row["status"]) == (name, method, "done")]
+            if not of_method or has_head(EVERY[method]):
+                continue
+            cells = [data.title, EVERY[method].title]
+            for exponent in exponents:
+                at_rate = [row for row in of_method if int(row["exponent"]) == exponent]
+                cells.append(
+                    " → ".join(
+                        mean([float(row[column]) for row in at_rate], 0, 1).percent() for column in (chosen, last)
+                    )
+                )
+            table.append(cells)
+    heads = ["data", "method", *(f"learning rate 1e{exponent}" for exponent in exponents)]
+    return markdown(heads, table) if table else "No data set has finished yet.\n"
 
 
 def variance_table(folder: Path) -> str:

@@ -254,8 +254,12 @@ def outcome_text(folder: Path) -> str:
     after, without = results.p_after_choice(usual), results.p_after_choice(usual, largest)
     single = results.tested == 1
     on_more = results.difference(usual, THRESHOLDS, ~single).points()
-    same_network = results.difference(ADJUSTED, ADJUSTED._replace(at_val=True))
-    same = np.subtract(*results.by_base([ADJUSTED, ADJUSTED._replace(at_val=True)]).T)
+    at_other_rate = ADJUSTED._replace(
+        at_val=True
+    )  # plain training, at the learning rate of weights 1/n, with val's thresholds
+    same_network = results.difference(ADJUSTED, at_other_rate)
+    weights = results.difference(Method("weights 1/n"), at_other_rate)
+    same = np.subtract(*results.by_base([ADJUSTED, at_other_rate]).T)
     number = (
         f"{results.seeds.min()}"
         if results.seeds.min() == results.seeds.max()
@@ -273,11 +277,13 @@ def outcome_text(folder: Path) -> str:
         f"{after:.2g} for {usual}, before any correction for the five contrasts. Without {names[largest]} it "
         f"is {without:.2g}{', so what (c) shows depends on this base' if (after < 0.05) != (without < 0.05) else ''}.\n\n"
         f"Not planned: the median over bases, and the mean without the base with the largest absolute difference, are, in "
-        f"points, {'; '.join(without_largest(key) for key in 'abc')}. {counted(int(single.sum()), 'table')} of "
+        f"points, {'; '.join(without_largest(key) for key in sorted(contrasts))}. {counted(int(single.sum()), 'table')} of "
         f"{len(single)} {'has' if single.sum() == 1 else 'have'} a single test example of the smallest class; on the other tables, "
         f"{usual} gains {on_more} points over ERM with val's thresholds. On the same network, logit adjustment after "
         f"training gains {same_network.points()} points over val's thresholds, and without {names[largest]} "
-        f"{clustered(np.delete(same, largest), [name for name in names if name != names[largest]]).points()}.\n"
+        f"{clustered(np.delete(same, largest), [name for name in names if name != names[largest]]).points()}. (b) changes the "
+        f"learning rate too: over plain training at the rate of logit adjustment, which is theirs, and with val's thresholds, weights "
+        f"1/n gain {weights.points()} points (p = {weights.p:.2g}).\n"
     )
 
 

@@ -30,11 +30,13 @@ from imbalance.report.tables import markdown
 from imbalance.sweep.runs import Run, add_own_values, check_common_overrides, make_run, run_and_keep
 
 STUDY = "leads"
+PATHS = ("epochs", "val balanced", "test balanced")  # columns of the results at every evaluated epoch
 EXPONENTS = (1.0, 1.5)
 RATES = {"ce": (0.001, 0.003, 0.01), "poly": (0.0003, 0.001, 0.003)}
 EPOCHS = 240
 SHARED_RATES = (0.001, 0.003)
 SHARES = (0.5, 0.65, 0.8)
+UNTIL = 80  # last epoch of the table by learning rate, as in the runs of `pairs`
 EVERY = 10  # epochs between two evaluations, as in the configs
 ROLES = ("as_listed", "swapped")  # which class of a pair has more training images: the first, the second
 
@@ -78,7 +80,12 @@ def epoch_of_share(row: Row, share: float) -> int | None:
 
 def last_if_interpolates(row: Row) -> int | None:
     """Return the last epoch; None if the run diverged or never predicted the whole training set correctly."""
-    return max(path(row, "test"), default=None) if row["interpolation epoch"] else None
+    return last(row) if row["interpolation epoch"] else None
+
+
+def last(row: Row) -> int | None:
+    """Return the last evaluated epoch; None if the run diverged."""
+    return max(path(row, "test"), default=None)
 
 
 def early_stopped(row: Row) -> int | None:
@@ -273,6 +280,44 @@ def leads_summary(folder: Path) -> str:
                     seeds = next(lead[1].shape[-1] for lead in found if lead)
                     table.append([TITLES[data], MORE_IMAGES[roles], str(seeds), f"IW^{exponent:g}", *cells])
     heads = ["data", "more images", "seeds", "weights", *columns]
+    return markdown(heads, table) if table else "No two pairs have finished yet.\n"
+
+
+def rates_table(folder: Path) -> str:
+    """Return a table of poly minus cross-entropy on CIFAR-10 up to epoch UNTIL, at each learning rate of cross-entropy.
+
+    Poly has the middle one of its learning rates. "early-stopped" is the epoch with the best balanced accuracy on val.
+
+    Args:
+        folder: folder that holds the tables of results, such as results/.
+    """
+    rows = by_roles(kept_results.read(STUDY, folder), "cifar").get("as_listed", [])
+
+    def until(row: Row) -> Row:
+        epochs = [epoch for epoch in path(row, "test") if epoch <= UNTIL]
+        return row | {f"path: {key}": "|".join(row[f"path: {key}"].split("|")[: len(epochs)]) for key in PATHS}
+
+    def accuracies(
+        loss: str, exponent: float, rate: float, epoch_of: Callable[[Row], int | None]
+    ) -> dict[Pair, np.ndarray]:
+        cut = [until(row) for row in rows if float(row["lr"]) == rate and row["status"] == "done"]
+        found = {pair: by_loss[loss] for pair, by_loss in choices(cut, exponent, epoch_of).items()}
+        return {pair: choice.accuracies for pair, choice in found.items() if choice}
+
+    kinds = {"both at the last epoch": (last, last), "poly at the last epoch, cross-entropy early-stopped": (last, early_stopped),
+             "both early-stopped": (early_stopped, early_stopped)}  # fmt: skip
+    table = []
+    for exponent, rate in itertools.product(EXPONENTS, RATES["ce"]):
+        cells = []
+        for of_poly, of_ce in kinds.values():
+            poly, ce = accuracies("poly", exponent, RATES["poly"][1], of_poly), accuracies("ce", exponent, rate, of_ce)
+            shared = sorted(poly.keys() & ce.keys())
+            numbers = [(CLASSES["cifar"].index(first), CLASSES["cifar"].index(second)) for first, second in shared]
+            if len(shared) > 1:
+                cells.append(contrast(np.stack([poly[pair] - ce[pair] for pair in shared]), numbers).points())
+        if cells:
+            table.append([f"IW^{exponent:g}", f"{rate:g}", *cells])
+    heads = ["weights", "learning rate of cross-entropy", *kinds]
     return markdown(heads, table) if table else "No two pairs have finished yet.\n"
 
 

@@ -62,6 +62,25 @@ def test_results_on_pixels_are_in_no_mean_with_results_on_features(tmp_path):
     assert text.count("Over all data sets of pixels, val's groups choose:") == 1
 
 
+def test_the_table_of_the_last_epoch_has_each_rate_of_the_pixels_alone(tmp_path):
+    """DFR is left out, because the last layer of its only evaluation is fitted after training; so is a run that diverged."""
+    rows = [
+        row(method, e, seed, 0.5, chosen + (seed + e) / 100, name, status) | {"last: worst group": str(last + (seed + e) / 100) if status == "done" else ""}
+        for name in ("dominoes", "dominoes_pixels") for e in (-3, -2, -1)
+        for method, chosen, last in (("erm", 0.3, 0.1), ("reweight", 0.6, 0.4), ("dfr", 0.7, 0.7))
+        for seed, status in enumerate(("done", "done", "diverged" if e == -2 else "done"))
+    ]  # fmt: skip
+    kept_results.add(every.STUDY, tmp_path, rows, packed=True)
+    cells = {
+        value: [mean([value + (seed + e) / 100 for seed in range(2 if e == -2 else 3)], 0, 1).percent() for e in (-3, -2, -1)]
+        for value in (0.1, 0.3, 0.4, 0.6)
+    }  # fmt: skip
+    assert every.last_epoch_table(tmp_path).splitlines()[2:] == [
+        f"| Dominoes, from scratch | {title} | {' | '.join(map(' → '.join, zip(cells[chosen], cells[last])))} |"
+        for title, chosen, last in (("ERM", 0.3, 0.1), ("ReWeight", 0.6, 0.4))
+    ]
+
+
 def test_means_are_by_source_first_and_have_the_range_over_data_sets():
     by_set = {"dominoes": 0.1, "corrupted_5": 0.3, "law": 0.6}  # the first two are made of CIFAR-10
     assert every.mean_by_source(by_set) == pytest.approx(0.4)

@@ -138,6 +138,24 @@ def test_early_stopped_losses_choose_among_the_same_rates_and_their_ends_are_tol
     } == {1.0}
 
 
+def test_leads_by_learning_rate_stop_at_epoch_80_and_take_the_best_epoch_on_val(tmp_path):
+    rng = np.random.default_rng(0)
+    pairs = [("airplane", "automobile"), ("airplane", "bird"), ("automobile", "bird")]
+    gain = {(pair, seed): rng.uniform(0, 0.1) for pair in pairs for seed in range(2)}
+    rows = [
+        row(loss, pair, seed, lr, None, lambda e, g=g: (0.9 if e > 80 else 0.5 + g if e == 80 else 0.4 + g if e == 30 else 0.1), lambda e: 0.9 - abs(e - 30) / 1000)
+        for pair in pairs for seed in range(2)
+        for loss, lr, g in (("poly", 0.001, gain[pair, seed]), ("ce", 0.001, 0.0), ("ce", 0.003, 0.01), ("poly", 0.003, 9.0))
+    ]  # fmt: skip
+    kept_results.add(leads.STUDY, tmp_path, rows, packed=True)
+    gains, numbers = np.array([[gain[pair, seed] for seed in range(2)] for pair in pairs]), [(0, 1), (0, 2), (1, 2)]
+    lines = [
+        [rate, *(contrast(gains + shift, numbers).points() for shift in shifts)]
+        for rate, shifts in (("0.001", (0, 0.1, 0)), ("0.003", (-0.01, 0.09, -0.01)))
+    ]
+    assert leads.rates_table(tmp_path).splitlines()[2:] == [f"| IW^1 | {' | '.join(line)} |" for line in lines]
+
+
 def test_the_second_class_has_more_images_with_swapped_roles(tmp_path):
     listed, swapped = (next(iter(leads.batches({}, "fashion", roles, 1, str(tmp_path)))) for roles in leads.ROLES)
     assert [run.config.data.classes for run in (listed[0], swapped[0])] == [
