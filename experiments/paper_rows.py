@@ -17,7 +17,7 @@ from imbalance.experiments.published import Published, find_published, published
 from imbalance.metrics.intervals import Interval, mean, mean_over_examples
 from imbalance.metrics.selection import KEPT
 from imbalance.report import kept_results
-from imbalance.report.kept_results import numbers
+from imbalance.report.kept_results import Row, numbers
 from imbalance.report.plot_style import PALETTE, save, subplots
 from imbalance.report.saved_runs import evaluations_of, summary_of
 from imbalance.report.tables import markdown
@@ -259,6 +259,16 @@ KEPT_COLUMNS = {  # for each figure: the choice of epoch, and its column in resu
     "figure3": {"last epoch": "test balanced"},
     "figure4": {"early-stopped": "best balanced: test balanced"},
 }
+PRECISION = (
+    "trainer.mixed_precision",
+    "trainer.channels_last",
+)  # keys with which a run is still one of a row, in other arithmetic
+
+
+def in_any_precision(row: Row) -> Row:
+    """Return the row of a run as if it had none of the overrides in PRECISION."""
+    parts = [part for part in row["overrides"].split(",") if part.partition("=")[0] not in PRECISION]
+    return row | {"overrides": ",".join(parts) or "default"}
 
 
 def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
@@ -269,9 +279,9 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
         folder: folder that holds the tables of results, such as results/.
     """
     heads = ["row", "config", "published, mean ± standard deviation (n)", "ours, mean ± 95 % t-interval (n)", "agree",
-             "right from epoch on", "hours a run"]  # fmt: skip
+             "right from epoch on", "precision", "hours a run"]  # fmt: skip
     table = []
-    rows = kept_results.read("rows", folder)
+    rows = [in_any_precision(row) for row in kept_results.read("rows", folder)]
     for figure, columns in KEPT_COLUMNS.items():
         for (name, variant), (when, column) in ((pair, *columns.items()) for pair in variants.items()):
             done_rows = [row for row in variant.rows(rows) if row["status"] == "done"]
@@ -284,6 +294,7 @@ def kept_table(variants: Mapping[str, Variant], folder: Path) -> str:
                 f"{name}, {when}", variant, f"{theirs.value:.1f} ± {theirs.standard_deviation:.1f} ({theirs.n})",
                 f"{mean(ours.tolist(), 0, 100).text(1, 1)} ({len(ours)})", agreement(ours, theirs.value, theirs.standard_deviation, theirs.n),
                 "never" if np.isnan(epochs).all() else f"{np.nanmean(epochs):.0f}",
+                ", ".join(sorted({row["precision"] for row in done_rows})),
                 f"{numbers(done_rows, 'seconds').mean() / 3600:.1f}",
             ])  # fmt: skip
     return markdown(heads, table) if table else "No run of these rows has finished yet.\n"

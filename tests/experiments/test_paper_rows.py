@@ -11,6 +11,7 @@ from imbalance.experiments import figure3, figure4, figure5, paper_rows
 from imbalance.experiments.paper_rows import best_group_average, compare, last, result_of
 from imbalance.experiments.published import published
 from imbalance.metrics.selection import KEPT, RULES, evaluations, group_average
+from imbalance.report import kept_results
 from imbalance.sweep.runs import Run
 from imbalance.sweep.variants import Variant
 from imbalance.training.loop import train
@@ -50,6 +51,25 @@ def test_runs_go_seed_by_seed_with_cross_entropy_and_poly_side_by_side(tmp_path,
     losses, weights = [name for name, *_ in seed_0], [rest for _, *rest in seed_0]
     assert losses == ["cross_entropy", "poly"] * 3
     assert weights[::2] == weights[1::2] == [["uniform", None], ["importance", 1.0], ["importance", 1.5]]
+
+
+def test_a_kept_run_in_another_precision_is_one_of_the_row_and_the_table_says_so(tmp_path):
+    cells = {
+        "name": "cifar_ce", "status": "done", "test balanced": "0.58", "best balanced: test balanced": "0.61", "interpolation epoch": "200",
+        "seconds": "3600",
+    }  # fmt: skip
+    exponent = "optim.lr=0.008,optim.momentum=0.0,{}weights.exponent=1.5"
+    overrides = {
+        "bf16": exponent.format("trainer.mixed_precision=bf16,"),
+        "float32": exponent.format(""),
+        "other": exponent.format("trainer.epochs=9,"),
+    }
+    rows = [{**cells, "overrides": text, "seed": str(seed), "data": "", "precision": precision}
+            for seed, (precision, text) in enumerate(overrides.items())]  # fmt: skip
+    kept_results.add("rows", tmp_path, rows)
+    table = paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).splitlines()[2:]
+    assert [line.split(" | ")[0] for line in table] == ["| ce IW-Exp, last epoch", "| ce IW-Exp, early-stopped"]
+    assert all("(2) |" in line and line.endswith("| 200 | bf16, float32 | 1.0 |") for line in table)
 
 
 @pytest.mark.parametrize(("data", "row"), [(data, row) for data, rows in figure3.ROWS.items() for row in rows])
