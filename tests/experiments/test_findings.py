@@ -239,7 +239,7 @@ def test_the_protocols_table_pairs_the_losses_by_seed(tmp_path):
 def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
     def of(name, seed, status, last, stopped):
         return {"name": name, "overrides": "", "seed": str(seed), "data": "d", "status": status, "test balanced": str(last),
-                "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200"}  # fmt: skip
+                "best balanced: test balanced": str(stopped), "interpolation epoch": "120", "seconds": "7200", "precision": "float32"}  # fmt: skip
 
     assert paper_rows.kept_table(figure3.ROWS["cifar"], tmp_path).startswith("No run of these rows")
     results.add(
@@ -251,7 +251,7 @@ def test_the_papers_table_has_finished_rows_beside_the_published_ones(tmp_path):
     assert lines[0].startswith(
         "| poly IW-Exp, last epoch | cifar_poly, optim.lr=0.008, optim.momentum=0.0, weights.exponent=1.5 | 63.0 ± 1.7 (10) | 63.2 ± 2.5 (3) | yes: +0.2 ± "
     )
-    assert lines[0].endswith("| 120 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
+    assert lines[0].endswith("| 120 | float32 | 2.0 |") and lines[1].startswith("| poly IW-Exp, early-stopped |")
     assert "63.5 ± 2.0 (10) | 63.0 (all 3 equal) (3)" in lines[1]
 
 
