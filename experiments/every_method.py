@@ -28,6 +28,7 @@ from imbalance.experiments.every_method_runs import (
     MOVES,
     SCORES,
     STUDY,
+    UNPLANNED,
     ends_at_edge,
     has_rate,
     labels_read,
@@ -58,7 +59,8 @@ class Line(NamedTuple):
 
     values: the test metric by seed.
     difference: the mean of the paired differences from ERM; None for ERM.
-    p_value: of this difference by a t-test over seeds, after Holm's correction over all methods of the data set; nan for ERM.
+    p_value: of this difference by a t-test over seeds, after Holm's correction over all planned methods of the data set; nan
+        for ERM and UNPLANNED.
     at_edge: whether most seeds choose the lowest or the highest learning rate of the last window.
     """
 
@@ -90,7 +92,7 @@ def lines_of(rows: Sequence[Row], name: str, rule: str) -> dict[str, Line]:
     p_values = {}
     for method, by_seed in values.items():
         shared = sorted(by_seed.keys() & reference.keys())
-        if method != "erm" and len(shared) > 1:
+        if method not in ("erm", *UNPLANNED) and len(shared) > 1:
             differences = [by_seed[seed] - reference[seed] for seed in shared]
             p_values[method] = float(t_test(np.array([differences]))[0])
     corrected = dict(zip(p_values, holm(list(p_values.values())).tolist()))

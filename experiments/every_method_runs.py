@@ -185,11 +185,13 @@ POLY = {"loss": dict(name="poly", alpha=1.0, left="logistic")}
 EVERY = {
     **METHODS,
     "undersample": Method("undersampling", section("sampler", "undersample", by=BY, redraw=True)),
+    "undersample_longer": Method("undersampling, as many steps", section("sampler", "undersample", by=BY, redraw=True)),
     "resample_class": Method("ReSample by class", section("sampler", "resample", by="class", exponent=1.0)),
     "reweight_class": Method("ReWeight by class", section("weights", "importance", by="class", exponent=1.0)),
     "poly": Method("poly", POLY),
     "polyreweight": Method("poly, ReWeight", {**POLY, **section("weights", "importance", by=BY, exponent=1.0)}),
 }
+UNPLANNED = ("undersample_longer",)  # added after the results, because an epoch of undersampling has few steps
 CROSSED = ("lisa", "irm", "mmd", "coral")  # need two classes × attributes
 # Change or refit what lies below the last layer, or refit the last layer on train: on features that stay fixed, each
 # equals another method.
@@ -202,6 +204,7 @@ def methods_for(data: Data) -> list[str]:
     left_out = set() if data.crossed else set(CROSSED)
     left_out |= set() if trains_features(data) else set(NEEDS_FEATURES)
     left_out |= set(BY_CLASS) if data.by == "class" else set()
+    left_out |= set() if longer_epochs(data) > 1 else {"undersample_longer"}
     return [name for name in EVERY if name not in left_out]
 
 
@@ -239,9 +242,18 @@ def run_values(data: Data, method: str, exponent: int) -> dict[str, Any]:
     if about.overrides.get("objective.name") == "irm":  # a tenth of the steps, as 500 are of 5,001
         steps = data.epochs * -(-sum(data.values["data.train_counts"]) // data.batch)
         values["objective.warmup_steps"] = max(1, steps // 10)
+    longer = longer_epochs(data) if method == "undersample_longer" else 1
+    values["trainer.epochs"] *= longer
     return {
-        **data.values, **values, "trainer.eval_every": 2, "trainer.eval_splits": ("val", "test"), "callbacks.select": "last",
+        **data.values, **values, "trainer.eval_every": 2 * longer, "trainer.eval_splits": ("val", "test"), "callbacks.select": "last",
     }  # fmt: skip
+
+
+def longer_epochs(data: Data) -> int:
+    """Return how many epochs of undersampling have as many steps as one epoch of all training examples, rounded down."""
+    counts = data.values["data.train_counts"]
+    steps = [-(-examples // data.batch) for examples in (sum(counts), len(counts) * min(counts))]
+    return steps[0] // steps[1]
 
 
 # Rows of results

@@ -62,6 +62,21 @@ def test_results_on_pixels_are_in_no_mean_with_results_on_features(tmp_path):
     assert text.count("Over all data sets of pixels, val's groups choose:") == 1
 
 
+def test_a_method_that_was_not_planned_changes_no_corrected_p_value(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [row(method, -3, seed, 0.5, 0.5 + gain + rng.uniform(0, 0.02)) for method, gain in (("erm", 0), ("poly", 0.01), ("reweight", 0.02))
+            for seed in range(5)]  # fmt: skip
+    more = [row("undersample_longer", -3, seed, 0.5, 0.7 + seed / 100) for seed in range(5)]
+    with_it, without = (
+        every.lines_of([*rows, *more], "dominoes", "worst group"),
+        every.lines_of(rows, "dominoes", "worst group"),
+    )
+    assert np.isnan(with_it.pop("undersample_longer").p_value)
+    assert {method: line.p_value for method, line in with_it.items() if method != "erm"} == {
+        method: line.p_value for method, line in without.items() if method != "erm"
+    }
+
+
 def test_the_table_of_the_last_epoch_has_each_rate_of_the_pixels_alone(tmp_path):
     """DFR is left out, because the last layer of its only evaluation is fitted after training; so is a run that diverged."""
     rows = [

@@ -96,6 +96,25 @@ def test_all_methods_of_all_data_sets_have_valid_configs():
     assert set(every.methods_for(DATA["law"])) == set(EVERY) == set(every.methods_for(DATA["dominoes_pixels"]))
 
 
+def test_longer_undersampling_has_as_many_steps_and_evaluations_as_the_other_methods():
+    steps = {}
+    for name, method in (
+        ("dominoes_pixels", "undersample_longer"),
+        ("dominoes_pixels", "erm"),
+        ("adult", "undersample_longer"),
+        ("adult", "erm"),
+    ):
+        data = DATA[name]
+        values = every.run_values(data, method, data.rates)
+        counts = values["data.train_counts"]
+        drawn = sum(counts) if method == "erm" else len(counts) * min(counts)
+        epochs = values["trainer.epochs"]
+        steps[name, method] = epochs * len(range(0, drawn, data.batch)), epochs // values["trainer.eval_every"]
+    assert steps["dominoes_pixels", "undersample_longer"] == steps["dominoes_pixels", "erm"] == (40 * 32, 20)
+    assert steps["adult", "undersample_longer"] == (20 * 6 * 3, 10) and steps["adult", "erm"] == (20 * 20, 10)
+    assert "undersample_longer" not in every.methods_for(DATA["compas"])  # an epoch has as many steps already
+
+
 def test_a_seed_draws_the_same_images_for_pixels_as_it_draws_features():
     """The features are those of the images that the pixels have as source, in the same order."""
     for name in every.FROM_SCRATCH:
