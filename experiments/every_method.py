@@ -190,7 +190,12 @@ def mean_difference(results: Results, method: str) -> str:
 
 
 def ahead_behind(results: Results, method: str) -> str:
-    """Return on how many data sets a method is ahead of ERM, and behind, by tests with Holm's correction, as text."""
+    """Return on how many data sets a method is ahead of ERM, and behind, by tests with Holm's correction, as text.
+
+    Methods that were not planned are not tested.
+    """
+    if method in UNPLANNED:
+        return "not tested"
     lines = [of_set[method] for of_set in results.values()]
     signs = [np.sign(line.difference.value) for line in lines if line.difference and line.p_value < ALPHA]
     return f"{signs.count(1)}, {signs.count(-1)}"

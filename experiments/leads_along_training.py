@@ -284,9 +284,9 @@ def leads_summary(folder: Path) -> str:
 
 
 def rates_table(folder: Path) -> str:
-    """Return a table of poly minus cross-entropy on CIFAR-10 up to epoch UNTIL, at each learning rate of cross-entropy.
+    """Return a table of poly minus cross-entropy on CIFAR-10 up to epoch UNTIL, at each learning rate of cross-entropy, and at val's choice.
 
-    Poly has the middle one of its learning rates. "early-stopped" is the epoch with the best balanced accuracy on val.
+    Val chooses for each pair, at the epoch of the column. Poly has the middle one of its learning rates. "early-stopped" is the epoch with the best balanced accuracy on val.
 
     Args:
         folder: folder that holds the tables of results, such as results/.
@@ -298,25 +298,29 @@ def rates_table(folder: Path) -> str:
         return row | {f"path: {key}": "|".join(row[f"path: {key}"].split("|")[: len(epochs)]) for key in PATHS}
 
     def accuracies(
-        loss: str, exponent: float, rate: float, epoch_of: Callable[[Row], int | None]
+        loss: str, exponent: float, rates: Sequence[float], epoch_of: Callable[[Row], int | None]
     ) -> dict[Pair, np.ndarray]:
-        cut = [until(row) for row in rows if float(row["lr"]) == rate and row["status"] == "done"]
+        cut = [until(row) for row in rows if float(row["lr"]) in rates and row["status"] == "done"]
         found = {pair: by_loss[loss] for pair, by_loss in choices(cut, exponent, epoch_of).items()}
         return {pair: choice.accuracies for pair, choice in found.items() if choice}
 
     kinds = {"both at the last epoch": (last, last), "poly at the last epoch, cross-entropy early-stopped": (last, early_stopped),
              "both early-stopped": (early_stopped, early_stopped)}  # fmt: skip
     table = []
-    for exponent, rate in itertools.product(EXPONENTS, RATES["ce"]):
+    rates = {**{f"{rate:g}": (rate,) for rate in RATES["ce"]}, "val's choice": RATES["ce"]}
+    for exponent, (title, tried) in itertools.product(EXPONENTS, rates.items()):
         cells = []
         for of_poly, of_ce in kinds.values():
-            poly, ce = accuracies("poly", exponent, RATES["poly"][1], of_poly), accuracies("ce", exponent, rate, of_ce)
+            poly, ce = (
+                accuracies("poly", exponent, RATES["poly"][1:2], of_poly),
+                accuracies("ce", exponent, tried, of_ce),
+            )
             shared = sorted(poly.keys() & ce.keys())
             numbers = [(CLASSES["cifar"].index(first), CLASSES["cifar"].index(second)) for first, second in shared]
             if len(shared) > 1:
                 cells.append(contrast(np.stack([poly[pair] - ce[pair] for pair in shared]), numbers).points())
         if cells:
-            table.append([f"IW^{exponent:g}", f"{rate:g}", *cells])
+            table.append([f"IW^{exponent:g}", title, *cells])
     heads = ["weights", "learning rate of cross-entropy", *kinds]
     return markdown(heads, table) if table else "No two pairs have finished yet.\n"
 

@@ -151,7 +151,7 @@ def test_leads_by_learning_rate_stop_at_epoch_80_and_take_the_best_epoch_on_val(
     gains, numbers = np.array([[gain[pair, seed] for seed in range(2)] for pair in pairs]), [(0, 1), (0, 2), (1, 2)]
     lines = [
         [rate, *(contrast(gains + shift, numbers).points() for shift in shifts)]
-        for rate, shifts in (("0.001", (0, 0.1, 0)), ("0.003", (-0.01, 0.09, -0.01)))
+        for rate, shifts in (("0.001", (0, 0.1, 0)), ("0.003", (-0.01, 0.09, -0.01)), ("val's choice", (0, 0.1, 0)))
     ]
     assert leads.rates_table(tmp_path).splitlines()[2:] == [f"| IW^1 | {' | '.join(line)} |" for line in lines]
 
