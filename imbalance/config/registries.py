@@ -11,6 +11,7 @@ from pkgutil import resolve_name
 
 from imbalance.config.schema import Table
 from imbalance.utils.package import ROOT
+from imbalance.utils.read import read_bytes
 
 ENTRY_POINTS = {
     "data": "imbalance.data:DATASETS",
@@ -41,7 +42,7 @@ def is_annotated(name: str) -> bool:
     """
     annotation = f" {name}: ".encode(errors="replace")
     folders = {ROOT.joinpath(*re.split("[.:]", table)[:2]) for table in ENTRY_POINTS.values()}
-    return any(annotation in file.read_bytes() for folder in folders for file in folder.rglob("*.py"))
+    return any(annotation in read_bytes(file) for folder in folders for file in folder.rglob("*.py"))
 
 
 @functools.cache
