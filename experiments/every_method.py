@@ -351,7 +351,8 @@ def last_epoch_table(folder: Path) -> str:
         folder: folder that holds the tables of results, such as results/.
     """
     rows, table = kept_results.read(STUDY, folder), []
-    exponents = range(DATA["dominoes_pixels"].rates - 1, DATA["dominoes_pixels"].rates + 2)
+    middle = DATA["dominoes_pixels"].rates
+    exponents = range(middle - 1, middle + 2)
     for name in trained_sets(rows):
         data = DATA[name]
         if data.representation != "pixels":

@@ -254,9 +254,8 @@ def outcome_text(folder: Path) -> str:
     after, without = results.p_after_choice(usual), results.p_after_choice(usual, largest)
     single = results.tested == 1
     on_more = results.difference(usual, THRESHOLDS, ~single).points()
-    at_other_rate = ADJUSTED._replace(
-        at_val=True
-    )  # plain training, at the learning rate of weights 1/n, with val's thresholds
+    # The network of logit adjustment is trained plainly, at the learning rate of weights 1/n.
+    at_other_rate = ADJUSTED._replace(at_val=True)
     same_network = results.difference(ADJUSTED, at_other_rate)
     weights = results.difference(Method("weights 1/n"), at_other_rate)
     same = np.subtract(*results.by_base([ADJUSTED, at_other_rate]).T)

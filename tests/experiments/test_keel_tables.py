@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from conftest import ROOT
 
 from imbalance.errors import BadInput
 from imbalance.experiments import keel_tables as experiment
@@ -73,3 +74,8 @@ def test_wrong_arguments_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "SMOTE_MODULE", "no_such_module_as_imblearn")
     with pytest.raises(BadInput, match="need imbalanced-learn, which is not installed; type pip install"):
         call(train=True)
+
+
+def test_the_network_of_logit_adjustment_has_the_learning_rate_of_weights_as_the_outcome_says():
+    rates = runs.tuned_rates(kept_results.read("keel_rates", ROOT / "results"))
+    assert rates["logit adjustment after training"] == rates["weights 1/n"] != rates[ERM]
